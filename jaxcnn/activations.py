@@ -1,0 +1,195 @@
+"""Activations, with their derivatives written down.
+
+In each rule the letters are those of its equation: y = f(x), and dy and dx the gradients
+with respect to them.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jaxcnn import arguments
+
+Operand = Float[Array, "..."]
+
+
+# --- ReLU -----------------------------------------------------------------------------
+
+
+def _relu_formula(x):
+    return jnp.where(x <= 0, jnp.zeros_like(x), x)
+
+
+@jax.custom_vjp
+def _relu(x):
+    return _relu_formula(x)
+
+
+def _relu_fwd(x):
+    y = _relu(x)
+    return y, y > 0
+
+
+def _relu_bwd(is_positive, dy):
+    return (jnp.where(is_positive, dy, jnp.zeros_like(dy)),)
+
+
+_relu.defvjp(_relu_fwd, _relu_bwd)
+
+
+def relu(x: ArrayLike, *, derivatives: str = "custom") -> Operand:
+    r"""Cut off what is negative: the rectified linear unit.
+
+    .. math::
+
+        f(x) = \max(0, x) \qquad f'(x) = 1 \text{ if } x > 0, \text{ else } 0
+
+    At the kink f'(0) = 0. A NaN stays a NaN; its gradient is 0.
+
+    Args:
+      x: an array of any shape; float32, float64, bfloat16 or float16.
+      derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
+        that JAX differentiates the formula itself (which forward mode needs).
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError: when x is not of a supported float dtype.
+      ValueError: when ``derivatives`` is unknown.
+
+    Derivatives: the rule keeps one truth value for each element.
+
+    Source: the document, "ReLU derivative: 1 if >0, else 0".
+
+    >>> relu(jnp.array([-1.0, 0.0, 2.0]))
+    Array([0., 0., 2.], dtype=float32)
+    >>> jax.vmap(jax.grad(relu))(jnp.array([-1.0, 0.0, 2.0]))
+    Array([0., 0., 1.], dtype=float32)
+    """
+    x = arguments.float_array("x", x)
+    return arguments.one_rule(derivatives, _relu, _relu_formula)(x)
+
+
+# --- Softmax and its logarithm --------------------------------------------------------
+
+
+def _softmax_formula(x, axis):
+    e = jnp.exp(x - jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True)))
+    return e / jnp.sum(e, axis, keepdims=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _softmax(x, axis):
+    return _softmax_formula(x, axis)
+
+
+def _softmax_fwd(x, axis):
+    y = _softmax(x, axis)
+    return y, y
+
+
+def _softmax_bwd(axis, y, dy):
+    return (y * (dy - jnp.sum(y * dy, axis, keepdims=True)),)
+
+
+_softmax.defvjp(_softmax_fwd, _softmax_bwd)
+
+
+def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str = "custom") -> Operand:
+    r"""Turn logits into probabilities.
+
+    .. math::
+
+        y_i = \frac{e^{x_i}}{\sum_j e^{x_j}} \qquad
+        \frac{\partial L}{\partial x_i} = y_i \Big( \frac{\partial L}{\partial y_i}
+            - \sum_j y_j \frac{\partial L}{\partial y_j} \Big)
+
+    The largest logit is subtracted first, so that no exponential overflows.
+
+    Args:
+      x: logits of any shape; float32, float64, bfloat16 or float16.
+      axis: over which the probabilities sum to one.
+      derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`relu`.
+
+    Returns:
+      Probabilities of x's shape and dtype.
+
+    Raises:
+      TypeError: when x is not of a supported float dtype.
+      ValueError: when x has no such axis, or ``derivatives`` is unknown.
+
+    Derivatives: the rule keeps y.
+
+    Source: the document, "Output layer: Often softmax for classification".
+
+    >>> softmax(jnp.array([0.0, 0.0, jnp.log(2.0)]))
+    Array([0.25, 0.25, 0.5 ], dtype=float32)
+    """
+    x, axis = _along("x", x, axis)
+    return arguments.one_rule(derivatives, _softmax, _softmax_formula)(x, axis)
+
+
+def _log_softmax_formula(x, axis):
+    x = x - jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True))
+    return x - jnp.log(jnp.sum(jnp.exp(x), axis, keepdims=True))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _log_softmax(x, axis):
+    return _log_softmax_formula(x, axis)
+
+
+def _log_softmax_fwd(x, axis):
+    y = _log_softmax(x, axis)
+    return y, y
+
+
+def _log_softmax_bwd(axis, y, dy):
+    return (dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True),)
+
+
+_log_softmax.defvjp(_log_softmax_fwd, _log_softmax_bwd)
+
+
+def log_softmax(
+    x: ArrayLike, *, axis: int = -1, derivatives: str = "custom"
+) -> Operand:
+    r"""The logarithm of :func:`softmax`, computed without ever dividing.
+
+    .. math::
+
+        y_i = x_i - \log \sum_j e^{x_j} \qquad
+        \frac{\partial L}{\partial x_i} = \frac{\partial L}{\partial y_i}
+            - e^{y_i} \sum_j \frac{\partial L}{\partial y_j}
+
+    Args:
+      x, axis, derivatives: as for :func:`softmax`.
+
+    Returns:
+      Log-probabilities of x's shape and dtype.
+
+    Raises:
+      TypeError, ValueError: as for :func:`softmax`.
+
+    Derivatives: the rule keeps y.
+
+    >>> log_softmax(jnp.array([1000.0, 0.0]))
+    Array([    0., -1000.], dtype=float32)
+    """
+    x, axis = _along("x", x, axis)
+    return arguments.one_rule(derivatives, _log_softmax, _log_softmax_formula)(x, axis)
+
+
+def _along(name, value, axis):
+    """A float array, and one of its axes."""
+    array = arguments.float_array(name, value)
+    if not -array.ndim <= axis < array.ndim:
+        raise ValueError(
+            f"axis is {axis}, but {name} has shape {array.shape}: use an axis from "
+            f"{-array.ndim} to {array.ndim - 1}"
+        )
+    return array, axis

@@ -1,0 +1,218 @@
+"""How JAX differentiates and maps a convolution.
+
+**The gradient rule.** The document's three sums
+
+    forward          Y = Σ_m tap(X, m) · W[m]
+    weight gradient  dW[m] = Σ tap(X, m) ⊗ dY
+    input gradient   dX = Σ_m untap(dY · W[m], m)
+
+are one product of three arrays, T(X, W, dY) = ⟨forward(X, W), dY⟩, differentiated by one
+of them in turn. So each is linear in both of its arguments, and the gradients of each are
+the other two: the set is closed, and gradients of gradients, to any order, go through the
+rules in this file.
+
+**The mapping rule.** ``vmap`` adds an axis to one of the arguments or to both. Folding it
+into an axis that the sum has already makes of many small sums a large one:
+
+    which argument is mapped              the axis is folded into
+    one; it shares with the result only   b, the batch (X and Y)
+                                          i, the input channels (X and W)
+                                          o, the output channels (Y and W)
+    both                                  g, the groups (all three)
+"""
+
+from dataclasses import replace
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Float
+
+from jaxcnn import equations, plan
+from jaxcnn.layout import merge_axes, split_axis, weight_layout
+from jaxcnn.plan import Problem
+
+Operand = Float[Array, "..."]
+
+
+# --- The gradient rule ----------------------------------------------------------------
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def convolution(x: Operand, w: Operand, b: Operand | None, problem: Problem) -> Operand:
+    """Y = b + Σ_m tap(X, m) · W[m]"""
+    return _rounded(_plus_bias(_mapped("forward", x, w, problem), b, problem), x)
+
+
+def _convolution_fwd(x, w, b, problem):
+    return convolution(x, w, b, problem), (x, w, b)
+
+
+def _convolution_bwd(problem, residuals, dy):
+    x, w, b = residuals
+    dx = input_gradient(dy, w, problem)
+    dw = weight_gradient(x, dy, problem)
+    db = None if b is None else bias_gradient(dy, dy.shape, problem.layout)
+    return dx, dw, db
+
+
+convolution.defvjp(_convolution_fwd, _convolution_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def weight_gradient(x: Operand, dy: Operand, problem: Problem) -> Operand:
+    """dW[m] = Σ tap(X, m) ⊗ dY"""
+    return _rounded(_mapped("weight_gradient", x, dy, problem), x)
+
+
+def _weight_gradient_fwd(x, dy, problem):
+    return weight_gradient(x, dy, problem), (x, dy)
+
+
+def _weight_gradient_bwd(problem, residuals, ddw):
+    x, dy = residuals
+    dx = input_gradient(dy, ddw, problem)
+    ddy = convolution(x, ddw, None, problem)
+    return dx, ddy
+
+
+weight_gradient.defvjp(_weight_gradient_fwd, _weight_gradient_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def input_gradient(dy: Operand, w: Operand, problem: Problem) -> Operand:
+    """dX = Σ_m untap(dY · W[m], m)"""
+    return _rounded(_mapped("input_gradient", dy, w, problem), dy)
+
+
+def _input_gradient_fwd(dy, w, problem):
+    return input_gradient(dy, w, problem), (dy, w)
+
+
+def _input_gradient_bwd(problem, residuals, ddx):
+    dy, w = residuals
+    ddy = convolution(ddx, w, None, problem)
+    dw = weight_gradient(ddx, dy, problem)
+    return ddy, dw
+
+
+input_gradient.defvjp(_input_gradient_fwd, _input_gradient_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def bias_gradient(dy: Operand, shape: tuple[int, ...], layout: str) -> Operand:
+    """db = Σ_{batch, positions} dY, for dY of this shape"""
+    return _rounded(equations.bias_gradient(dy, layout=layout), dy)
+
+
+def _bias_gradient_fwd(dy, shape, layout):
+    return bias_gradient(dy, shape, layout), None
+
+
+def _bias_gradient_bwd(shape, layout, residuals, ddb):
+    return (jnp.broadcast_to(_over_channels(ddb, layout), shape),)
+
+
+bias_gradient.defvjp(_bias_gradient_fwd, _bias_gradient_bwd)
+
+
+def _plus_bias(y, b, problem):
+    return y if b is None else y + _over_channels(b.astype(y.dtype), problem.layout)
+
+
+def _over_channels(b, layout):
+    """(C,) with length 1 along every other axis, so that it broadcasts."""
+    return b.reshape([-1 if letter == "C" else 1 for letter in layout])
+
+
+def _rounded(total, operand):
+    """A sum in the dtype of what was summed."""
+    return total.astype(operand.dtype)
+
+
+# --- The same without the rules: what ``derivatives="autodiff"`` means ----------------
+
+
+def convolution_autodiff(x, w, b, problem):
+    return _rounded(_plus_bias(plan.compute("forward", problem, x, w), b, problem), x)
+
+
+def weight_gradient_autodiff(x, dy, problem):
+    return _rounded(plan.compute("weight_gradient", problem, x, dy), x)
+
+
+def input_gradient_autodiff(dy, w, problem):
+    return _rounded(plan.compute("input_gradient", problem, dy, w), dy)
+
+
+# --- The mapping rule -----------------------------------------------------------------
+
+ROLES = {
+    "forward": ("x", "w", "y"),
+    "weight_gradient": ("x", "y", "w"),
+    "input_gradient": ("y", "w", "x"),
+}
+"""For each sum: what its first argument, its second argument and its result are."""
+
+LETTERS = {"x": {"b", "i"}, "w": {"o", "i"}, "y": {"b", "o"}}
+"""The indices of each array, the groups' g aside, which all three have."""
+
+
+def _mapped(sum_name, first, second, problem):
+    return _with_mapping_rule(sum_name, problem)(first, second)
+
+
+@lru_cache(maxsize=4096)
+def _with_mapping_rule(sum_name: str, problem: Problem):
+    """One of the three sums as a function of two arrays that ``vmap`` folds."""
+
+    @custom_vmap
+    def the_sum(first, second):
+        return plan.compute(sum_name, problem, first, second)
+
+    @the_sum.def_vmap
+    def fold_the_mapped_axis(axis_size, is_mapped, first, second):
+        first_role, second_role, result_role = ROLES[sum_name]
+        first_mapped, second_mapped = is_mapped
+        letter, folded = "g", replace(problem, groups=problem.groups * axis_size)
+        if not (first_mapped and second_mapped):
+            folded = problem
+            mapped, other = (
+                (first_role, second_role) if first_mapped else (second_role, first_role)
+            )
+            (letter,) = LETTERS[mapped] & LETTERS[result_role] - LETTERS[other]
+        if first_mapped:
+            first = _fold(first, first_role, letter, problem)
+        if second_mapped:
+            second = _fold(second, second_role, letter, problem)
+        result = _mapped(sum_name, first, second, folded)
+        return _unfold(result, axis_size, result_role, letter, problem), True
+
+    return the_sum
+
+
+def _fold(array, role, letter, problem):
+    """(V, …) to (…): the mapped axis V becomes part of the axis that holds ``letter``."""
+    axis, outer = _place(role, letter, problem)
+    array = split_axis(array, axis + 1, outer, array.shape[axis + 1] // outer)
+    return merge_axes(jnp.moveaxis(array, 0, axis + 1), axis, 3)
+
+
+def _unfold(array, axis_size, role, letter, problem):
+    """The inverse of :func:`_fold`."""
+    axis, outer = _place(role, letter, problem)
+    inner = array.shape[axis] // (outer * axis_size)
+    array = split_axis(array, axis, outer, axis_size, inner)
+    return merge_axes(jnp.moveaxis(array, axis + 1, 0), axis + 1, 2)
+
+
+def _place(role, letter, problem):
+    """Which axis holds an index, and how many groups stand outside of it there."""
+    layout = weight_layout(problem.layout) if role == "w" else problem.layout
+    channels = "O" if role == "w" else "C"
+    if letter == "b":
+        return layout.index("N"), 1
+    if role == "w" and letter == "i":
+        return layout.index("I"), 1
+    return layout.index(channels), 1 if letter == "g" else problem.groups

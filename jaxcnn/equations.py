@@ -1,0 +1,422 @@
+"""The document's equations, as explicit ``lax`` loops over the taps of a window.
+
+Readable first: this file is what a teacher shows a class, the reference that every
+faster way of computing is tested against, and what runs where there is no faster way.
+
+Dimension key: B batch, C_in and C_out channels, H W input size, H_out W_out output
+size, K_h K_w kernel size, (m, n) a tap (one kernel element), s stride, d dilation,
+p padding, G groups.
+
+The equations are written for two spatial dimensions, ``NCHW`` arrays and ``OIHW``
+weights; the code serves any number of dimensions, and channels-last arrays too (``NHWC``
+with ``HWIO`` weights). There is no index arithmetic here. For every output position
+(i, j) at once,
+
+    tap(X, m)    is what kernel element m sees, X[…, s·i + d·m − p, s·j + d·n − p],
+    untap(Y, m)  is its transpose, which puts Y[…, i, j] back at that place
+
+(see :mod:`jaxcnn.window`), and every equation is a sum of such terms over m.
+
+Sums of half-precision numbers (bfloat16, float16) are computed and returned in float32,
+so that whoever calls rounds once, at the end. JAX can differentiate everything here, in
+forward and in reverse mode: that is what the hand-written rules are compared with.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Int, Num
+
+from jaxcnn.layout import (
+    channels_last,
+    grouped,
+    merge_channels,
+    spatial_axes,
+    spatial_size,
+    split_channels,
+    taps_of,
+    weights_of,
+    with_spatial,
+)
+from jaxcnn.window import Window, tap, untap, valid_positions
+
+Operand = Num[Array, "..."]
+
+
+# --- Convolution ----------------------------------------------------------------------
+#
+# At one tap, what the kernel sees is multiplied by one slice of the weights. Three index
+# letters say everything about that product: b (batch and position), i (input channel)
+# and o (output channel).
+#
+#     forward           Y[b, o]  =  Σ_i   X[b, i] · W[o, i]
+#     weight gradient  dW[o, i]  =  Σ_b  dY[b, o] · X[b, i]
+#     input gradient   dX[b, i]  =  Σ_o  dY[b, o] · W[o, i]
+#
+# It is one product of three arrays; each sum has another of the three as its result.
+# With groups there is a fourth letter, g, that all three arrays share: the g-th run of
+# C_out/G output channels sees only the g-th run of C_in/G input channels.
+
+
+def forward(
+    X: Operand,
+    W: Operand,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision=None,
+) -> Operand:
+    """The convolution, its bias aside: the kernel slides over the input.
+
+        Y[b, c_out, i, j] = Σ_{c_in} Σ_{m,n} W[c_out, c_in, m, n]
+                                             · X[b, c_in, s·i + d·m − p, s·j + d·n − p]
+
+    or, over taps, ``Y = Σ_m tap(X, m) · W[m]``.
+
+    Args:
+      X: (B, C_in, H, W).
+      W: (C_out, C_in/groups, K_h, K_w).
+      window: the sliding window.
+      layout: ``"NCHW"`` or ``"NHWC"``, or the like in another number of dimensions.
+      groups: G, which divides C_in and C_out.
+      precision: as for ``jax.lax.dot_general``.
+
+    Returns:
+      Y: (B, C_out, H_out, W_out).
+
+    Source: the document, "Convolution Operation".
+    """
+    x, w, y = _letters(layout)
+    X = split_channels(X, groups, layout)
+
+    def at_tap(m, W_m):
+        seen = tap(X, m, window, grouped(layout))
+        return _product(f"{x},{w}->{y}", seen, W_m, precision)
+
+    Y = _sum_over(at_tap, window.offsets(), taps_of(W, groups, layout))
+    return merge_channels(Y, layout)
+
+
+def bias_gradient(dY: Operand, *, layout: str) -> Operand:
+    """The bias is added at every position: its gradient is the sum over all of them.
+
+        db[c_out] = Σ_b Σ_{i,j} dY[b, c_out, i, j]
+
+    Args:
+      dY: (B, C_out, H_out, W_out), the gradient that arrives from the next layer.
+      layout: as for :func:`forward`.
+
+    Returns:
+      db: (C_out,).
+
+    Source: the document, "Bias Gradient".
+    """
+    positions = (layout.index("N"), *spatial_axes(layout))
+    return jnp.sum(dY, axis=positions, dtype=sum_dtype(dY.dtype))
+
+
+def weight_gradient(
+    X: Operand,
+    dY: Operand,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision=None,
+) -> Operand:
+    """The input, correlated with the gradient that arrives.
+
+        dW[c_out, c_in, m, n] = Σ_b Σ_{i,j} dY[b, c_out, i, j]
+                                            · X[b, c_in, s·i + d·m − p, s·j + d·n − p]
+
+    or, tap by tap, ``dW[m] = Σ_{batch, positions} tap(X, m) ⊗ dY``.
+
+    Args:
+      X: (B, C_in, H, W).
+      dY: (B, C_out, H_out, W_out).
+      window, layout, groups, precision: as for :func:`forward`.
+
+    Returns:
+      dW: (C_out, C_in/groups, K_h, K_w).
+
+    Source: the document, "Weight Gradient".
+    """
+    x, w, y = _letters(layout)
+    X = split_channels(X, groups, layout)
+    dY = split_channels(dY, groups, layout)
+
+    def at_tap(m):
+        seen = tap(X, m, window, grouped(layout))
+        return _product(f"{x},{y}->{w}", seen, dY, precision)
+
+    dW = lax.map(at_tap, window.offsets())
+    return weights_of(dW, window.kernel_size, layout)
+
+
+def input_gradient(
+    dY: Operand,
+    W: Operand,
+    *,
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+    groups: int = 1,
+    precision=None,
+) -> Operand:
+    """Every input pixel collects from the outputs that it fed.
+
+        dX[b, c_in, k, l] = Σ_{c_out} Σ_{m,n} dY[b, c_out, i, j] · W[c_out, c_in, m, n]
+
+            with i = (k + p − d·m)/s and j = (l + p − d·n)/s,
+            only where both are whole numbers (and lie in the output)
+
+    or, over taps, ``dX = Σ_m untap(dY · W[m], m)``: the "full" convolution of dY with
+    the kernel rotated by 180°.
+
+    Args:
+      dY: (B, C_out, H_out, W_out).
+      W: (C_out, C_in/groups, K_h, K_w).
+      input_size: (H, W), which the output size alone does not tell when s > 1.
+      window, layout, groups, precision: as for :func:`forward`.
+
+    Returns:
+      dX: (B, C_in, H, W).
+
+    Source: the document, "Input Gradient".
+    """
+    x, w, y = _letters(layout)
+    dY = split_channels(dY, groups, layout)
+
+    def at_tap(m, W_m):
+        share = _product(f"{y},{w}->{x}", dY, W_m, precision)
+        return untap(share, m, window, input_size, grouped(layout))
+
+    dX = _sum_over(at_tap, window.offsets(), taps_of(W, groups, layout))
+    return merge_channels(dX, layout)
+
+
+# --- Pooling --------------------------------------------------------------------------
+
+
+def max_pool(
+    X: Operand, *, window: Window, layout: str
+) -> tuple[Operand, Int[Array, "..."]]:
+    """The largest value that the window sees, and which tap saw it.
+
+        Y[b, c, i, j] = max_{m,n} X[b, c, s·i + d·m − p, s·j + d·n − p]
+
+    Of several equal maxima the first in row-major order of (m, n) wins; a NaN beats
+    every number; padding never wins.
+
+    Args:
+      X: (B, C, H, W).
+      window, layout: as for :func:`forward`.
+
+    Returns:
+      Y: (B, C, H_out, W_out), and the winner: of Y's shape, the position of (m, n) in
+      row-major order, in the smallest signed integer type that holds it. Where a window
+      sees nothing but padding, Y is −∞ and the winner −1.
+
+    Source: the document, "Pooling … takes the max value in each patch".
+    """
+    input_size = spatial_size(X, layout)
+    index = np.arange(window.number_of_taps, dtype=winner_dtype(window))
+
+    def challenge(best, index_and_m):
+        champion, winner = best
+        index, m = index_and_m
+        value = tap(X, m, window, layout)
+        inside = valid_positions(m, window, input_size, layout)
+        first_nan = jnp.isnan(value) & ~jnp.isnan(champion)
+        wins = inside & ((value > champion) | first_nan | (winner < 0))
+        return (jnp.where(wins, value, champion), jnp.where(wins, index, winner)), None
+
+    shape = with_spatial(X.shape, window.output_size(input_size), layout)
+    nobody = jnp.full(shape, lowest(X.dtype)), jnp.full(shape, -1, index.dtype)
+    best, _ = lax.scan(challenge, nobody, (index, window.offsets()))
+    return best
+
+
+def max_pool_gradient(
+    dY: Operand,
+    winner: Int[Array, "..."],
+    *,
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+) -> Operand:
+    """The gradient goes to the position of the maximum, and nowhere else.
+
+        dX[b, c, k, l] = Σ_{m,n} dY[b, c, i, j] · [winner[b, c, i, j] = (m, n)],
+            (i, j) as in :func:`input_gradient`
+
+    or, over taps, ``dX = Σ_m untap(dY · [winner = m], m)``.
+
+    Args:
+      dY: (B, C, H_out, W_out).
+      winner: of dY's shape, from :func:`max_pool`.
+      window, input_size, layout: as for :func:`input_gradient`.
+
+    Returns:
+      dX: (B, C, H, W).
+
+    Source: the document, "for max pooling, place gradient only at max position".
+    """
+    dY = dY.astype(sum_dtype(dY.dtype))
+
+    def at_tap(index, m):
+        return untap(jnp.where(winner == index, dY, 0), m, window, input_size, layout)
+
+    index = np.arange(window.number_of_taps, dtype=winner.dtype)
+    return _sum_over(at_tap, index, window.offsets())
+
+
+def take_winners(
+    X: Operand, winner: Int[Array, "..."], *, window: Window, layout: str
+) -> Operand:
+    """The transpose of :func:`max_pool_gradient`: read X where the winners are.
+
+        Y[b, c, i, j] = Σ_{m,n} X[b, c, s·i + d·m − p, s·j + d·n − p]
+                                · [winner[b, c, i, j] = (m, n)]
+
+    Args:
+      X: (B, C, H, W).
+      winner: (B, C, H_out, W_out), from :func:`max_pool`.
+      window, layout: as for :func:`forward`.
+
+    Returns:
+      Y: (B, C, H_out, W_out).
+    """
+
+    def at_tap(index, m):
+        return jnp.where(winner == index, tap(X, m, window, layout), 0)
+
+    index = np.arange(window.number_of_taps, dtype=winner.dtype)
+    return _sum_over(at_tap, index, window.offsets())
+
+
+def average_pool(
+    X: Operand, *, window: Window, layout: str, count_include_pad: bool = True
+) -> Operand:
+    """The average of what the window sees.
+
+        Y[b, c, i, j] = 1/n[i, j] · Σ_{m,n} X[b, c, s·i + d·m − p, s·j + d·n − p]
+
+    Args:
+      X: (B, C, H, W).
+      window, layout: as for :func:`forward`.
+      count_include_pad: whether n is always K_h·K_w, or the number of taps that lie
+        inside the input.
+
+    Returns:
+      Y: (B, C, H_out, W_out).
+    """
+    input_size = spatial_size(X, layout)
+    X = X.astype(sum_dtype(X.dtype))
+    n = _divisor(window, input_size, layout, count_include_pad, X.dtype)
+    return _sum_over(lambda m: tap(X, m, window, layout), window.offsets()) / n
+
+
+def average_pool_gradient(
+    dY: Operand,
+    *,
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+    count_include_pad: bool = True,
+) -> Operand:
+    """Every position that was averaged receives an equal share.
+
+        dX[b, c, k, l] = Σ_{m,n} dY[b, c, i, j] / n[i, j],
+            (i, j) as in :func:`input_gradient`
+
+    or, over taps, ``dX = Σ_m untap(dY / n, m)``.
+
+    Args:
+      dY: (B, C, H_out, W_out).
+      window, input_size, layout: as for :func:`input_gradient`.
+      count_include_pad: as for :func:`average_pool`.
+
+    Returns:
+      dX: (B, C, H, W).
+
+    Source: the document, "for pooling, backward pass upsamples the gradient".
+    """
+    dY = dY.astype(sum_dtype(dY.dtype))
+    share = dY / _divisor(window, input_size, layout, count_include_pad, dY.dtype)
+    return _sum_over(
+        lambda m: untap(share, m, window, input_size, layout), window.offsets()
+    )
+
+
+def _divisor(window, input_size, layout, count_include_pad, dtype):
+    """n: by how much an average divides, in a shape that broadcasts against Y."""
+    if count_include_pad:
+        return jnp.asarray(window.number_of_taps, dtype)
+    return _sum_over(
+        lambda m: valid_positions(m, window, input_size, layout).astype(dtype),
+        window.offsets(),
+    )
+
+
+# --- What the equations are built from ------------------------------------------------
+
+
+def _sum_over(at_tap: Callable[..., Operand], *taps) -> Operand:
+    """Σ_m at_tap(m): a loop over the taps that keeps a running sum."""
+
+    def add(total, tap_m):
+        return total + at_tap(*tap_m), None
+
+    total = at_tap(*(each[0] for each in taps))
+    total, _ = lax.scan(add, total, tuple(each[1:] for each in taps))
+    return total
+
+
+def _product(formula: str, a: Operand, b: Operand, precision) -> Operand:
+    return jnp.einsum(
+        formula,
+        a,
+        b,
+        precision=precision,
+        preferred_element_type=sum_dtype(a.dtype),
+    )
+
+
+def _letters(layout: str) -> tuple[str, str, str]:
+    """The einsum indices of X, of one tap's weights, and of Y.
+
+    >>> _letters("NCHW"), _letters("NHWC")
+    (('bgiyx', 'goi', 'bgoyx'), ('byxgi', 'igo', 'byxgo'))
+    """
+    positions = "stuvwzyx"[8 - len(spatial_axes(layout)) :]
+    if channels_last(layout):
+        return f"b{positions}gi", "igo", f"b{positions}go"
+    return f"bgi{positions}", "goi", f"bgo{positions}"
+
+
+def sum_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype in which numbers are summed: float32 at the least, for floats.
+
+    >>> sum_dtype(jnp.bfloat16), sum_dtype(jnp.float64), sum_dtype(jnp.int32)
+    (dtype('float32'), dtype('float64'), dtype('int32'))
+    """
+    dtype = jnp.dtype(dtype)
+    is_half = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+    return jnp.dtype(jnp.float32) if is_half else dtype
+
+
+def lowest(dtype: DTypeLike) -> Num[Array, ""]:
+    """Where a search for a maximum starts: −∞, or the smallest integer."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return jnp.asarray(-jnp.inf, dtype)
+    return jnp.asarray(jnp.iinfo(dtype).min, dtype)
+
+
+def winner_dtype(window: Window) -> jnp.dtype:
+    """The smallest signed integer type that holds every tap's number, and −1."""
+    return np.min_scalar_type(-window.number_of_taps)

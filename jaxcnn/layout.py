@@ -1,0 +1,107 @@
+"""Which axis of an array means what.
+
+A layout is a string with one letter for each axis: N batch, C channels, G groups (only
+inside the library, where channels have been split), and any other letter a spatial
+dimension. Images are channels-first (``"NCHW"``, with weights ``OIHW``) or channels-last
+(``"NHWC"``, with weights ``HWIO``); other numbers of spatial dimensions likewise.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Shaped
+
+Anything = Shaped[Array, "..."]
+
+LAYOUTS = {2: ("NCHW", "NHWC")}
+"""The layouts that the public functions take, by number of spatial dimensions."""
+
+
+def channels_last(layout: str) -> bool:
+    return layout.endswith("C")
+
+
+def weight_layout(layout: str) -> str:
+    """The layout of the weights that go with images in ``layout``.
+
+    >>> weight_layout("NCHW"), weight_layout("NHWC")
+    ('OIHW', 'HWIO')
+    """
+    positions = layout.replace("N", "").replace("C", "")
+    return f"{positions}IO" if channels_last(layout) else f"OI{positions}"
+
+
+def spatial_axes(layout: str) -> tuple[int, ...]:
+    """The axes of the spatial dimensions: those that are not N, G, C, I or O.
+
+    >>> spatial_axes("NCHW"), spatial_axes("NHWC"), spatial_axes("HWIO")
+    ((2, 3), (1, 2), (0, 1))
+    """
+    return tuple(axis for axis, letter in enumerate(layout) if letter not in "NGCIO")
+
+
+def spatial_size(x: Anything, layout: str) -> tuple[int, ...]:
+    """The sizes of an array's spatial dimensions."""
+    return tuple(x.shape[axis] for axis in spatial_axes(layout))
+
+
+def with_spatial(entries: Sequence, spatial: Sequence, layout: str) -> list:
+    """One entry for each axis, the spatial ones replaced by those of ``spatial``.
+
+    >>> with_spatial((8, 3, 28, 28), (14, 14), "NCHW")
+    [8, 3, 14, 14]
+    """
+    replaced = list(entries)
+    for axis, entry in zip(spatial_axes(layout), spatial, strict=True):
+        replaced[axis] = entry
+    return replaced
+
+
+def grouped(layout: str) -> str:
+    """The layout after :func:`split_channels`: ``"NCHW"`` becomes ``"NGCHW"``."""
+    return layout.replace("C", "GC")
+
+
+def split_channels(x: Anything, groups: int, layout: str) -> Anything:
+    """(…, G·C, …) to (…, G, C, …)."""
+    axis = layout.index("C")
+    return split_axis(x, axis, groups, x.shape[axis] // groups)
+
+
+def merge_channels(x: Anything, layout: str) -> Anything:
+    """(…, G, C, …) to (…, G·C, …)."""
+    return merge_axes(x, layout.index("C"), 2)
+
+
+def split_axis(x: Anything, axis: int, *sizes: int) -> Anything:
+    """Replace one axis by several, of the given sizes."""
+    return x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
+
+
+def merge_axes(x: Anything, axis: int, count: int) -> Anything:
+    """Replace ``count`` axes, from ``axis`` on, by one."""
+    size = math.prod(x.shape[axis : axis + count])
+    return x.reshape(*x.shape[:axis], size, *x.shape[axis + count :])
+
+
+def taps_of(w: Anything, groups: int, layout: str) -> Anything:
+    """The weights as one matrix for each tap and group, the taps first.
+
+    (C_out, C_in/G, K_h, K_w) becomes (taps, G, C_out/G, C_in/G), and channels-last
+    (K_h, K_w, C_in/G, C_out) becomes (taps, C_in/G, G, C_out/G).
+    """
+    if channels_last(layout):
+        *_, c_in, c_out = w.shape
+        return w.reshape(-1, c_in, groups, c_out // groups)
+    c_out, c_in, *_ = w.shape
+    return jnp.moveaxis(w.reshape(groups, c_out // groups, c_in, -1), -1, 0)
+
+
+def weights_of(taps: Anything, kernel_size: Sequence[int], layout: str) -> Anything:
+    """The inverse of :func:`taps_of`."""
+    if channels_last(layout):
+        _, c_in, groups, c_out = taps.shape
+        return taps.reshape(*kernel_size, c_in, groups * c_out)
+    _, groups, c_out, c_in = taps.shape
+    return jnp.moveaxis(taps, 0, -1).reshape(groups * c_out, c_in, *kernel_size)

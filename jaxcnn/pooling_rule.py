@@ -1,0 +1,173 @@
+"""How JAX differentiates and maps a pooling.
+
+**The gradient rules.** Max pooling is not linear, but once the winners are known it is a
+choice of entries, and that is:
+
+    max_pooling         Y = max_m tap(X, m), and the winner of each window
+    place_at_winners    dX = Σ_m untap(dY · [winner = m], m)
+    take_from_winners   Y = Σ_m tap(X, m) · [winner = m]
+
+The gradient of the first is the second; the second and the third are each other's
+transpose, so each is the other's gradient. Average pooling is linear; it and its gradient
+are each other's transpose.
+
+**The mapping rule.** Pooling treats all images alike: ``vmap`` adds to the batch.
+"""
+
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Float, Int
+
+from jaxcnn import plan
+from jaxcnn.layout import merge_axes, split_axis
+from jaxcnn.plan import Problem
+
+Operand = Float[Array, "..."]
+Winner = Int[Array, "..."]
+
+
+# --- Max pooling ----------------------------------------------------------------------
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def max_pooling(x: Operand, problem: Problem) -> tuple[Operand, Winner]:
+    """Y = max_m tap(X, m), and the winner of each window"""
+    return _mapped("max_pool", problem, x)
+
+
+def _max_pooling_fwd(x, problem):
+    y, winner = max_pooling(x, problem)
+    return (y, winner), winner
+
+
+def _max_pooling_bwd(problem, winner, cotangents):
+    dy, _ = cotangents
+    return (place_at_winners(dy, winner, problem),)
+
+
+max_pooling.defvjp(_max_pooling_fwd, _max_pooling_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def place_at_winners(dy: Operand, winner: Winner, problem: Problem) -> Operand:
+    """dX = Σ_m untap(dY · [winner = m], m)"""
+    return _mapped("max_pool_gradient", problem, dy, winner).astype(dy.dtype)
+
+
+def _place_at_winners_fwd(dy, winner, problem):
+    return place_at_winners(dy, winner, problem), winner
+
+
+def _place_at_winners_bwd(problem, winner, ddx):
+    return take_from_winners(ddx, winner, problem), None
+
+
+place_at_winners.defvjp(_place_at_winners_fwd, _place_at_winners_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def take_from_winners(x: Operand, winner: Winner, problem: Problem) -> Operand:
+    """Y = Σ_m tap(X, m) · [winner = m]"""
+    return _mapped("take_winners", problem, x, winner)
+
+
+def _take_from_winners_fwd(x, winner, problem):
+    return take_from_winners(x, winner, problem), winner
+
+
+def _take_from_winners_bwd(problem, winner, dy):
+    return place_at_winners(dy, winner, problem), None
+
+
+take_from_winners.defvjp(_take_from_winners_fwd, _take_from_winners_bwd)
+
+
+# --- Average pooling ------------------------------------------------------------------
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def average_pooling(x: Operand, problem: Problem) -> Operand:
+    """Y = 1/n · Σ_m tap(X, m)"""
+    return _mapped("average_pool", problem, x).astype(x.dtype)
+
+
+def _average_pooling_fwd(x, problem):
+    return average_pooling(x, problem), None
+
+
+def _average_pooling_bwd(problem, _, dy):
+    return (average_pooling_gradient(dy, problem),)
+
+
+average_pooling.defvjp(_average_pooling_fwd, _average_pooling_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def average_pooling_gradient(dy: Operand, problem: Problem) -> Operand:
+    """dX = Σ_m untap(dY / n, m)"""
+    return _mapped("average_pool_gradient", problem, dy).astype(dy.dtype)
+
+
+def _average_pooling_gradient_fwd(dy, problem):
+    return average_pooling_gradient(dy, problem), None
+
+
+def _average_pooling_gradient_bwd(problem, _, ddx):
+    return (average_pooling(ddx, problem),)
+
+
+average_pooling_gradient.defvjp(
+    _average_pooling_gradient_fwd, _average_pooling_gradient_bwd
+)
+
+
+# --- The same without the rules: what ``derivatives="autodiff"`` means ----------------
+
+
+def max_pooling_autodiff(x, problem):
+    return plan.compute("max_pool", problem, x)
+
+
+def average_pooling_autodiff(x, problem):
+    return plan.compute("average_pool", problem, x).astype(x.dtype)
+
+
+# --- The mapping rule -----------------------------------------------------------------
+
+
+def _mapped(name, problem, *operands):
+    return _with_mapping_rule(name, problem)(*operands)
+
+
+@lru_cache(maxsize=4096)
+def _with_mapping_rule(name: str, problem: Problem):
+    """One of the poolings as a function of arrays that ``vmap`` folds into the batch."""
+    batch = problem.layout.index("N")
+
+    @custom_vmap
+    def pool(*operands):
+        return plan.compute(name, problem, *operands)
+
+    @pool.def_vmap
+    def fold_into_the_batch(axis_size, is_mapped, *operands):
+        operands = [
+            operand
+            if mapped
+            else jnp.broadcast_to(operand, (axis_size, *operand.shape))
+            for operand, mapped in zip(operands, is_mapped, strict=True)
+        ]
+        folded = [
+            merge_axes(jnp.moveaxis(operand, 0, batch), batch, 2)
+            for operand in operands
+        ]
+        results = pool(*folded)
+        unfolded = jax.tree.map(
+            lambda r: jnp.moveaxis(split_axis(r, batch, axis_size, -1), batch, 0),
+            results,
+        )
+        return unfolded, jax.tree.map(lambda _: True, results)
+
+    return pool

@@ -1,0 +1,341 @@
+"""A sliding window, and the two things one can do with each of its positions.
+
+A window of kernel size K, stride s, dilation d and padding p slides over an input
+of size H. Kernel element m (a *tap*) then meets, at output position i, the input at
+
+    s·i + d·m − p,      i = 0 … H_out − 1,      H_out = ⌊(H + 2p − d·(K−1) − 1)/s⌋ + 1
+
+(for d = 1 the document's ``H_out = ⌊(H + 2p − K)/s⌋ + 1``). Two linear maps follow:
+
+    tap(x, m)[i]            = x[s·i + d·m − p]         zero outside the input
+    untap(y, m)[s·i+d·m−p]  = y[i]                     zero everywhere else
+
+and they are each other's transpose: ⟨tap(x, m), y⟩ = ⟨x, untap(y, m)⟩ for all x, y.
+The document's "only if the division is integer (i.e., aligns with stride)" is
+``untap``: input position k receives from tap m only where (k + p − d·m)/s is a whole
+number i, and that is exactly where ``untap`` puts y[i].
+
+Convolution, pooling and all of their gradients are sums of these over m. This is the
+only file of the package that computes an index.
+
+Dimension key: H input size, K kernel size, s stride, d dilation, p padding (low before
+the first element, high after the last), m tap, i output position; each of them once
+for every spatial dimension.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int, Shaped
+
+from jaxcnn.layout import spatial_size, with_spatial
+
+Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
+PADDING_STRINGS = ("SAME", "SAME_LOWER", "VALID")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sliding window over any number of spatial dimensions; hashable, so static.
+
+    Every field has one entry for each spatial dimension. :func:`window_over` builds one
+    from what a user writes (a single int, ``"SAME"``).
+
+    Attributes:
+      kernel_size: K, the number of taps.
+      stride: s, the step from one output position to the next.
+      padding: (low, high), zeros before and after the input; negative values crop it.
+      dilation: d, the distance between neighbouring taps.
+
+    Raises:
+      ValueError: when the fields differ in length, or a kernel size, a stride or a
+        dilation is not positive.
+
+    >>> Window((3,), (2,), ((1, 1),), (1,)).output_size((7,))
+    (4,)
+    """
+
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+
+    def __post_init__(self):
+        for name in ("stride", "padding", "dilation"):
+            if len(getattr(self, name)) != len(self.kernel_size):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but kernel_size "
+                    f"{self.kernel_size} has {len(self.kernel_size)} spatial dimensions: "
+                    f"give one entry for each"
+                )
+        for name in ("kernel_size", "stride", "dilation"):
+            if any(entry < 1 for entry in getattr(self, name)):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}: every entry must be at least 1"
+                )
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """d·(K−1) + 1: how many input elements the window spans, end to end."""
+        return tuple(
+            d * (k - 1) + 1
+            for k, d in zip(self.kernel_size, self.dilation, strict=True)
+        )
+
+    @property
+    def number_of_taps(self) -> int:
+        return math.prod(self.kernel_size)
+
+    def padded_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
+        """H + p_low + p_high."""
+        return tuple(
+            h + low + high
+            for h, (low, high) in zip(input_size, self.padding, strict=True)
+        )
+
+    def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
+        """H_out = ⌊(H + p_low + p_high − d·(K−1) − 1)/s⌋ + 1, never below zero.
+
+        >>> Window((5, 5), (1, 1), ((2, 2), (0, 0)), (1, 1)).output_size((28, 28))
+        (28, 24)
+        """
+        return tuple(
+            max(0, (padded - extent) // s + 1)
+            for padded, extent, s in zip(
+                self.padded_size(input_size), self.extent, self.stride, strict=True
+            )
+        )
+
+    def sees_only_padding(self, input_size: Sequence[int]) -> bool:
+        """Whether at some output position every tap lies outside the input."""
+        sizes = zip(
+            *(self.kernel_size, self.stride, self.dilation, self.padding),
+            *(input_size, self.output_size(input_size)),
+            strict=True,
+        )
+        for k, s, d, (low, _), size, out in sizes:
+            seen = s * np.arange(out)[:, None] + d * np.arange(k) - low
+            if not np.all(np.any((seen >= 0) & (seen < size), axis=1)):
+                return True
+        return False
+
+    def offsets(self) -> np.ndarray:
+        """Every tap m, in row-major order: an int32 array of shape (taps, dimensions).
+
+        >>> Window((2, 2), (1, 1), ((0, 0), (0, 0)), (1, 1)).offsets().tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1]]
+        """
+        taps = list(np.ndindex(*self.kernel_size))
+        return np.array(taps, np.int32).reshape(len(taps), len(self.kernel_size))
+
+
+def tap(
+    x: Shaped[Array, "..."],
+    m: Sequence[int] | Int[Array, " dimensions"],
+    window: Window,
+    layout: str,
+    fill: float = 0,
+) -> Shaped[Array, "..."]:
+    """What kernel element m sees: ``x[s·i + d·m − p]`` for every output position i.
+
+    Args:
+      x: the input, laid out as ``layout`` says.
+      m: the tap, one offset for each spatial dimension; may be traced, so that a
+        ``lax`` loop can run over taps.
+      window: the sliding window.
+      layout: such as ``"NCHW"`` or ``"NHWC"``; the letters N, G and C are left alone.
+      fill: the value seen outside the input.
+
+    Returns:
+      An array like x whose spatial dimensions have the window's output size.
+
+    >>> w = Window((3,), (2,), ((1, 1),), (1,))
+    >>> x = jnp.arange(1, 6).reshape(1, 1, 5)
+    >>> tap(x, (0,), w, "NCW")[0, 0], tap(x, (2,), w, "NCW")[0, 0]
+    (Array([0, 2, 4], dtype=int32), Array([2, 4, 0], dtype=int32))
+    """
+    seen = lax.dynamic_slice(
+        _pad(x, window, layout, fill),
+        _start(x.ndim, m, window, layout),
+        with_spatial(x.shape, _span(spatial_size(x, layout), window), layout),
+    )
+    return lax.slice(
+        seen,
+        [0] * x.ndim,
+        seen.shape,
+        with_spatial([1] * x.ndim, window.stride, layout),
+    )
+
+
+def untap(
+    y: Shaped[Array, "..."],
+    m: Sequence[int] | Int[Array, " dimensions"],
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+) -> Shaped[Array, "..."]:
+    """The transpose of :func:`tap`: put ``y[i]`` back at ``s·i + d·m − p``.
+
+    Args:
+      y: an array over the window's output positions.
+      m: the tap, as for :func:`tap`.
+      window: the sliding window.
+      input_size: the spatial size of the input that the window slid over.
+      layout: such as ``"NCHW"`` or ``"NHWC"``.
+
+    Returns:
+      An array like y whose spatial dimensions are ``input_size``: y's entries where tap
+      m met the input, zero everywhere else.
+
+    >>> w = Window((3,), (2,), ((1, 1),), (1,))
+    >>> untap(jnp.array([[[7, 8, 9]]]), (2,), w, (5,), "NCW")[0, 0]
+    Array([0, 7, 0, 8, 0], dtype=int32)
+    """
+    zero = jnp.zeros((), y.dtype)
+    spread = lax.pad(
+        y, zero, _config(y.ndim, [(0, 0, s - 1) for s in window.stride], layout)
+    )
+    padded_shape = with_spatial(y.shape, window.padded_size(input_size), layout)
+    placed = lax.dynamic_update_slice(
+        jnp.zeros(padded_shape, y.dtype), spread, _start(y.ndim, m, window, layout)
+    )
+    crop = [(-low, -high, 0) for low, high in window.padding]
+    return lax.pad(placed, zero, _config(y.ndim, crop, layout))
+
+
+def valid_positions(
+    m: Sequence[int] | Int[Array, " dimensions"],
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+) -> Shaped[Array, "..."]:
+    """True at the output positions whose tap m lies inside the input, not in padding.
+
+    The result has length 1 along the others, so that it broadcasts.
+    """
+    inside = jnp.ones(with_spatial([1] * len(layout), input_size, layout), bool)
+    return tap(inside, m, window, layout, fill=False)
+
+
+def window_over(
+    input_size: Sequence[int],
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+) -> Window:
+    """The window that a user's arguments mean for an input of this size.
+
+    Args:
+      input_size: H, one entry for each spatial dimension.
+      kernel_size, stride, dilation: an int for every dimension, or one for each.
+      padding: an int for every side, one for each dimension, a (low, high) pair for
+        each dimension, or one of
+
+        * ``"VALID"``: none;
+        * ``"SAME"``: so much that H_out = ⌈H/s⌉; an odd element goes to the high side;
+        * ``"SAME_LOWER"``: likewise; an odd element goes to the low side.
+
+    Raises:
+      TypeError, ValueError: when an argument is of another form, or the window is
+        larger than the padded input.
+
+    >>> window_over((5, 6), 3, stride=2, padding="SAME").padding
+    ((1, 1), (0, 1))
+    """
+    n = len(input_size)
+    kernel_size = one_for_each("kernel_size", kernel_size, n)
+    stride = one_for_each("stride", stride, n)
+    dilation = one_for_each("dilation", dilation, n)
+    unpadded = Window(kernel_size, stride, ((0, 0),) * n, dilation)
+    window = Window(
+        kernel_size, stride, _padding_pairs(padding, input_size, unpadded), dilation
+    )
+    padded = window.padded_size(input_size)
+    if any(extent > size for extent, size in zip(window.extent, padded, strict=True)):
+        raise ValueError(
+            f"kernel_size {kernel_size} with dilation {dilation} spans {window.extent}, "
+            f"more than the input of size {tuple(input_size)} with padding "
+            f"{window.padding}, which is {padded}: use a smaller kernel_size or more "
+            f"padding"
+        )
+    return window
+
+
+def _padding_pairs(padding, input_size, window):
+    n = len(input_size)
+    wanted = f"an int, {n} ints, {n} (low, high) pairs, or one of " + ", ".join(
+        map(repr, PADDING_STRINGS)
+    )
+    if isinstance(padding, str):
+        if padding not in PADDING_STRINGS:
+            raise ValueError(f"padding is {padding!r}; it must be {wanted}")
+        if padding == "VALID":
+            return ((0, 0),) * n
+        totals = [
+            max(0, (math.ceil(h / s) - 1) * s + extent - h)
+            for h, s, extent in zip(
+                input_size, window.stride, window.extent, strict=True
+            )
+        ]
+        if padding == "SAME":
+            return tuple((total // 2, total - total // 2) for total in totals)
+        return tuple((total - total // 2, total // 2) for total in totals)
+    try:
+        if not isinstance(padding, Sequence):
+            return ((operator.index(padding),) * 2,) * n
+        pairs = [
+            tuple(map(operator.index, entry))
+            if isinstance(entry, Sequence)
+            else (operator.index(entry),) * 2
+            for entry in padding
+        ]
+    except TypeError:
+        raise TypeError(f"padding is {padding!r}; it must be {wanted}") from None
+    if len(pairs) != n or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"padding is {padding!r}; it must be {wanted}")
+    return tuple(pairs)
+
+
+def one_for_each(name, value, n):
+    """Repeat an int for n dimensions; check a sequence of n ints."""
+    try:
+        entries = (
+            tuple(map(operator.index, value))
+            if isinstance(value, Sequence)
+            else (operator.index(value),) * n
+        )
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it must be an int or {n} ints") from None
+    if len(entries) != n:
+        raise ValueError(f"{name} is {value!r}; it must be an int or {n} ints")
+    return entries
+
+
+def _config(ndim, spatial, layout):
+    """A ``lax.pad`` configuration that leaves the other axes alone."""
+    return with_spatial([(0, 0, 0)] * ndim, spatial, layout)
+
+
+def _pad(x, window, layout, fill):
+    pads = [(low, high, 0) for low, high in window.padding]
+    return lax.pad(x, jnp.asarray(fill, x.dtype), _config(x.ndim, pads, layout))
+
+
+def _start(ndim, m, window, layout):
+    """Where tap m meets the padded input first: d·m."""
+    first = [jnp.asarray(m[k] * d, jnp.int32) for k, d in enumerate(window.dilation)]
+    return with_spatial([jnp.int32(0)] * ndim, first, layout)
+
+
+def _span(input_size, window):
+    """s·(H_out − 1) + 1: from the first output position to the last, in input steps."""
+    return [
+        s * (out - 1) + 1 if out else 0
+        for out, s in zip(window.output_size(input_size), window.stride, strict=True)
+    ]
