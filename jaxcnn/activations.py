@@ -155,9 +155,7 @@ def _log_softmax_bwd(axis, y, dy):
 _log_softmax.defvjp(_log_softmax_fwd, _log_softmax_bwd)
 
 
-def log_softmax(
-    x: ArrayLike, *, axis: int = -1, derivatives: str = "custom"
-) -> Operand:
+def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str = "custom") -> Operand:
     r"""The logarithm of :func:`softmax`, computed without ever dividing.
 
     .. math::

@@ -154,14 +154,11 @@ def _with_mapping_rule(name: str, problem: Problem):
     @pool.def_vmap
     def fold_into_the_batch(axis_size, is_mapped, *operands):
         operands = [
-            operand
-            if mapped
-            else jnp.broadcast_to(operand, (axis_size, *operand.shape))
+            operand if mapped else jnp.broadcast_to(operand, (axis_size, *operand.shape))
             for operand, mapped in zip(operands, is_mapped, strict=True)
         ]
         folded = [
-            merge_axes(jnp.moveaxis(operand, 0, batch), batch, 2)
-            for operand in operands
+            merge_axes(jnp.moveaxis(operand, 0, batch), batch, 2) for operand in operands
         ]
         results = pool(*folded)
         unfolded = jax.tree.map(

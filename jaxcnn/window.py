@@ -83,8 +83,7 @@ class Window:
     def extent(self) -> tuple[int, ...]:
         """d·(K−1) + 1: how many input elements the window spans, end to end."""
         return tuple(
-            d * (k - 1) + 1
-            for k, d in zip(self.kernel_size, self.dilation, strict=True)
+            d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)
         )
 
     @property
@@ -94,8 +93,7 @@ class Window:
     def padded_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
         """H + p_low + p_high."""
         return tuple(
-            h + low + high
-            for h, (low, high) in zip(input_size, self.padding, strict=True)
+            h + low + high for h, (low, high) in zip(input_size, self.padding, strict=True)
         )
 
     def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
@@ -279,9 +277,7 @@ def _padding_pairs(padding, input_size, window):
             return ((0, 0),) * n
         totals = [
             max(0, (math.ceil(h / s) - 1) * s + extent - h)
-            for h, s, extent in zip(
-                input_size, window.stride, window.extent, strict=True
-            )
+            for h, s, extent in zip(input_size, window.stride, window.extent, strict=True)
         ]
         if padding == "SAME":
             return tuple((total // 2, total - total // 2) for total in totals)
