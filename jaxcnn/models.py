@@ -1,0 +1,158 @@
+"""Convolutional networks as pairs of pure functions over a pytree of parameters.
+
+A model is ``init(key) -> parameters`` and ``apply(parameters, images) -> logits``. The
+parameters are a plain dictionary, so that optax, checkpoints and ``jax.tree`` all take
+them as they are. Images are ``(B, H, W, C)``.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key, PyTree
+
+from jaxcnn.activations import relu
+from jaxcnn.convolution import conv2d
+from jaxcnn.dense import dense, flatten
+from jaxcnn.pooling import max_pool2d
+
+Parameters = PyTree[Float[Array, "..."]]
+Images = Float[Array, "B H W C"]
+Logits = Float[Array, "B classes"]
+
+
+class Model(NamedTuple):
+    """A network as two pure functions.
+
+    Attributes:
+      init: from a random key to fresh parameters.
+      apply: from parameters and images to logits.
+    """
+
+    init: Callable[[Key[Array, ""]], Parameters]
+    apply: Callable[[Parameters, Images], Logits]
+
+
+def lenet5(
+    image_size: int = 28, channels: int = 1, classes: int = 10, dtype: DTypeLike = jnp.float32
+) -> Model:
+    """LeNet-5, as in LeCun 1998 in spirit: with ReLU, max pooling and softmax.
+
+    Layers: convolution 5×5 to 6, pooling 2×2, convolution 5×5 to 16, pooling 2×2, and
+    dense layers of 120, 84 and ``classes``. The first convolution pads 28×28 images as
+    LeCun padded them, to 32×32; images of 8×8 are too small for unpadded 5×5 windows, so
+    there both convolutions keep the size.
+
+    Args:
+      image_size: 8, 28 or 32: the height and the width of the images.
+      channels: of the images.
+      classes: how many logits.
+      dtype: of the parameters and the images.
+
+    Returns:
+      The :class:`Model`.
+
+    Raises:
+      ValueError: when ``image_size`` is another.
+
+    Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to
+    document recognition", Proceedings of the IEEE 86 (1998).
+
+    >>> model = lenet5(image_size=28)
+    >>> parameters = model.init(jax.random.key(0))
+    >>> sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    61706
+    >>> model.apply(parameters, jnp.zeros((2, 28, 28, 1))).shape
+    (2, 10)
+    """
+    padding_and_size = {8: ((2, 2), 2), 28: ((2, 0), 5), 32: ((0, 0), 5)}
+    if image_size not in padding_and_size:
+        raise ValueError(f"image_size is {image_size}; LeNet-5 is sized for 8, 28 or 32")
+    (padding_1, padding_2), last_size = padding_and_size[image_size]
+
+    def init(key):
+        keys = jax.random.split(key, 5)
+        return {
+            "conv1": _conv_parameters(keys[0], 5, channels, 6, dtype),
+            "conv2": _conv_parameters(keys[1], 5, 6, 16, dtype),
+            "dense1": _dense_parameters(keys[2], last_size**2 * 16, 120, dtype),
+            "dense2": _dense_parameters(keys[3], 120, 84, dtype),
+            "dense3": _dense_parameters(keys[4], 84, classes, dtype),
+        }
+
+    def apply(parameters: Parameters, images: Images) -> Logits:
+        x = relu(_conv(parameters["conv1"], images, padding=padding_1))
+        x = max_pool2d(x, 2, layout="NHWC")
+        x = relu(_conv(parameters["conv2"], x, padding=padding_2))
+        x = flatten(max_pool2d(x, 2, layout="NHWC"))
+        x = relu(dense(x, **parameters["dense1"]))
+        x = relu(dense(x, **parameters["dense2"]))
+        return dense(x, **parameters["dense3"])
+
+    return Model(init, apply)
+
+
+def small_cnn(
+    image_size: int = 28, channels: int = 1, classes: int = 10, dtype: DTypeLike = jnp.float32
+) -> Model:
+    """A small convolutional network: the usual first one for MNIST.
+
+    Layers: convolution 3×3 to 32, pooling 2×2, convolution 3×3 to 64, pooling 2×2, and
+    dense layers of 256 and ``classes``; both convolutions keep the size.
+
+    Args:
+      image_size: the height and the width of the images, a multiple of 4.
+      channels, classes, dtype: as for :func:`lenet5`.
+
+    Returns:
+      The :class:`Model`.
+
+    Raises:
+      ValueError: when ``image_size`` is no positive multiple of 4.
+
+    >>> model = small_cnn(image_size=8)
+    >>> parameters = model.init(jax.random.key(0))
+    >>> model.apply(parameters, jnp.zeros((2, 8, 8, 1))).shape
+    (2, 10)
+    """
+    if image_size < 4 or image_size % 4:
+        raise ValueError(f"image_size is {image_size}; it must be a positive multiple of 4")
+
+    def init(key):
+        keys = jax.random.split(key, 4)
+        return {
+            "conv1": _conv_parameters(keys[0], 3, channels, 32, dtype),
+            "conv2": _conv_parameters(keys[1], 3, 32, 64, dtype),
+            "dense1": _dense_parameters(keys[2], (image_size // 4) ** 2 * 64, 256, dtype),
+            "dense2": _dense_parameters(keys[3], 256, classes, dtype),
+        }
+
+    def apply(parameters: Parameters, images: Images) -> Logits:
+        x = relu(_conv(parameters["conv1"], images, padding=1))
+        x = max_pool2d(x, 2, layout="NHWC")
+        x = relu(_conv(parameters["conv2"], x, padding=1))
+        x = flatten(max_pool2d(x, 2, layout="NHWC"))
+        x = relu(dense(x, **parameters["dense1"]))
+        return dense(x, **parameters["dense2"])
+
+    return Model(init, apply)
+
+
+def _conv(parameters, x, padding):
+    return conv2d(x, **parameters, padding=padding, layout="NHWC")
+
+
+def _conv_parameters(key, kernel_size, c_in, c_out, dtype):
+    """He initialisation, which keeps the variance through ReLU; biases start at zero."""
+    shape = (kernel_size, kernel_size, c_in, c_out)
+    return {"w": initializers.he_normal()(key, shape, dtype), "b": jnp.zeros((c_out,), dtype)}
+
+
+def _dense_parameters(key, c_in, c_out, dtype):
+    return {
+        "w": initializers.he_normal()(key, (c_in, c_out), dtype),
+        "b": jnp.zeros((c_out,), dtype),
+    }

@@ -1,0 +1,208 @@
+"""Training as pure functions: a state, one step, a whole epoch, and evaluation.
+
+The gradients come from the hand-written rules of the operations that a model is made of;
+the optimizer is any of optax's. A data set lives on the device, and an epoch is one
+compiled ``lax.scan`` over its shuffled batches.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from jaxcnn.losses import softmax_cross_entropy
+from jaxcnn.models import Images, Logits, Model, Parameters
+
+Labels = Int[Array, " B"]
+Report = Callable[[Int[Array, ""], Float[Array, ""], Float[Array, ""]], None]
+
+
+class TrainingState(NamedTuple):
+    """All that changes while a model trains: a pytree.
+
+    Attributes:
+      parameters: of the model.
+      optimizer_state: of the optax optimizer.
+      step: how many steps have been taken.
+    """
+
+    parameters: Parameters
+    optimizer_state: PyTree
+    step: Int[Array, ""]
+
+
+class Metrics(NamedTuple):
+    """How well a batch, or each batch of an epoch, was classified.
+
+    Attributes:
+      loss: the mean softmax cross-entropy.
+      accuracy: the fraction of examples whose largest logit is the label's.
+    """
+
+    loss: Float[Array, "..."]
+    accuracy: Float[Array, "..."]
+
+
+class Evaluation(NamedTuple):
+    """How well a data set was classified.
+
+    Attributes:
+      metrics: over the whole set.
+      predictions: the class of the largest logit, for every example.
+    """
+
+    metrics: Metrics
+    predictions: Int[Array, " examples"]
+
+
+def initial_state(
+    model: Model, optimizer: optax.GradientTransformation, key: Key[Array, ""]
+) -> TrainingState:
+    """Fresh parameters and a fresh optimizer.
+
+    >>> from jaxcnn.models import lenet5
+    >>> state = initial_state(lenet5(8), optax.sgd(0.1), jax.random.key(0))
+    >>> state.step
+    Array(0, dtype=int32)
+    """
+    parameters = model.init(key)
+    return TrainingState(parameters, optimizer.init(parameters), jnp.int32(0))
+
+
+def loss_and_accuracy(logits: Logits, labels: Labels) -> Metrics:
+    """The metrics of one batch."""
+    loss = jnp.mean(softmax_cross_entropy(logits, labels))
+    right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
+    return Metrics(loss, jnp.mean(right.astype(loss.dtype)))
+
+
+@partial(jax.jit, static_argnames=("model", "optimizer"), donate_argnames="state")
+def train_step(
+    state: TrainingState,
+    images: Images,
+    labels: Labels,
+    *,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainingState, Metrics]:
+    """One step down the gradient of one batch's loss; compiled.
+
+    The old state is donated: its memory becomes the new state's, and it cannot be used
+    again.
+
+    Args:
+      state: where training is.
+      images, labels: the batch.
+      model, optimizer: static; pass the same objects every time, or it compiles anew.
+
+    Returns:
+      The next state, and the metrics of the batch before the step.
+    """
+    return _step(state, images, labels, model, optimizer)
+
+
+def _step(state, images, labels, model, optimizer):
+    def loss(parameters):
+        metrics = loss_and_accuracy(model.apply(parameters, images), labels)
+        return metrics.loss, metrics
+
+    gradients, metrics = jax.grad(loss, has_aux=True)(state.parameters)
+    updates, optimizer_state = optimizer.update(
+        gradients, state.optimizer_state, state.parameters
+    )
+    parameters = optax.apply_updates(state.parameters, updates)
+    return TrainingState(parameters, optimizer_state, state.step + 1), metrics
+
+
+@partial(
+    jax.jit,
+    static_argnames=("model", "optimizer", "batch_size", "report", "report_every"),
+    donate_argnames="state",
+)
+def train_epoch(
+    state: TrainingState,
+    images: Float[Array, "examples H W C"],
+    labels: Int[Array, " examples"],
+    key: Key[Array, ""],
+    *,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    report: Report | None = None,
+    report_every: int = 10,
+) -> tuple[TrainingState, Metrics]:
+    """Once through a shuffled data set: one compiled ``lax.scan`` over its batches.
+
+    Examples that do not fill a last batch sit this epoch out; the next one is shuffled
+    anew. The old state is donated, as in :func:`train_step`.
+
+    Args:
+      state: where training is.
+      images, labels: the whole data set.
+      key: decides the order.
+      model, optimizer: static, as in :func:`train_step`.
+      batch_size: examples in a step.
+      report: if given, called as ``report(step, loss, accuracy)`` while the epoch runs;
+        static.
+      report_every: how many steps pass between two reports.
+
+    Returns:
+      The next state, and the metrics of every batch, each before its step.
+
+    Raises:
+      ValueError: when ``batch_size`` is not between 1 and the number of examples.
+    """
+    examples = images.shape[0]
+    if not 1 <= batch_size <= examples:
+        raise ValueError(
+            f"batch_size is {batch_size}; with {examples} examples it must be between 1 "
+            f"and {examples}"
+        )
+    steps = examples // batch_size
+    order = jax.random.permutation(key, examples)[: steps * batch_size]
+
+    def step(state, batch):
+        state, metrics = _step(state, images[batch], labels[batch], model, optimizer)
+        if report is not None:
+            lax.cond(
+                state.step % report_every == 0,
+                lambda: jax.debug.callback(report, state.step, *metrics),
+                lambda: None,
+            )
+        return state, metrics
+
+    return lax.scan(step, state, order.reshape(steps, batch_size))
+
+
+@partial(jax.jit, static_argnames=("model", "batch_size"))
+def evaluate(
+    parameters: Parameters,
+    images: Float[Array, "examples H W C"],
+    labels: Int[Array, " examples"],
+    *,
+    model: Model,
+    batch_size: int = 500,
+) -> Evaluation:
+    """Classify a whole data set; compiled.
+
+    Args:
+      parameters: of the model.
+      images, labels: the whole data set.
+      model: static.
+      batch_size: how many images at once, which bounds the memory in use.
+
+    Returns:
+      The metrics over the whole set, and every prediction.
+    """
+
+    def logits_of(image):
+        return model.apply(parameters, image[None])[0]
+
+    logits = lax.map(logits_of, images, batch_size=min(batch_size, images.shape[0]))
+    predictions = jnp.argmax(logits, axis=-1).astype(labels.dtype)
+    return Evaluation(loss_and_accuracy(logits, labels), predictions)
