@@ -1,0 +1,87 @@
+"""What a run leaves behind, written so that nothing is ever lost or half there.
+
+A run folder holds
+
+    configuration.json   the options, the versions, the device
+    metrics.jsonl        one line for each epoch
+    parameters.npz       the parameters after the last epoch, one array for each leaf
+    *.png                pictures
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.models import Parameters
+
+
+def create(folder: Path) -> Path:
+    """Make the folder of a new run.
+
+    Raises:
+      FileExistsError: when there is something in it, which is some other run's.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(
+            f"--run-dir {folder} exists and is not empty: choose another, so that no "
+            f"earlier run is overwritten"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to; what is written takes the place of ``path`` whole, or never."""
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Add one line of JSON, and see it safely to disk."""
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def save_parameters(path: Path, parameters: Parameters) -> None:
+    """Write every leaf under its path, such as ``conv1/w``; no code is ever stored."""
+    leaves = {
+        jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(leaf)
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(parameters)
+    }
+    with replacing(path) as partial:
+        np.savez(partial, **leaves)
+
+
+def load_parameters(path: Path) -> Parameters:
+    """Read what :func:`save_parameters` wrote."""
+    parameters: dict[str, Any] = {}
+    with np.load(path, allow_pickle=False) as leaves:
+        for name in leaves.files:
+            *branches, leaf = name.split("/")
+            node = parameters
+            for branch in branches:
+                node = node.setdefault(branch, {})
+            node[leaf] = leaves[name]
+    return parameters

@@ -1,0 +1,235 @@
+"""Train a convolutional network whose every gradient is one of the document's equations.
+
+    python -m experiments.train
+    python -m experiments.train --dataset mnist --data-dir ../shared/data/mnist
+
+MEASURED
+"""
+
+import dataclasses
+import math
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+import optax
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+import jaxcnn
+from experiments import data, pictures, run_folder
+from jaxcnn import models, training
+
+MODELS = {"lenet5": models.lenet5, "small-cnn": models.small_cnn}
+
+RECIPES = {
+    "digits": {"model": "small-cnn", "epochs": 40, "batch_size": 32},
+    "mnist": {"model": "lenet5", "epochs": 12, "batch_size": 128},
+}
+"""What the options left open are for each data set."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Train a convolutional network and write what it learned to a run folder."""
+
+    dataset: Literal["digits", "mnist"] = "digits"
+    """scikit-learn's 1,797 scanned digits (8×8 pixels), or MNIST (28×28)."""
+    data_dir: Path | None = None
+    """Where MNIST's four IDX files are, plain or gzipped; digits need none."""
+    model: Literal["lenet5", "small-cnn"] | None = None
+    """LeNet-5, or convolutions of 32 and 64 channels with a dense layer of 256; by default
+    small-cnn for digits and lenet5 for MNIST."""
+    epochs: int | None = None
+    """How often to go through the training set; by default 40 for digits, 12 for MNIST."""
+    batch_size: int | None = None
+    """Images in one step; by default 32 for digits, 128 for MNIST."""
+    learning_rate: float = 2e-3
+    """Of AdamW at the start; it falls to zero along a cosine."""
+    weight_decay: float = 0.1
+    """How strongly AdamW pulls the weights towards zero."""
+    seed: int = 0
+    """Of the first parameters and of the shuffling: the same seed, the same run."""
+    run_dir: Path | None = None
+    """A new folder for the results; by default one under runs/, named after its start."""
+
+    def __post_init__(self):
+        for name, value in RECIPES[self.dataset].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        for name, smallest in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < smallest:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be at least {smallest}"
+                )
+        if not self.learning_rate > 0 or not self.weight_decay >= 0:
+            raise ValueError(
+                f"learning_rate is {self.learning_rate} and weight_decay is "
+                f"{self.weight_decay}; the first must be positive, the second not negative"
+            )
+        if self.dataset == "mnist" and self.data_dir is None:
+            raise ValueError(
+                "data_dir is missing; for MNIST it must be the folder of its four IDX files"
+            )
+
+
+def main(options: Options) -> dict[str, Any]:
+    """Train, write the run folder, and return the last line of its metrics."""
+    started = time.perf_counter()
+    console = Console()
+    dataset = data.digits() if options.dataset == "digits" else data.mnist(options.data_dir)
+    folder = run_folder.create(options.run_dir or _default_folder(options))
+    run_folder.write_json(folder / "configuration.json", _configuration(options))
+
+    model = MODELS[options.model](image_size=dataset.train_images.shape[1])
+    steps = len(dataset.train_images) // options.batch_size
+    schedule = optax.cosine_decay_schedule(options.learning_rate, options.epochs * steps)
+    optimizer = optax.adamw(schedule, weight_decay=options.weight_decay)
+    on_device = data.DataSet(*map(jnp.asarray, dataset))
+    init_key, shuffle_key = jax.random.split(jax.random.key(options.seed))
+    state = training.initial_state(model, optimizer, init_key)
+
+    size = sum(leaf.size for leaf in jax.tree.leaves(state.parameters))
+    console.print(
+        f"{options.model} ({size:,} parameters) on {options.dataset}: "
+        f"{len(dataset.train_labels):,} images to train on, "
+        f"{len(dataset.test_labels):,} to test on; jax {jax.__version__} on "
+        f"{jax.devices()[0].device_kind}"
+    )
+    record: dict[str, Any] = {}
+    evaluation = None
+    with _progress(console) as progress:
+        bar = progress.add_task(
+            "compiling", total=options.epochs * steps, batch="", test=""
+        )
+
+        def report(step, loss, accuracy):
+            epoch = min(1 + int(step) // steps, options.epochs)
+            progress.update(
+                bar,
+                completed=int(step),
+                description=f"epoch {epoch}/{options.epochs}",
+                batch=f"loss {loss:.3f}, accuracy {100 * accuracy:.0f} %",
+            )
+
+        for epoch in range(1, options.epochs + 1):
+            epoch_started = time.perf_counter()
+            state, metrics = training.train_epoch(
+                state,
+                on_device.train_images,
+                on_device.train_labels,
+                jax.random.fold_in(shuffle_key, epoch),
+                model=model,
+                optimizer=optimizer,
+                batch_size=options.batch_size,
+                report=report,
+            )
+            evaluation = training.evaluate(
+                state.parameters, on_device.test_images, on_device.test_labels, model=model
+            )
+            record = {
+                "epoch": epoch,
+                "step": int(state.step),
+                "train_loss": float(metrics.loss.mean()),
+                "train_accuracy": float(metrics.accuracy.mean()),
+                "test_loss": float(evaluation.metrics.loss),
+                "test_accuracy": float(evaluation.metrics.accuracy),
+                "epoch_seconds": round(time.perf_counter() - epoch_started, 3),
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+            if not math.isfinite(record["train_loss"]):
+                raise FloatingPointError(
+                    f"the loss became {record['train_loss']} in epoch {epoch}; "
+                    f"{folder} holds the parameters of the epoch before: try a "
+                    f"learning_rate smaller than {options.learning_rate}"
+                )
+            run_folder.append_line(folder / "metrics.jsonl", record)
+            run_folder.save_parameters(folder / "parameters.npz", state.parameters)
+            progress.update(
+                bar,
+                completed=int(state.step),
+                test=f"test {100 * record['test_accuracy']:.2f} %",
+            )
+
+    draw(
+        folder, options, np.asarray(dataset.test_labels), np.asarray(evaluation.predictions)
+    )
+    console.print(
+        f"test accuracy {100 * record['test_accuracy']:.2f} %, loss "
+        f"{record['test_loss']:.4f}, after {time.perf_counter() - started:.1f} s; "
+        f"everything is in {folder}"
+    )
+    return record
+
+
+def draw(
+    folder: Path, options: Options, labels: np.ndarray, predictions: np.ndarray
+) -> None:
+    """The run's pictures, from what is in its folder and the predictions."""
+    mpl.use("Agg")
+    name = f"{options.model} on {options.dataset}"
+    records = run_folder.read_lines(folder / "metrics.jsonl")
+    parameters = run_folder.load_parameters(folder / "parameters.npz")
+    pictures.save(pictures.curves(records, name), folder / "curves.png")
+    pictures.save(
+        pictures.filters(parameters["conv1"]["w"], f"{name}: the first layer's kernels"),
+        folder / "filters.png",
+    )
+    wrong = int(np.sum(labels != predictions))
+    pictures.save(
+        pictures.confusion(
+            labels, predictions, f"{name}: {wrong} mistakes of {len(labels)}"
+        ),
+        folder / "confusion.png",
+    )
+
+
+def _default_folder(options: Options) -> Path:
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{options.dataset}-{options.model}-seed{options.seed}-{moment}"
+
+
+def _configuration(options: Options) -> dict[str, Any]:
+    chosen = dataclasses.asdict(options)
+    for name in ("data_dir", "run_dir"):
+        chosen[name] = None if chosen[name] is None else str(chosen[name])
+    return {
+        "options": chosen,
+        "versions": {
+            "jaxcnn": jaxcnn.__version__,
+            "jax": jax.__version__,
+            "optax": optax.__version__,
+            "python": platform.python_version(),
+        },
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TextColumn("{task.fields[batch]}"),
+        TextColumn("{task.fields[test]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options))
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
