@@ -10,9 +10,14 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from jaxtyping import Float32, Int32
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+Images = Float32[np.ndarray, "N H W 1"] | Float32[jax.Array, "N H W 1"]
+Labels = Int32[np.ndarray, " N"] | Int32[jax.Array, " N"]
 
 
 class DataSet(NamedTuple):
@@ -23,10 +28,10 @@ class DataSet(NamedTuple):
       train_labels, test_labels: int32, ``(N,)``, from 0 to 9.
     """
 
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
+    train_images: Images
+    train_labels: Labels
+    test_images: Images
+    test_labels: Labels
 
 
 def digits() -> DataSet:
@@ -36,10 +41,11 @@ def digits() -> DataSet:
     """
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
-    train_images, test_images, train_labels, test_labels = train_test_split(
-        images, labels.astype(np.int32), test_size=450, random_state=0, stratify=labels
+    labels = labels.astype(np.int32)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=450, random_state=0, stratify=labels
     )
-    return DataSet(train_images, train_labels, test_images, test_labels)
+    return DataSet(images[train], labels[train], images[test], labels[test])
 
 
 def mnist(folder: Path) -> DataSet:

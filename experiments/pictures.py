@@ -5,6 +5,8 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from experiments.run_folder import replacing
@@ -53,12 +55,12 @@ def filters(w: np.ndarray, title: str) -> Figure:
     )
     figure.suptitle(title)
     limit = np.abs(kernels).max()
-    image = None
+    scale = ScalarMappable(Normalize(-limit, limit), "RdBu_r")
     for axes in grid.flat:
         axes.axis("off")
     for axes, kernel in zip(grid.flat, kernels, strict=False):
-        image = axes.imshow(kernel, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    figure.colorbar(image, ax=grid, shrink=0.8, label="weight")
+        axes.imshow(kernel, cmap=scale.cmap, norm=scale.norm)
+    figure.colorbar(scale, ax=grid, shrink=0.8, label="weight")
     return figure
 
 

@@ -71,7 +71,7 @@ def save_parameters(path: Path, parameters: Parameters) -> None:
         for keys, leaf in jax.tree_util.tree_leaves_with_path(parameters)
     }
     with replacing(path) as partial:
-        np.savez(partial, **leaves)
+        np.savez(partial, allow_pickle=False, **leaves)
 
 
 def load_parameters(path: Path) -> Parameters:

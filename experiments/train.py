@@ -49,13 +49,13 @@ class Options:
     """scikit-learn's 1,797 scanned digits (8×8 pixels), or MNIST (28×28)."""
     data_dir: Path | None = None
     """Where MNIST's four IDX files are, plain or gzipped; digits need none."""
-    model: Literal["lenet5", "small-cnn"] | None = None
-    """LeNet-5, or convolutions of 32 and 64 channels with a dense layer of 256; by default
+    model: Literal["auto", "lenet5", "small-cnn"] = "auto"
+    """LeNet-5, or convolutions of 32 and 64 channels with a dense layer of 256; auto is
     small-cnn for digits and lenet5 for MNIST."""
-    epochs: int | None = None
-    """How often to go through the training set; by default 40 for digits, 12 for MNIST."""
-    batch_size: int | None = None
-    """Images in one step; by default 32 for digits, 128 for MNIST."""
+    epochs: int = 0
+    """How often to go through the training set; 0 is 40 for digits and 12 for MNIST."""
+    batch_size: int = 0
+    """Images in one step; 0 is 32 for digits and 128 for MNIST."""
     learning_rate: float = 2e-3
     """Of AdamW at the start; it falls to zero along a cosine."""
     weight_decay: float = 0.1
@@ -66,30 +66,39 @@ class Options:
     """A new folder for the results; by default one under runs/, named after its start."""
 
     def __post_init__(self):
-        for name, value in RECIPES[self.dataset].items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        for name, smallest in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < smallest:
+        for name in ("epochs", "batch_size", "seed"):
+            if getattr(self, name) < 0:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)}; it must be at least {smallest}"
+                    f"{name} is {getattr(self, name)}; it must not be negative"
                 )
         if not self.learning_rate > 0 or not self.weight_decay >= 0:
             raise ValueError(
                 f"learning_rate is {self.learning_rate} and weight_decay is "
                 f"{self.weight_decay}; the first must be positive, the second not negative"
             )
-        if self.dataset == "mnist" and self.data_dir is None:
+        if (self.dataset == "mnist") != (self.data_dir is not None):
             raise ValueError(
-                "data_dir is missing; for MNIST it must be the folder of its four IDX files"
+                f"data_dir is {self.data_dir} with dataset {self.dataset}; for mnist it must "
+                f"be the folder of its four IDX files, for digits it must be left out"
             )
+
+    def completed(self) -> "Options":
+        """With what was left to the data set filled in."""
+        left_open = {"model": "auto", "epochs": 0, "batch_size": 0}
+        filled = {
+            name: value
+            for name, value in RECIPES[self.dataset].items()
+            if getattr(self, name) == left_open[name]
+        }
+        return dataclasses.replace(self, **filled)
 
 
 def main(options: Options) -> dict[str, Any]:
     """Train, write the run folder, and return the last line of its metrics."""
     started = time.perf_counter()
+    options = options.completed()
     console = Console()
-    dataset = data.digits() if options.dataset == "digits" else data.mnist(options.data_dir)
+    dataset = data.mnist(options.data_dir) if options.data_dir else data.digits()
     folder = run_folder.create(options.run_dir or _default_folder(options))
     run_folder.write_json(folder / "configuration.json", _configuration(options))
 
@@ -109,7 +118,7 @@ def main(options: Options) -> dict[str, Any]:
         f"{jax.devices()[0].device_kind}"
     )
     record: dict[str, Any] = {}
-    evaluation = None
+    predictions = np.array([])
     with _progress(console) as progress:
         bar = progress.add_task(
             "compiling", total=options.epochs * steps, batch="", test=""
@@ -139,6 +148,7 @@ def main(options: Options) -> dict[str, Any]:
             evaluation = training.evaluate(
                 state.parameters, on_device.test_images, on_device.test_labels, model=model
             )
+            predictions = np.asarray(evaluation.predictions)
             record = {
                 "epoch": epoch,
                 "step": int(state.step),
@@ -151,9 +161,9 @@ def main(options: Options) -> dict[str, Any]:
             }
             if not math.isfinite(record["train_loss"]):
                 raise FloatingPointError(
-                    f"the loss became {record['train_loss']} in epoch {epoch}; "
-                    f"{folder} holds the parameters of the epoch before: try a "
-                    f"learning_rate smaller than {options.learning_rate}"
+                    f"the loss became {record['train_loss']} in epoch {epoch}, of which "
+                    f"nothing is kept in {folder}: try a learning_rate smaller than "
+                    f"{options.learning_rate}"
                 )
             run_folder.append_line(folder / "metrics.jsonl", record)
             run_folder.save_parameters(folder / "parameters.npz", state.parameters)
@@ -163,9 +173,7 @@ def main(options: Options) -> dict[str, Any]:
                 test=f"test {100 * record['test_accuracy']:.2f} %",
             )
 
-    draw(
-        folder, options, np.asarray(dataset.test_labels), np.asarray(evaluation.predictions)
-    )
+    draw(folder, options, np.asarray(dataset.test_labels), predictions)
     console.print(
         f"test accuracy {100 * record['test_accuracy']:.2f} %, loss "
         f"{record['test_loss']:.4f}, after {time.perf_counter() - started:.1f} s; "

@@ -157,7 +157,7 @@ def conv2d_bias_gradient(
     arguments.one_layout(layout)
     dy, _ = arguments.images("dy", dy, layout)
     rule = arguments.one_rule(
-        derivatives, convolution_rule.bias_gradient, convolution_rule.bias_gradient.fun
+        derivatives, convolution_rule.bias_gradient, convolution_rule.bias_gradient_autodiff
     )
     return rule(dy, dy.shape, layout)
 

@@ -146,6 +146,11 @@ def input_gradient_autodiff(dy, w, problem):
     return _rounded(plan.compute("input_gradient", problem, dy, w), dy)
 
 
+def bias_gradient_autodiff(dy, shape, layout):
+    del shape
+    return _rounded(equations.bias_gradient(dy, layout=layout), dy)
+
+
 # --- The mapping rule -----------------------------------------------------------------
 
 ROLES = {

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -87,7 +88,7 @@ def softmax_cross_entropy(
             f"they must be {logits.shape[:-1]}: one for each row of logits"
         )
     classes = logits.shape[-1]
-    if not isinstance(labels, jax.core.Tracer) and labels.size:
+    if not isinstance(labels, Tracer) and labels.size:
         smallest, largest = np.min(labels), np.max(labels)
         if smallest < 0 or largest >= classes:
             raise ValueError(

@@ -37,7 +37,10 @@ class Model(NamedTuple):
 
 
 def lenet5(
-    image_size: int = 28, channels: int = 1, classes: int = 10, dtype: DTypeLike = jnp.float32
+    image_size: int = 28,
+    channels: int = 1,
+    classes: int = 10,
+    dtype: DTypeLike = jnp.float32,
 ) -> Model:
     """LeNet-5, as in LeCun 1998 in spirit: with ReLU, max pooling and softmax.
 
@@ -96,7 +99,10 @@ def lenet5(
 
 
 def small_cnn(
-    image_size: int = 28, channels: int = 1, classes: int = 10, dtype: DTypeLike = jnp.float32
+    image_size: int = 28,
+    channels: int = 1,
+    classes: int = 10,
+    dtype: DTypeLike = jnp.float32,
 ) -> Model:
     """A small convolutional network: the usual first one for MNIST.
 
@@ -148,7 +154,10 @@ def _conv(parameters, x, padding):
 def _conv_parameters(key, kernel_size, c_in, c_out, dtype):
     """He initialisation, which keeps the variance through ReLU; biases start at zero."""
     shape = (kernel_size, kernel_size, c_in, c_out)
-    return {"w": initializers.he_normal()(key, shape, dtype), "b": jnp.zeros((c_out,), dtype)}
+    return {
+        "w": initializers.he_normal()(key, shape, dtype),
+        "b": jnp.zeros((c_out,), dtype),
+    }
 
 
 def _dense_parameters(key, c_in, c_out, dtype):

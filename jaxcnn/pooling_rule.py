@@ -39,7 +39,7 @@ def max_pooling(x: Operand, problem: Problem) -> tuple[Operand, Winner]:
 
 
 def _max_pooling_fwd(x, problem):
-    y, winner = max_pooling(x, problem)
+    y, winner = max_pooling(x, problem)  # pyright: ignore[reportGeneralTypeIssues]
     return (y, winner), winner
 
 

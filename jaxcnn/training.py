@@ -81,7 +81,7 @@ def loss_and_accuracy(logits: Logits, labels: Labels) -> Metrics:
     return Metrics(loss, jnp.mean(right.astype(loss.dtype)))
 
 
-@partial(jax.jit, static_argnames=("model", "optimizer"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("model", "optimizer"))
 def train_step(
     state: TrainingState,
     images: Images,
@@ -91,9 +91,6 @@ def train_step(
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainingState, Metrics]:
     """One step down the gradient of one batch's loss; compiled.
-
-    The old state is donated: its memory becomes the new state's, and it cannot be used
-    again.
 
     Args:
       state: where training is.
@@ -122,7 +119,6 @@ def _step(state, images, labels, model, optimizer):
 @partial(
     jax.jit,
     static_argnames=("model", "optimizer", "batch_size", "report", "report_every"),
-    donate_argnames="state",
 )
 def train_epoch(
     state: TrainingState,
@@ -139,7 +135,7 @@ def train_epoch(
     """Once through a shuffled data set: one compiled ``lax.scan`` over its batches.
 
     Examples that do not fill a last batch sit this epoch out; the next one is shuffled
-    anew. The old state is donated, as in :func:`train_step`.
+    anew.
 
     Args:
       state: where training is.
@@ -171,8 +167,9 @@ def train_epoch(
         if report is not None:
             lax.cond(
                 state.step % report_every == 0,
-                lambda: jax.debug.callback(report, state.step, *metrics),
-                lambda: None,
+                partial(jax.debug.callback, report),
+                lambda *nothing_to_report: None,
+                *(state.step, metrics.loss, metrics.accuracy),
             )
         return state, metrics
 

@@ -35,6 +35,7 @@ from jaxtyping import Array, Int, Shaped
 
 from jaxcnn.layout import spatial_size, with_spatial
 
+Tap = Sequence[int] | Int[np.ndarray, " dimensions"] | Int[Array, " dimensions"]
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 PADDING_STRINGS = ("SAME", "SAME_LOWER", "VALID")
 
@@ -134,10 +135,9 @@ class Window:
 
 def tap(
     x: Shaped[Array, "..."],
-    m: Sequence[int] | Int[Array, " dimensions"],
+    m: Tap,
     window: Window,
     layout: str,
-    fill: float = 0,
 ) -> Shaped[Array, "..."]:
     """What kernel element m sees: ``x[s·i + d·m − p]`` for every output position i.
 
@@ -147,7 +147,6 @@ def tap(
         ``lax`` loop can run over taps.
       window: the sliding window.
       layout: such as ``"NCHW"`` or ``"NHWC"``; the letters N, G and C are left alone.
-      fill: the value seen outside the input.
 
     Returns:
       An array like x whose spatial dimensions have the window's output size.
@@ -158,7 +157,7 @@ def tap(
     (Array([0, 2, 4], dtype=int32), Array([2, 4, 0], dtype=int32))
     """
     seen = lax.dynamic_slice(
-        _pad(x, window, layout, fill),
+        _pad(x, window, layout),
         _start(x.ndim, m, window, layout),
         with_spatial(x.shape, _span(spatial_size(x, layout), window), layout),
     )
@@ -172,7 +171,7 @@ def tap(
 
 def untap(
     y: Shaped[Array, "..."],
-    m: Sequence[int] | Int[Array, " dimensions"],
+    m: Tap,
     window: Window,
     input_size: Sequence[int],
     layout: str,
@@ -207,7 +206,7 @@ def untap(
 
 
 def valid_positions(
-    m: Sequence[int] | Int[Array, " dimensions"],
+    m: Tap,
     window: Window,
     input_size: Sequence[int],
     layout: str,
@@ -217,7 +216,7 @@ def valid_positions(
     The result has length 1 along the others, so that it broadcasts.
     """
     inside = jnp.ones(with_spatial([1] * len(layout), input_size, layout), bool)
-    return tap(inside, m, window, layout, fill=False)
+    return tap(inside, m, window, layout)
 
 
 def window_over(
@@ -265,52 +264,58 @@ def window_over(
     return window
 
 
+def one_for_each(name: str, value: int | Sequence[int], n: int) -> tuple[int, ...]:
+    """An int repeated for n spatial dimensions, or a sequence of n ints."""
+    wanted = f"{name} is {value!r}; it must be an int or {n} ints"
+    try:
+        entries = tuple(map(operator.index, _repeated(value, n)))
+    except TypeError:
+        raise TypeError(wanted) from None
+    if len(entries) != n:
+        raise ValueError(wanted)
+    return entries
+
+
 def _padding_pairs(padding, input_size, window):
     n = len(input_size)
-    wanted = f"an int, {n} ints, {n} (low, high) pairs, or one of " + ", ".join(
-        map(repr, PADDING_STRINGS)
+    wanted = (
+        f"padding is {padding!r}; it must be an int, {n} ints, {n} (low, high) pairs, "
+        + (f"or one of {', '.join(map(repr, PADDING_STRINGS))}")
     )
     if isinstance(padding, str):
         if padding not in PADDING_STRINGS:
-            raise ValueError(f"padding is {padding!r}; it must be {wanted}")
-        if padding == "VALID":
-            return ((0, 0),) * n
-        totals = [
-            max(0, (math.ceil(h / s) - 1) * s + extent - h)
-            for h, s, extent in zip(input_size, window.stride, window.extent, strict=True)
-        ]
-        if padding == "SAME":
-            return tuple((total // 2, total - total // 2) for total in totals)
-        return tuple((total - total // 2, total // 2) for total in totals)
+            raise ValueError(wanted)
+        return _named_padding(padding, input_size, window)
     try:
-        if not isinstance(padding, Sequence):
-            return ((operator.index(padding),) * 2,) * n
-        pairs = [
-            tuple(map(operator.index, entry))
-            if isinstance(entry, Sequence)
-            else (operator.index(entry),) * 2
-            for entry in padding
-        ]
-    except TypeError:
-        raise TypeError(f"padding is {padding!r}; it must be {wanted}") from None
-    if len(pairs) != n or any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"padding is {padding!r}; it must be {wanted}")
-    return tuple(pairs)
+        pairs = tuple(_low_and_high(entry) for entry in _repeated(padding, n))
+    except (TypeError, ValueError) as error:
+        raise type(error)(wanted) from None
+    if len(pairs) != n:
+        raise ValueError(wanted)
+    return pairs
 
 
-def one_for_each(name, value, n):
-    """Repeat an int for n dimensions; check a sequence of n ints."""
-    try:
-        entries = (
-            tuple(map(operator.index, value))
-            if isinstance(value, Sequence)
-            else (operator.index(value),) * n
-        )
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; it must be an int or {n} ints") from None
-    if len(entries) != n:
-        raise ValueError(f"{name} is {value!r}; it must be an int or {n} ints")
-    return entries
+def _named_padding(name, input_size, window):
+    """The padding that a name asks for, given the window without padding."""
+    if name == "VALID":
+        return ((0, 0),) * len(input_size)
+    totals = [
+        max(0, (math.ceil(h / s) - 1) * s + extent - h)
+        for h, s, extent in zip(input_size, window.stride, window.extent, strict=True)
+    ]
+    smaller_first = tuple((total // 2, total - total // 2) for total in totals)
+    if name == "SAME":
+        return smaller_first
+    return tuple((high, low) for low, high in smaller_first)
+
+
+def _low_and_high(entry):
+    low, high = entry if isinstance(entry, Sequence) else (entry, entry)
+    return operator.index(low), operator.index(high)
+
+
+def _repeated(value, n):
+    return value if isinstance(value, Sequence) else (value,) * n
 
 
 def _config(ndim, spatial, layout):
@@ -318,9 +323,9 @@ def _config(ndim, spatial, layout):
     return with_spatial([(0, 0, 0)] * ndim, spatial, layout)
 
 
-def _pad(x, window, layout, fill):
+def _pad(x, window, layout):
     pads = [(low, high, 0) for low, high in window.padding]
-    return lax.pad(x, jnp.asarray(fill, x.dtype), _config(x.ndim, pads, layout))
+    return lax.pad(x, jnp.zeros((), x.dtype), _config(x.ndim, pads, layout))
 
 
 def _start(ndim, m, window, layout):
