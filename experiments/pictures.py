@@ -74,10 +74,15 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, title: str) -> Figure
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(share**0.3, cmap="Blues", vmin=0, vmax=1)
     for truth, prediction in np.argwhere(counts):
-        count = counts[truth, prediction]
         colour = "white" if share[truth, prediction] > 0.2 else "black"
         axes.text(
-            prediction, truth, count, ha="center", va="center", color=colour, fontsize=9
+            prediction,
+            truth,
+            str(int(counts[truth, prediction])),
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=9,
         )
     axes.set(
         title=title,

@@ -78,8 +78,8 @@ class Options:
             )
         if (self.dataset == "mnist") != (self.data_dir is not None):
             raise ValueError(
-                f"data_dir is {self.data_dir} with dataset {self.dataset}; for mnist it must "
-                f"be the folder of its four IDX files, for digits it must be left out"
+                f"data_dir is {self.data_dir} with dataset {self.dataset}; for mnist it "
+                f"must be the folder of its four IDX files, for digits it must be left out"
             )
 
     def completed(self) -> "Options":
