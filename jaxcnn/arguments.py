@@ -2,8 +2,7 @@
 
 Every public function hands its arguments to this file before anything is computed, and
 this file answers with arrays and a static description, or with an exception that names
-the argument, what it got and what it wants. Sizes of windows are checked in
-:mod:`jaxcnn.window`.
+the argument, what it got and what it wants.
 """
 
 import operator
@@ -16,9 +15,11 @@ from jaxtyping import Array, Float
 
 from jaxcnn.layout import LAYOUTS, weight_layout
 from jaxcnn.plan import ENGINES, Problem
-from jaxcnn.window import Padding, window_over
+from jaxcnn.window import PADDING_NAMES, Window, named_padding
 
 Operand = Float[Array, "..."]
+
+Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -88,6 +89,91 @@ def weights(name: str, value: ArrayLike, layout: str) -> Operand:
             f"{_letters_of(letters)}: C_out, C_in/groups and the kernel size"
         )
     return array
+
+
+def window_over(
+    input_size: Sequence[int],
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+) -> Window:
+    """The window that a user's arguments mean for an input of this size.
+
+    Args:
+      input_size: H, one entry for each spatial dimension.
+      kernel_size, stride, dilation: an int for every dimension, or one for each.
+      padding: an int for every side, one for each dimension, a (low, high) pair for
+        each dimension, or one of
+
+        * ``"VALID"``: none;
+        * ``"SAME"``: so much that H_out = ⌈H/s⌉; an odd element goes to the high side;
+        * ``"SAME_LOWER"``: likewise; an odd element goes to the low side.
+
+    Raises:
+      TypeError, ValueError: when an argument is of another form, or the window is
+        larger than the padded input.
+
+    >>> window_over((5, 6), 3, stride=2, padding="SAME").padding
+    ((1, 1), (0, 1))
+    """
+    n = len(input_size)
+    kernel_size = one_for_each("kernel_size", kernel_size, n)
+    stride = one_for_each("stride", stride, n)
+    dilation = one_for_each("dilation", dilation, n)
+    unpadded = Window(kernel_size, stride, ((0, 0),) * n, dilation)
+    window = Window(
+        kernel_size, stride, _padding_pairs(padding, input_size, unpadded), dilation
+    )
+    padded = window.padded_size(input_size)
+    if any(extent > size for extent, size in zip(window.extent, padded, strict=True)):
+        raise ValueError(
+            f"kernel_size {kernel_size} with dilation {dilation} spans {window.extent}, "
+            f"more than the input of size {tuple(input_size)} with padding "
+            f"{window.padding}, which is {padded}: use a smaller kernel_size or more "
+            f"padding"
+        )
+    return window
+
+
+def one_for_each(name: str, value: int | Sequence[int], n: int) -> tuple[int, ...]:
+    """An int repeated for n spatial dimensions, or a sequence of n ints."""
+    wanted = f"{name} is {value!r}; it must be an int or {n} ints"
+    try:
+        entries = tuple(map(operator.index, _repeated(value, n)))
+    except TypeError:
+        raise TypeError(wanted) from None
+    if len(entries) != n:
+        raise ValueError(wanted)
+    return entries
+
+
+def _padding_pairs(padding, input_size, window):
+    n = len(input_size)
+    wanted = (
+        f"padding is {padding!r}; it must be an int, {n} ints, {n} (low, high) pairs, "
+        + (f"or one of {', '.join(map(repr, PADDING_NAMES))}")
+    )
+    if isinstance(padding, str):
+        if padding not in PADDING_NAMES:
+            raise ValueError(wanted)
+        return named_padding(padding, window, input_size)
+    try:
+        pairs = tuple(_low_and_high(entry) for entry in _repeated(padding, n))
+    except (TypeError, ValueError) as error:
+        raise type(error)(wanted) from None
+    if len(pairs) != n:
+        raise ValueError(wanted)
+    return pairs
+
+
+def _low_and_high(entry):
+    low, high = entry if isinstance(entry, Sequence) else (entry, entry)
+    return operator.index(low), operator.index(high)
+
+
+def _repeated(value, n):
+    return value if isinstance(value, Sequence) else (value,) * n
 
 
 def convolution_problem(

@@ -11,9 +11,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments, convolution_rule
+from jaxcnn.arguments import Padding
 from jaxcnn.layout import spatial_size, weight_layout, with_spatial
 from jaxcnn.plan import Problem
-from jaxcnn.window import Padding, one_for_each
 
 
 def conv2d(
@@ -311,7 +311,7 @@ def conv2d_input_gradient(
     w = arguments.weights("w", w, layout)
     arguments.same_dtype("w", w, "dy", dy)
     problem = arguments.convolution_problem(
-        one_for_each("input_size", input_size, len(layout) - 2),
+        arguments.one_for_each("input_size", input_size, len(layout) - 2),
         spatial_size(w, weight_layout(layout)),
         stride,
         padding,

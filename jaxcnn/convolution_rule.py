@@ -215,9 +215,8 @@ def _unfold(array, axis_size, role, letter, problem):
 def _place(role, letter, problem):
     """Which axis holds an index, and how many groups stand outside of it there."""
     layout = weight_layout(problem.layout) if role == "w" else problem.layout
-    channels = "O" if role == "w" else "C"
     if letter == "b":
         return layout.index("N"), 1
     if role == "w" and letter == "i":
         return layout.index("I"), 1
-    return layout.index(channels), 1 if letter == "g" else problem.groups
+    return layout.index("O" if role == "w" else "C"), problem.groups

@@ -99,7 +99,8 @@ def dense(
         arguments.same_dtype("b", b, "x", x)
         arguments.shape_is("b", b, w.shape[1:], "one entry for each column of w")
     rule = arguments.one_rule(derivatives, _dense, _dense_formula)
-    y = rule(x.reshape(-1, x.shape[-1]), w, b, precision)
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    y = rule(rows, w, b, precision)
     return y.reshape(*x.shape[:-1], w.shape[1])
 
 

@@ -76,6 +76,8 @@ def softmax_cross_entropy(
     Array([[ 0.25, -0.25]], dtype=float32)
     """
     logits = arguments.float_array("logits", logits)
+    if labels is None:
+        raise TypeError("labels is None; they must be integers, one for each example")
     labels = jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(
@@ -89,7 +91,8 @@ def softmax_cross_entropy(
         )
     classes = logits.shape[-1]
     if not isinstance(labels, Tracer) and labels.size:
-        smallest, largest = np.min(labels), np.max(labels)
+        values = np.asarray(labels)  # under jit, np.min(labels) would be traced
+        smallest, largest = values.min(), values.max()
         if smallest < 0 or largest >= classes:
             raise ValueError(
                 f"labels run from {smallest} to {largest}; logits of shape "

@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments, pooling_rule
+from jaxcnn.arguments import Padding
 from jaxcnn.layout import spatial_size
-from jaxcnn.window import Padding
 
 
 def max_pool2d(

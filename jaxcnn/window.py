@@ -24,7 +24,6 @@ for every spatial dimension.
 """
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,16 +35,15 @@ from jaxtyping import Array, Int, Shaped
 from jaxcnn.layout import spatial_size, with_spatial
 
 Tap = Sequence[int] | Int[np.ndarray, " dimensions"] | Int[Array, " dimensions"]
-Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
-PADDING_STRINGS = ("SAME", "SAME_LOWER", "VALID")
+PADDING_NAMES = ("SAME", "SAME_LOWER", "VALID")
 
 
 @dataclass(frozen=True)
 class Window:
     """A sliding window over any number of spatial dimensions; hashable, so static.
 
-    Every field has one entry for each spatial dimension. :func:`window_over` builds one
-    from what a user writes (a single int, ``"SAME"``).
+    Every field has one entry for each spatial dimension. ``window_over`` in
+    :mod:`jaxcnn.arguments` builds one from what a user writes (a single int, ``"SAME"``).
 
     Attributes:
       kernel_size: K, the number of taps.
@@ -219,84 +217,24 @@ def valid_positions(
     return tap(inside, m, window, layout)
 
 
-def window_over(
-    input_size: Sequence[int],
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] = 1,
-    padding: Padding = 0,
-    dilation: int | Sequence[int] = 1,
-) -> Window:
-    """The window that a user's arguments mean for an input of this size.
+def named_padding(
+    name: str, window: Window, input_size: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """The padding that a name asks for.
+
+    * ``"VALID"``: none;
+    * ``"SAME"``: so much that H_out = ⌈H/s⌉; an odd zero goes to the high side;
+    * ``"SAME_LOWER"``: likewise; an odd zero goes to the low side.
 
     Args:
+      name: one of the three.
+      window: the window, whose own padding does not count.
       input_size: H, one entry for each spatial dimension.
-      kernel_size, stride, dilation: an int for every dimension, or one for each.
-      padding: an int for every side, one for each dimension, a (low, high) pair for
-        each dimension, or one of
 
-        * ``"VALID"``: none;
-        * ``"SAME"``: so much that H_out = ⌈H/s⌉; an odd element goes to the high side;
-        * ``"SAME_LOWER"``: likewise; an odd element goes to the low side.
-
-    Raises:
-      TypeError, ValueError: when an argument is of another form, or the window is
-        larger than the padded input.
-
-    >>> window_over((5, 6), 3, stride=2, padding="SAME").padding
-    ((1, 1), (0, 1))
+    >>> w = Window((3, 4), (2, 2), ((0, 0), (0, 0)), (1, 1))
+    >>> named_padding("SAME", w, (5, 5)), named_padding("SAME_LOWER", w, (5, 5))
+    (((1, 1), (1, 2)), ((1, 1), (2, 1)))
     """
-    n = len(input_size)
-    kernel_size = one_for_each("kernel_size", kernel_size, n)
-    stride = one_for_each("stride", stride, n)
-    dilation = one_for_each("dilation", dilation, n)
-    unpadded = Window(kernel_size, stride, ((0, 0),) * n, dilation)
-    window = Window(
-        kernel_size, stride, _padding_pairs(padding, input_size, unpadded), dilation
-    )
-    padded = window.padded_size(input_size)
-    if any(extent > size for extent, size in zip(window.extent, padded, strict=True)):
-        raise ValueError(
-            f"kernel_size {kernel_size} with dilation {dilation} spans {window.extent}, "
-            f"more than the input of size {tuple(input_size)} with padding "
-            f"{window.padding}, which is {padded}: use a smaller kernel_size or more "
-            f"padding"
-        )
-    return window
-
-
-def one_for_each(name: str, value: int | Sequence[int], n: int) -> tuple[int, ...]:
-    """An int repeated for n spatial dimensions, or a sequence of n ints."""
-    wanted = f"{name} is {value!r}; it must be an int or {n} ints"
-    try:
-        entries = tuple(map(operator.index, _repeated(value, n)))
-    except TypeError:
-        raise TypeError(wanted) from None
-    if len(entries) != n:
-        raise ValueError(wanted)
-    return entries
-
-
-def _padding_pairs(padding, input_size, window):
-    n = len(input_size)
-    wanted = (
-        f"padding is {padding!r}; it must be an int, {n} ints, {n} (low, high) pairs, "
-        + (f"or one of {', '.join(map(repr, PADDING_STRINGS))}")
-    )
-    if isinstance(padding, str):
-        if padding not in PADDING_STRINGS:
-            raise ValueError(wanted)
-        return _named_padding(padding, input_size, window)
-    try:
-        pairs = tuple(_low_and_high(entry) for entry in _repeated(padding, n))
-    except (TypeError, ValueError) as error:
-        raise type(error)(wanted) from None
-    if len(pairs) != n:
-        raise ValueError(wanted)
-    return pairs
-
-
-def _named_padding(name, input_size, window):
-    """The padding that a name asks for, given the window without padding."""
     if name == "VALID":
         return ((0, 0),) * len(input_size)
     totals = [
@@ -307,15 +245,6 @@ def _named_padding(name, input_size, window):
     if name == "SAME":
         return smaller_first
     return tuple((high, low) for low, high in smaller_first)
-
-
-def _low_and_high(entry):
-    low, high = entry if isinstance(entry, Sequence) else (entry, entry)
-    return operator.index(low), operator.index(high)
-
-
-def _repeated(value, n):
-    return value if isinstance(value, Sequence) else (value,) * n
 
 
 def _config(ndim, spatial, layout):

@@ -1,0 +1,1 @@
+"""The tests of jaxcnn: one file for each of the package's, and what they share."""

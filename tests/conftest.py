@@ -1,0 +1,49 @@
+"""What every test runs under: types and shapes checked, strict JAX, fixed randomness.
+
+The internal modules are imported through jaxtyping's hook, so that the shapes written in
+their signatures are checked at every call of every test. The public functions are left as
+they are: their own error messages are among what is tested.
+"""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+INTERNAL_MODULES = [
+    "jaxcnn.convolution_rule",
+    "jaxcnn.equations",
+    "jaxcnn.layout",
+    "jaxcnn.models",
+    "jaxcnn.plan",
+    "jaxcnn.pooling_rule",
+    "jaxcnn.training",
+    "jaxcnn.window",
+]
+
+if "jaxcnn" in sys.modules:
+    raise RuntimeError("jaxcnn was imported before its types could be checked")
+install_import_hook(INTERNAL_MODULES, "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def strict_jax():
+    """float64, and neither dtypes nor ranks that change by themselves.
+
+    For the tests in this folder only: the doctests of the package show what a user sees,
+    who has JAX's defaults.
+    """
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        yield
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same random numbers at every run, whichever tests run before."""
+    return np.random.default_rng(2024)

@@ -1,0 +1,43 @@
+"""What every test runs under is really in force, in tests and in them alone."""
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import pytest
+
+from jaxcnn import layout, plan, pooling_rule, window
+from jaxcnn.window import Window
+
+WINDOW = Window((1,), (1,), ((0, 0),), (1,))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: layout.merge_channels("not an array", "NCW"),
+        lambda: window.tap(jnp.ones((1, 1, 2)), (0,), "not a window", "NCW"),
+        lambda: plan.compute("average_pool", "not a problem", jnp.ones((1, 1, 2))),
+        lambda: pooling_rule.take_from_winners(
+            jnp.ones((1, 1, 2)),
+            jnp.ones((1, 1, 2)),  # floats, which are not winners
+            plan.Problem(WINDOW, (2,), "NCW"),
+        ),
+    ],
+)
+def test_types_are_checked(call):
+    with pytest.raises(jaxtyping.TypeCheckError):
+        call()
+
+
+def test_floats_are_float64():
+    assert jnp.ones(2).dtype == jnp.float64
+
+
+def test_dtypes_do_not_change_by_themselves():
+    with pytest.raises(jax.dtypes.TypePromotionError):
+        jnp.ones(2) + jnp.ones(2, "float32")
+
+
+def test_ranks_do_not_change_by_themselves():
+    with pytest.raises(ValueError, match="rank_promotion"):
+        jnp.ones((2, 2)) + jnp.ones(2)

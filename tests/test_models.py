@@ -1,0 +1,72 @@
+"""The models: their shapes, their sizes, and that they are pure functions of a key."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxcnn import models
+
+SIZES = [
+    (models.lenet5, 8),
+    (models.lenet5, 28),
+    (models.lenet5, 32),
+    (models.small_cnn, 8),
+    (models.small_cnn, 12),
+    (models.small_cnn, 28),
+]
+
+
+@pytest.mark.parametrize(("build", "image_size"), SIZES)
+def test_a_model_turns_images_into_one_logit_for_each_class(build, image_size):
+    model = build(image_size, channels=2, classes=7)
+    parameters = model.init(jax.random.key(0))
+    images = jnp.ones((3, image_size, image_size, 2), jnp.float32)
+    chex.assert_shape(model.apply(parameters, images), (3, 7))
+
+
+@pytest.mark.parametrize("image_size", [28, 32])
+def test_lenet5_has_as_many_parameters_as_its_layers_say(image_size):
+    parameters = models.lenet5(image_size).init(jax.random.key(0))
+    conv = (25 * 1 + 1) * 6 + (25 * 6 + 1) * 16
+    dense = (400 + 1) * 120 + (120 + 1) * 84 + (84 + 1) * 10
+    assert sum(leaf.size for leaf in jax.tree.leaves(parameters)) == conv + dense
+
+
+def test_the_key_decides_the_parameters_and_nothing_else_does():
+    model = models.small_cnn(8)
+    first, again, other = (model.init(jax.random.key(seed)) for seed in (0, 0, 1))
+    chex.assert_trees_all_equal(first, again)
+    assert not jnp.array_equal(first["conv1"]["w"], other["conv1"]["w"])
+
+
+def test_weights_start_with_the_variance_that_keeps_relu_activations_steady():
+    w = models.small_cnn(28).init(jax.random.key(0))["conv2"]["w"]
+    # He: 2 / fan-in, with 3·3·32 inputs. 18,432 samples: the estimate is within 3 %.
+    assert jnp.var(w) == pytest.approx(2 / (9 * 32), rel=0.05)
+
+
+def test_parameters_come_in_the_dtype_asked_for():
+    parameters = models.lenet5(8, dtype=jnp.bfloat16).init(jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(parameters)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_an_ensemble_under_vmap_gives_what_each_of_its_members_gives():
+    model = models.lenet5(8)
+    keys = jax.random.split(jax.random.key(0), 3)
+    images = jax.random.normal(jax.random.key(1), (2, 8, 8, 1), jnp.float32)
+    ensemble = jax.vmap(model.init)(keys)
+    logits = jax.vmap(model.apply, in_axes=(0, None))(ensemble, images)
+    for member, key in enumerate(keys):
+        alone = model.apply(model.init(key), images)
+        # float32: the folded sums add the same terms in another order.
+        chex.assert_trees_all_close(logits[member], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "image_size"),
+    [(models.lenet5, 27), (models.small_cnn, 10), (models.small_cnn, 0)],
+)
+def test_a_size_that_a_model_is_not_made_for_is_refused(build, image_size):
+    with pytest.raises(ValueError, match=f"image_size is {image_size}"):
+        build(image_size)

@@ -1,0 +1,218 @@
+"""Pooling under every transformation: gradients of gradients, vmap, remat, forward mode.
+
+What a plain call computes is proved in test_pooling; here it is the reference, called once
+for each element of a mapped axis. Higher orders are compared with XLA's pooling.
+"""
+
+import functools
+import types
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn
+from jaxcnn import equations, plan
+from jaxcnn.window import Window
+from tests import oracles
+
+SIZE = (5, 4)
+WINDOW = Window((3, 2), (2, 1), ((1, 0), (0, 1)), (1, 1))
+OPTIONS = {
+    "kernel_size": WINDOW.kernel_size,
+    "stride": WINDOW.stride,
+    "padding": WINDOW.padding,
+}
+
+# Ours and XLA's of each kind.
+POOLINGS = {
+    "max": (jaxcnn.max_pool2d, oracles.lax_max_pool),
+    "average": (
+        functools.partial(jaxcnn.avg_pool2d, count_include_pad=False),
+        functools.partial(oracles.lax_average_pool, count_include_pad=False),
+    ),
+}
+every_pooling = pytest.mark.parametrize("kind", POOLINGS)
+
+
+def drawn(rng, layout, times=()):
+    """Two images of two channels, and a dY that goes with them; mapped axes first."""
+    out = oracles.output_size(SIZE, WINDOW)
+    first = (rng.standard_normal((*times, 2, *size, 2)) for size in (SIZE, out))
+    last = -3 if layout == "NCHW" else -1
+    return tuple(jnp.asarray(np.moveaxis(array, -1, last)) for array in first)
+
+
+def our(kind, layout, **options):
+    return functools.partial(POOLINGS[kind][0], **{**OPTIONS, "layout": layout, **options})
+
+
+def xlas(kind, layout):
+    return functools.partial(POOLINGS[kind][1], window=WINDOW, layout=layout)
+
+
+def close(ours, theirs):
+    # Float64, some dozens of terms of order 1 to 100, added in another order.
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+# --- Gradients of gradients -----------------------------------------------------------
+
+
+def gradient_of_order(order, pooling, x, dy, direction):
+    """The gradient of a nonlinear loss, of its slope, of the slope of its slope, …"""
+
+    def function(x):
+        return jnp.vdot(jnp.sin(pooling(jnp.sin(x))) ** 2, dy)
+
+    for _ in range(order - 1):
+        function = slope_along(direction, function)
+    return jax.jit(jax.grad(function))(x)
+
+
+def slope_along(direction, function):
+    return lambda x: jnp.vdot(jax.grad(function)(x), direction)
+
+
+@pytest.fixture
+def opaque_engine(monkeypatch):
+    """The equations, except that JAX takes whatever they compute for a constant."""
+    names = [name for name in plan.STATIC_ARGUMENTS if "pool" in name or "winner" in name]
+
+    def opaque(function):
+        return lambda *operands, **known: jax.lax.stop_gradient(
+            function(*operands, **known)
+        )
+
+    engine = {name: opaque(getattr(equations, name)) for name in names}
+    monkeypatch.setitem(plan.ENGINES, "opaque", types.SimpleNamespace(**engine))
+    return "opaque"
+
+
+@every_pooling
+@pytest.mark.parametrize(("order", "layout"), [(1, "NCHW"), (2, "NHWC"), (3, "NCHW")])
+def test_every_order_is_xlas_and_none_is_left_to_autodiff(
+    rng, opaque_engine, kind, order, layout
+):
+    # Only the hand-written rules can see through an engine that hides its derivatives.
+    x, dy = drawn(rng, layout)
+    direction = jnp.asarray(rng.standard_normal(x.shape))
+    close(
+        gradient_of_order(order, our(kind, layout, engine=opaque_engine), x, dy, direction),
+        gradient_of_order(order, xlas(kind, layout), x, dy, direction),
+    )
+
+
+@every_pooling
+def test_autodiff_cannot_see_through_the_opaque_engine(rng, opaque_engine, kind):
+    # … or the test above would prove nothing.
+    x, dy = drawn(rng, "NCHW")
+    plain = our(kind, "NCHW", engine=opaque_engine, derivatives="autodiff")
+    assert not gradient_of_order(1, plain, x, dy, None).any()
+
+
+# --- vmap -----------------------------------------------------------------------------
+
+
+def value_and_pullback(pooling):
+    def computed(x, dy):
+        y, pullback = jax.vjp(pooling, x)
+        return y, *pullback(dy)
+
+    return computed
+
+
+def at_each_time(function, *columns):
+    """Calls, one after the other, whose results are stacked."""
+    results = [function(*row) for row in zip(*columns, strict=True)]
+    return jax.tree.map(lambda *each: np.stack(each), *results)
+
+
+@every_pooling
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_vmap_of_the_gradient_is_the_gradient_at_every_time(rng, kind, layout):
+    xs, dys = drawn(rng, layout, times=(3,))
+    function = jax.jit(value_and_pullback(our(kind, layout)))
+    wanted = at_each_time(function, xs, dys)
+    close(jax.jit(jax.vmap(function))(xs, dys), wanted)
+    # … and of cotangents alone, and along an axis that is not the first.
+    close(
+        jax.jit(jax.vmap(function, (None, 0)))(xs[0], dys),
+        at_each_time(function, [xs[0]] * 3, dys),
+    )
+    inner = jax.vmap(function, (2, 4))(jnp.moveaxis(xs, 0, 2), jnp.moveaxis(dys, 0, 4))
+    close(inner, wanted)
+
+
+@every_pooling
+def test_the_gradient_of_vmap_is_the_gradient_at_every_time(rng, kind):
+    xs, dys = drawn(rng, "NHWC", times=(3,))
+    pool = our(kind, "NHWC")
+    close(
+        jax.jit(value_and_pullback(jax.vmap(pool)))(xs, dys),
+        at_each_time(jax.jit(value_and_pullback(pool)), xs, dys),
+    )
+
+
+@every_pooling
+def test_vmap_of_vmap_is_a_table_of_results(rng, kind):
+    xs, dys = drawn(rng, "NCHW", times=(2, 3))
+    function = jax.jit(value_and_pullback(our(kind, "NCHW")))
+    close(
+        jax.jit(jax.vmap(jax.vmap(function)))(xs, dys),
+        at_each_time(functools.partial(at_each_time, function), xs, dys),
+    )
+
+
+@every_pooling
+def test_vmap_of_a_second_gradient_is_xlas(rng, kind):
+    xs, dys = drawn(rng, "NHWC", times=(3,))
+    direction = jnp.asarray(rng.standard_normal(xs.shape[1:]))
+
+    def second(pooling):
+        return jax.vmap(lambda x, dy: gradient_of_order(2, pooling, x, dy, direction))
+
+    close(second(our(kind, "NHWC"))(xs, dys), second(xlas(kind, "NHWC"))(xs, dys))
+
+
+# --- Recomputation, and forward mode --------------------------------------------------
+
+
+@every_pooling
+def test_recomputing_the_forward_pass_changes_nothing(rng, kind):
+    x, dy = drawn(rng, "NCHW")
+    pool = our(kind, "NCHW")
+    close(
+        gradient_of_order(1, jax.checkpoint(pool), x, dy, None),
+        gradient_of_order(1, pool, x, dy, None),
+    )
+
+
+@every_pooling
+def test_forward_mode_works_without_the_rule_alone(rng, kind):
+    x, _ = drawn(rng, "NCHW")
+    x_dot = jnp.asarray(rng.standard_normal(x.shape))
+    plain = our(kind, "NCHW", derivatives="autodiff")
+    close(jax.jvp(plain, (x,), (x_dot,)), jax.jvp(xlas(kind, "NCHW"), (x,), (x_dot,)))
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(our(kind, "NCHW"), (x,), (x_dot,))
+
+
+@every_pooling
+def test_the_gradient_is_what_central_differences_give(rng, kind):
+    x, dy = drawn(rng, "NHWC")
+    direction = rng.standard_normal(x.shape)
+
+    @jax.jit
+    def loss(x):
+        return jnp.vdot(jnp.sin(our(kind, "NHWC")(x)), dy)
+
+    # Third derivatives of order 100 leave 1e-10 · 100; the step is far smaller than the
+    # distance between two random numbers, so no maximum moves.
+    np.testing.assert_allclose(
+        np.vdot(jax.grad(loss)(x), direction),
+        oracles.central_difference(loss, (x,), (direction,), step=1e-5),
+        rtol=1e-6,
+    )

@@ -1,0 +1,159 @@
+"""Training: a step, an epoch, an evaluation; ten steps beside the same network in lax."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcnn import models, training
+from tests import oracles
+
+EXAMPLES, BATCH = 22, 5
+
+
+@pytest.fixture
+def optimizer():
+    return optax.sgd(0.05, momentum=0.9)
+
+
+@pytest.fixture
+def images(rng):
+    return jnp.asarray(rng.random((EXAMPLES, 8, 8, 1)))
+
+
+@pytest.fixture
+def labels(rng):
+    return jnp.asarray(rng.integers(0, 10, EXAMPLES), jnp.int32)
+
+
+def test_ten_steps_follow_the_same_network_written_with_lax_and_jax_grad(rng, optimizer):
+    model = models.small_cnn(8, dtype=jnp.float64)
+    state = training.initial_state(model, optimizer, jax.random.key(0))
+    parameters, optimizer_state = state.parameters, state.optimizer_state
+
+    @jax.jit
+    def lax_step(parameters, optimizer_state, images, labels):
+        def loss(parameters):
+            logits = oracles.lax_small_cnn(parameters, images)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        value, gradients = jax.value_and_grad(loss)(parameters)
+        updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
+        return optax.apply_updates(parameters, updates), optimizer_state, value
+
+    for _ in range(10):
+        images = jnp.asarray(rng.random((BATCH, 8, 8, 1)))
+        labels = jnp.asarray(rng.integers(0, 10, BATCH), jnp.int32)
+        state, metrics = training.train_step(
+            state, images, labels, model=model, optimizer=optimizer
+        )
+        parameters, optimizer_state, loss = lax_step(
+            parameters, optimizer_state, images, labels
+        )
+        # float64: rounding is 1e-16, and ten steps of momentum let it grow a little.
+        chex.assert_trees_all_close(metrics.loss, loss, rtol=1e-12)
+        chex.assert_trees_all_close(state.parameters, parameters, rtol=1e-10, atol=1e-12)
+    assert state.step == 10
+
+
+def test_an_epoch_is_its_steps_over_shuffled_batches(images, labels, optimizer):
+    model = models.lenet5(8, dtype=jnp.float64)
+    start = training.initial_state(model, optimizer, jax.random.key(0))
+    key = jax.random.key(7)
+    after, metrics = training.train_epoch(
+        start, images, labels, key, model=model, optimizer=optimizer, batch_size=BATCH
+    )
+    order = jax.random.permutation(key, EXAMPLES)
+    state, losses = start, []
+    for first in range(0, EXAMPLES - BATCH + 1, BATCH):
+        batch = order[first : first + BATCH]
+        state, step_metrics = training.train_step(
+            state, images[batch], labels[batch], model=model, optimizer=optimizer
+        )
+        losses.append(step_metrics.loss)
+    assert after.step == len(losses) == EXAMPLES // BATCH
+    # The same sums, compiled inside and outside of a scan: float64 rounding.
+    chex.assert_trees_all_close(after.parameters, state.parameters, rtol=1e-10, atol=1e-12)
+    chex.assert_trees_all_close(metrics.loss, jnp.stack(losses), rtol=1e-10)
+
+
+def test_training_learns_a_small_set_by_heart(images, labels):
+    model, optimizer = models.lenet5(8, dtype=jnp.float64), optax.adam(3e-3)
+    state = training.initial_state(model, optimizer, jax.random.key(0))
+    with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to an integer power
+        for epoch in range(60):
+            state, _ = training.train_epoch(
+                state,
+                images,
+                labels,
+                jax.random.key(epoch),
+                model=model,
+                optimizer=optimizer,
+                batch_size=11,
+            )
+    evaluation = training.evaluate(state.parameters, images, labels, model=model)
+    assert evaluation.metrics.accuracy == 1
+    assert evaluation.metrics.loss < 0.1
+    chex.assert_trees_all_equal(evaluation.predictions, labels)
+
+
+def test_an_epoch_reports_while_it_runs(images, labels, optimizer):
+    model = models.lenet5(8, dtype=jnp.float64)
+    state = training.initial_state(model, optimizer, jax.random.key(0))
+    reports = []
+    _, metrics = training.train_epoch(
+        state,
+        images,
+        labels,
+        jax.random.key(0),
+        model=model,
+        optimizer=optimizer,
+        batch_size=BATCH,
+        report=lambda step, loss, accuracy: reports.append((step, loss, accuracy)),
+        report_every=2,
+    )
+    jax.effects_barrier()
+    reports.sort()  # a callback may overtake another
+    assert [int(step) for step, _, _ in reports] == [2, 4]
+    chex.assert_trees_all_close(
+        jnp.array([loss for _, loss, _ in reports]), metrics.loss[1::2]
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, EXAMPLES, 500])
+def test_evaluation_does_not_depend_on_its_batch_size(images, labels, batch_size):
+    model = models.lenet5(8, dtype=jnp.float64)
+    parameters = model.init(jax.random.key(0))
+    logits = model.apply(parameters, images)
+    evaluation = training.evaluate(
+        parameters, images, labels, model=model, batch_size=batch_size
+    )
+    chex.assert_trees_all_equal(
+        evaluation.predictions, jnp.argmax(logits, -1).astype(jnp.int32)
+    )
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    chex.assert_trees_all_close(evaluation.metrics.loss, expected, rtol=1e-12)
+    right = np.mean(np.asarray(logits).argmax(-1) == np.asarray(labels))
+    assert evaluation.metrics.accuracy == pytest.approx(right)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, EXAMPLES + 1])
+def test_a_batch_size_that_the_data_set_cannot_fill_is_refused(
+    images, labels, optimizer, batch_size
+):
+    model = models.lenet5(8, dtype=jnp.float64)
+    state = training.initial_state(model, optimizer, jax.random.key(0))
+    with pytest.raises(
+        ValueError, match=f"batch_size is {batch_size}; .* between 1 and 22"
+    ):
+        training.train_epoch(
+            state,
+            images,
+            labels,
+            jax.random.key(0),
+            model=model,
+            optimizer=optimizer,
+            batch_size=batch_size,
+        )

@@ -1,0 +1,288 @@
+"""Convolution under every transformation: gradients of gradients, vmap, remat, scan.
+
+What a plain call computes is proved in test_convolution; here it is the reference, called
+once for each element of a mapped axis. Higher orders are compared with XLA's convolution.
+"""
+
+import functools
+import types
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn
+from jaxcnn import equations, plan
+from jaxcnn.window import Window
+from tests import oracles
+
+WINDOW = Window((3, 2), (2, 1), ((1, 0), (0, 2)), (1, 2))
+OPTIONS = {
+    "stride": WINDOW.stride,
+    "padding": WINDOW.padding,
+    "dilation": WINDOW.dilation,
+    "groups": 2,
+}
+every_layout = pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+
+
+def drawn(rng, layout, groups=2):
+    """x (2 images of 4 channels), w and b (6 outputs), and a dy that goes with them."""
+    out = oracles.output_size((5, 4), WINDOW)
+    operands = (
+        oracles.in_layout(rng.standard_normal((2, 4, 5, 4)), layout),
+        oracles.weights_in_layout(rng.standard_normal((6, 4 // groups, 3, 2)), layout),
+        rng.standard_normal(6),
+        oracles.in_layout(rng.standard_normal((2, 6, *out)), layout),
+    )
+    return tuple(map(jnp.asarray, operands))
+
+
+def conv2d_of(layout, **options):
+    return functools.partial(jaxcnn.conv2d, **{**OPTIONS, "layout": layout, **options})
+
+
+def lax_of(layout):
+    return functools.partial(
+        oracles.lax_convolution, window=WINDOW, groups=2, layout=layout
+    )
+
+
+def close(ours, theirs):
+    # Float64, some hundred terms of order 1 added in another order: 100 · 2e-16 · 10.
+    chex.assert_trees_all_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+# --- Gradients of gradients -----------------------------------------------------------
+
+
+def gradients_of_order(order, convolution, operands, dy, directions):
+    """The gradients of a nonlinear loss, of its slope, of the slope of its slope, …"""
+
+    def function(x, w, b):
+        return jnp.vdot(jnp.sin(convolution(x, w, b)), dy)
+
+    for _ in range(order - 1):
+        function = slope_along(directions, function)
+    return jax.jit(jax.grad(function, (0, 1, 2)))(*operands)
+
+
+def slope_along(directions, function):
+    def slope(*operands):
+        gradients = jax.grad(function, (0, 1, 2))(*operands)
+        return sum(map(jnp.vdot, gradients, directions))
+
+    return slope
+
+
+def drawn_with_directions(rng, layout):
+    *operands, dy = drawn(rng, layout)
+    directions = [jnp.asarray(rng.standard_normal(each.shape)) for each in operands]
+    return operands, dy, directions
+
+
+def close_at_any_order(ours, theirs):
+    # Each order multiplies by directions over a hundred entries: the numbers reach 1e4,
+    # and the rounding of the largest, 1e4 · 2e-16 · 100 terms, is in every sum.
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-11, atol=1e-9)
+
+
+@pytest.mark.parametrize(("order", "layout"), [(2, "NCHW"), (2, "NHWC"), (3, "NHWC")])
+def test_higher_gradients_are_those_of_xla(rng, order, layout):
+    arguments = drawn_with_directions(rng, layout)
+    close_at_any_order(
+        gradients_of_order(order, conv2d_of(layout), *arguments),
+        gradients_of_order(order, lax_of(layout), *arguments),
+    )
+
+
+@pytest.fixture
+def opaque_engine(monkeypatch):
+    """The equations, except that JAX takes whatever they compute for a constant."""
+    names = ("forward", "weight_gradient", "input_gradient")
+
+    def opaque(function):
+        return lambda *operands, **known: jax.lax.stop_gradient(
+            function(*operands, **known)
+        )
+
+    engine = {name: opaque(getattr(equations, name)) for name in names}
+    monkeypatch.setitem(plan.ENGINES, "opaque", types.SimpleNamespace(**engine))
+    return "opaque"
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_no_order_is_left_to_autodiff(rng, opaque_engine, order):
+    # Only the hand-written rules can see through an engine that hides its derivatives.
+    arguments = drawn_with_directions(rng, "NCHW")
+    ours = gradients_of_order(order, conv2d_of("NCHW", engine=opaque_engine), *arguments)
+    close_at_any_order(ours, gradients_of_order(order, lax_of("NCHW"), *arguments))
+
+
+def test_autodiff_cannot_see_through_the_opaque_engine(rng, opaque_engine):
+    # … or the test above would prove nothing.
+    arguments = drawn_with_directions(rng, "NCHW")
+    plain = conv2d_of("NCHW", engine=opaque_engine, derivatives="autodiff")
+    dx, dw, _ = gradients_of_order(1, plain, *arguments)
+    assert not dx.any()
+    assert not dw.any()
+
+
+# --- vmap -----------------------------------------------------------------------------
+
+# Along which axis x, w, b and dy are mapped.
+MAPPED = {
+    "images": (0, None, None, 0),
+    "weights": (None, 0, None, 0),
+    "bias": (None, None, 0, 0),
+    "images and weights": (0, 0, None, 0),
+    "everything": (0, 0, 0, 0),
+    "images alone": (0, None, None, None),
+    "weights alone": (None, 0, None, None),
+    "cotangents alone": (None, None, None, 0),
+    "inner axes": (2, 4, 1, 3),
+}
+TIMES = 3
+
+
+def mapped_operands(rng, layout, in_axes):
+    """Operands with a mapped axis of length 3 each where in_axes says."""
+    each_time = [drawn(rng, layout) for _ in range(TIMES)]
+    columns = zip(*each_time, strict=True)
+    return [
+        column[0] if axis is None else jnp.stack(column, axis)
+        for column, axis in zip(columns, in_axes, strict=True)
+    ]
+
+
+def one_time(operands, in_axes, number):
+    return [
+        operand if axis is None else np.take(np.asarray(operand), number, axis)
+        for operand, axis in zip(operands, in_axes, strict=True)
+    ]
+
+
+def value_and_pullback(convolution):
+    def computed(x, w, b, dy):
+        y, pullback = jax.vjp(convolution, x, w, b)
+        return y, pullback(dy)
+
+    return computed
+
+
+@every_layout
+@pytest.mark.parametrize("mapped", MAPPED)
+def test_vmap_of_the_gradient_is_the_gradient_at_every_time(rng, layout, mapped):
+    in_axes = MAPPED[mapped]
+    operands = mapped_operands(rng, layout, in_axes)
+    function = jax.jit(value_and_pullback(conv2d_of(layout)))
+    each_time = [function(*one_time(operands, in_axes, n)) for n in range(TIMES)]
+    stacked = jax.tree.map(lambda *results: np.stack(results), *each_time)
+    close(jax.jit(jax.vmap(function, in_axes))(*operands), stacked)
+
+
+@every_layout
+@pytest.mark.parametrize(
+    "mapped", ["images", "weights", "images and weights", "inner axes"]
+)
+def test_the_gradient_of_vmap_adds_up_what_all_times_share(rng, layout, mapped):
+    in_axes = (*MAPPED[mapped][:3], 0)
+    operands = mapped_operands(rng, layout, in_axes)
+    convolution = conv2d_of(layout)
+    of_vmap = value_and_pullback(jax.vmap(convolution, in_axes[:3]))
+    function = jax.jit(value_and_pullback(convolution))
+    each_time = [function(*one_time(operands, in_axes, n)) for n in range(TIMES)]
+    ys, gradients = zip(*each_time, strict=True)
+    wanted = tuple(
+        sum(column) if axis is None else np.stack(column, axis)
+        for column, axis in zip(zip(*gradients, strict=True), in_axes[:3], strict=True)
+    )
+    close(jax.jit(of_vmap)(*operands), (np.stack(ys), wanted))
+
+
+@every_layout
+def test_vmap_of_vmap_is_every_pair(rng, layout):
+    xs, ws, _, _ = mapped_operands(rng, layout, (0, 0, None, None))
+    convolution = jax.jit(conv2d_of(layout))
+    pairs = jax.vmap(jax.vmap(convolution, (None, 0)), (0, None))
+    close(pairs(xs, ws), np.stack([[convolution(x, w) for w in ws] for x in xs]))
+    # Both mapped, twice: groups within groups.
+    xs, ws = jnp.stack([xs, 2 * xs]), jnp.stack([ws, ws - 1])
+    wanted = [list(map(convolution, *row)) for row in zip(xs, ws, strict=True)]
+    close(jax.vmap(jax.vmap(convolution))(xs, ws), np.stack(wanted))
+
+
+@every_layout
+def test_per_example_gradients_add_up_to_the_batchs(rng, layout):
+    x, w, b, dy = drawn(rng, layout)
+    function = value_and_pullback(conv2d_of(layout))
+    y, (dx, dw, db) = jax.jit(function)(x, w, b, dy)
+    ys, (dxs, dws, dbs) = jax.jit(jax.vmap(function, (0, None, None, 0)))(x, w, b, dy)
+    close((ys, dxs, dws.sum(0), dbs.sum(0)), (y, dx, dw, db))
+
+
+@pytest.mark.parametrize(
+    ("mapped", "shapes", "groups"),
+    [
+        ("images", [(3 * 2, 4, 5, 4), (6, 2, 3, 2)], 2),
+        ("weights", [(2, 4, 5, 4), (3 * 6, 2, 3, 2)], 2),
+        ("images and weights", [(2, 3 * 4, 5, 4), (3 * 6, 2, 3, 2)], 3 * 2),
+    ],
+)
+def test_vmap_makes_one_larger_sum(rng, monkeypatch, mapped, shapes, groups):
+    calls = []
+
+    def forward(*operands, **known):
+        calls.append(([operand.shape for operand in operands], known["groups"]))
+        return equations.forward(*operands, **known)
+
+    # An engine of another name for each case, since compiled calls are remembered.
+    engine = f"records {mapped}"
+    monkeypatch.setitem(plan.ENGINES, engine, types.SimpleNamespace(forward=forward))
+    in_axes = MAPPED[mapped]
+    x, w, *_ = mapped_operands(rng, "NCHW", in_axes)
+    jax.eval_shape(jax.vmap(conv2d_of("NCHW", engine=engine), in_axes[:2]), x, w)
+    # JAX traces the sum as it was written first, and then what is computed.
+    assert calls[-1] == (shapes, groups)
+
+
+# --- Recomputation and loops ----------------------------------------------------------
+
+
+def test_recomputing_the_forward_pass_changes_nothing(rng):
+    *operands, dy = drawn(rng, "NCHW")
+
+    def loss(x, w, b):
+        return jnp.vdot(jnp.sin(conv2d_of("NCHW")(x, w, b)), dy)
+
+    gradients = jax.jit(jax.grad(loss, (0, 1, 2)))(*operands)
+    close(jax.jit(jax.grad(jax.checkpoint(loss), (0, 1, 2)))(*operands), gradients)
+
+
+@every_layout
+def test_a_scan_over_layers_is_the_layers_one_by_one(rng, layout):
+    x, *_ = drawn(rng, layout)
+    ws = [rng.standard_normal((4, 2, 3, 3)) / 3 for _ in range(3)]
+    ws = jnp.stack([oracles.weights_in_layout(w, layout) for w in ws])
+    dy = jnp.asarray(rng.standard_normal(x.shape))
+    same = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+
+    def scanned(x, ws):
+        def layer(x, w):
+            y = jaxcnn.conv2d(x, w, padding="SAME", groups=2, layout=layout)
+            return jnp.tanh(y), None
+
+        return jnp.vdot(jax.lax.scan(layer, x, ws)[0], dy)
+
+    def one_by_one(x, ws):
+        for w in ws:
+            x = jnp.tanh(oracles.lax_convolution(x, w, None, same, 2, layout))
+        return jnp.vdot(x, dy)
+
+    ours, theirs = (
+        jax.jit(jax.value_and_grad(function, (0, 1)))(x, ws)
+        for function in (scanned, one_by_one)
+    )
+    close(ours, theirs)
