@@ -28,19 +28,26 @@ if "jaxcnn" in sys.modules:
 install_import_hook(INTERNAL_MODULES, "beartype.beartype")
 
 
+STRICT = {
+    "jax_enable_x64": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+}
+
+
 @pytest.fixture(autouse=True)
 def strict_jax():
     """float64, and neither dtypes nor ranks that change by themselves.
 
     For the tests in this folder only: the doctests of the package show what a user sees,
-    who has JAX's defaults.
+    who has JAX's defaults. Set for all threads, since callbacks run in one of their own.
     """
-    with (
-        jax.enable_x64(True),
-        jax.numpy_dtype_promotion("strict"),
-        jax.numpy_rank_promotion("raise"),
-    ):
-        yield
+    before = {name: getattr(jax.config, name) for name in STRICT}
+    for name, value in STRICT.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 @pytest.fixture

@@ -279,3 +279,21 @@ def central_difference(f, arguments, directions, step=1e-4):
 def along(gradients, directions):
     """What the central difference must be: ⟨gradient, direction⟩."""
     return sum(map(np.vdot, gradients, directions))
+
+
+# --- A whole network ------------------------------------------------------------------
+
+
+def lax_small_cnn(parameters, images):
+    """The logits of :func:`jaxcnn.models.small_cnn`, with nothing of jaxcnn in it."""
+    x = images
+    for name in ("conv1", "conv2"):
+        w, b = parameters[name]["w"], parameters[name]["b"]
+        x = lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = lax.max(x + b.reshape(1, 1, 1, -1), 0.0)
+        x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    x = x.reshape(x.shape[0], -1)
+    x = lax.max(x @ parameters["dense1"]["w"] + parameters["dense1"]["b"][None], 0.0)
+    return x @ parameters["dense2"]["w"] + parameters["dense2"]["b"][None]

@@ -176,8 +176,8 @@ def test_an_empty_batch_gives_an_empty_result_and_zero_gradients(rng, layout):
 
 def test_numpy_arrays_are_welcome(rng):
     *operands, _, options, _ = drawn(rng, "groups", "NCHW")
-    y = conv2d_of(options)(*map(np.asarray, operands))
-    close(y, conv2d_of(options)(*operands))
+    convolution = conv2d_of(options)
+    close(convolution(*map(np.asarray, operands)), convolution(*operands))
 
 
 # --- The gradients as functions -------------------------------------------------------
@@ -238,13 +238,10 @@ def test_float32_is_float64_within_its_own_rounding(rng):
     wide = [array.astype("float64") for array in singles]
     ours = with_gradients(conv2d_of(options), *singles)
     assert {leaf.dtype for leaf in jax.tree.leaves(ours)} == {jnp.dtype("float32")}
+    widened = jax.tree.map(lambda single: single.astype("float64"), ours)
+    theirs = with_gradients(conv2d_of(options), *wide)
     # Some hundred terms of order 1, each rounded by 6e-8.
-    chex.assert_trees_all_close(
-        jax.tree.map(lambda single: single.astype("float64"), ours),
-        with_gradients(conv2d_of(options), *wide),
-        rtol=0,
-        atol=1e-5,
-    )
+    chex.assert_trees_all_close(widened, theirs, rtol=0, atol=1e-5)
 
 
 # --- Without the rule, and without derivatives at all ---------------------------------
