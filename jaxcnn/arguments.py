@@ -104,11 +104,7 @@ def window_over(
       input_size: H, one entry for each spatial dimension.
       kernel_size, stride, dilation: an int for every dimension, or one for each.
       padding: an int for every side, one for each dimension, a (low, high) pair for
-        each dimension, or one of
-
-        * ``"VALID"``: none;
-        * ``"SAME"``: so much that H_out = ⌈H/s⌉; an odd element goes to the high side;
-        * ``"SAME_LOWER"``: likewise; an odd element goes to the low side.
+        each dimension, or a name (see :func:`jaxcnn.window.named_padding`).
 
     Raises:
       TypeError, ValueError: when an argument is of another form, or the window is
@@ -151,8 +147,8 @@ def one_for_each(name: str, value: int | Sequence[int], n: int) -> tuple[int, ..
 def _padding_pairs(padding, input_size, window):
     n = len(input_size)
     wanted = (
-        f"padding is {padding!r}; it must be an int, {n} ints, {n} (low, high) pairs, "
-        + (f"or one of {', '.join(map(repr, PADDING_NAMES))}")
+        f"padding is {padding!r}; it must be an int, {n} ints, {n} (low, high) pairs, or "
+        f"one of {', '.join(map(repr, PADDING_NAMES))}"
     )
     if isinstance(padding, str):
         if padding not in PADDING_NAMES:
