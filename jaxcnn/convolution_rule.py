@@ -101,8 +101,8 @@ input_gradient.defvjp(_input_gradient_fwd, _input_gradient_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def bias_gradient(dy: Operand, shape: tuple[int, ...], layout: str) -> Operand:
-    """db = Σ_{batch, positions} dY, for dY of this shape"""
+def bias_gradient(dy: Operand, shape: tuple, layout: str) -> Operand:
+    """db = Σ_{batch, positions} dY, for dY of this shape (whose batch may be symbolic)"""
     return _rounded(equations.bias_gradient(dy, layout=layout), dy)
 
 
@@ -170,7 +170,10 @@ def _mapped(sum_name, first, second, problem):
 
 @lru_cache(maxsize=4096)
 def _with_mapping_rule(sum_name: str, problem: Problem):
-    """One of the three sums as a function of two arrays that ``vmap`` folds."""
+    """One of the three sums as a function of two arrays that ``vmap`` folds.
+
+    Compiled and remembered, so that calls outside of ``jit`` do not trace it anew.
+    """
 
     @custom_vmap
     def the_sum(first, second):
@@ -194,7 +197,7 @@ def _with_mapping_rule(sum_name: str, problem: Problem):
         result = _mapped(sum_name, first, second, folded)
         return _unfold(result, axis_size, result_role, letter, problem), True
 
-    return the_sum
+    return jax.jit(the_sum)
 
 
 def _fold(array, role, letter, problem):

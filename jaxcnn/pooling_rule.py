@@ -144,7 +144,10 @@ def _mapped(name, problem, *operands):
 
 @lru_cache(maxsize=4096)
 def _with_mapping_rule(name: str, problem: Problem):
-    """One of the poolings as a function of arrays that ``vmap`` folds into the batch."""
+    """One of the poolings as a function of arrays that ``vmap`` folds into the batch.
+
+    Compiled and remembered, so that calls outside of ``jit`` do not trace it anew.
+    """
     batch = problem.layout.index("N")
 
     @custom_vmap
@@ -167,4 +170,4 @@ def _with_mapping_rule(name: str, problem: Problem):
         )
         return unfolded, jax.tree.map(lambda _: True, results)
 
-    return pool
+    return jax.jit(pool)

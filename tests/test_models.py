@@ -2,6 +2,7 @@
 
 import chex
 import jax
+import jax.export
 import jax.numpy as jnp
 import pytest
 
@@ -44,6 +45,26 @@ def test_weights_start_with_the_variance_that_keeps_relu_activations_steady():
     w = models.small_cnn(28).init(jax.random.key(0))["conv2"]["w"]
     # He: 2 / fan-in, with 3·3·32 inputs. 18,432 samples: the estimate is within 3 %.
     assert jnp.var(w) == pytest.approx(2 / (9 * 32), rel=0.05)
+
+
+def test_a_models_gradient_lowers_for_every_platform_and_any_batch_size():
+    model = models.lenet5(8)
+    parameters = jax.eval_shape(model.init, jax.random.key(0))
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, 8, 8, 1), jnp.float32)
+
+    def gradient(parameters, images):
+        return jax.grad(lambda p: jnp.sum(model.apply(p, images) ** 2))(parameters)
+
+    platforms = ("cpu", "cuda", "rocm", "tpu")
+    exported = jax.export.export(jax.jit(gradient), platforms=platforms)(parameters, images)
+    assert exported.platforms == platforms
+    two = jnp.ones((2, 8, 8, 1), jnp.float32)
+    concrete = model.init(jax.random.key(0))
+    # The same program, compiled for one batch size and for any: float32 rounding.
+    chex.assert_trees_all_close(
+        exported.call(concrete, two), jax.jit(gradient)(concrete, two), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_parameters_come_in_the_dtype_asked_for():
