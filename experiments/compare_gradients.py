@@ -33,7 +33,6 @@ Measured on two CPU cores with jax 0.10.2 (Python 3.11) and jax 0.12.0 (Python 3
 
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -52,7 +51,6 @@ from jax.flatten_util import ravel_pytree
 from rich.console import Console
 from rich.progress import track
 
-import jaxcnn
 from experiments.gradient_cases import Case, cases, timed_case
 from experiments.gradient_report import (
     TOLERANCE,
@@ -63,7 +61,7 @@ from experiments.gradient_report import (
     table_of,
     timing_table,
 )
-from experiments.run_folder import replacing
+from experiments.run_folder import origin, replacing
 
 Name = Literal[
     "conv2d",
@@ -281,12 +279,7 @@ def main(options: Options) -> None:
 
     results = {
         "options": {**asdict(options), "output_dir": str(options.output_dir)},
-        "versions": {
-            "jaxcnn": jaxcnn.__version__,
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-        },
-        "device": jax.devices()[0].device_kind,
+        **origin(),
         "tolerance": TOLERANCE,
         "agree": not wrong,
         "summary": summary_of(comparisons),

@@ -10,6 +10,7 @@ A run folder holds
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
+import jaxcnn
 from jaxcnn.models import Parameters
 
 
@@ -34,6 +37,19 @@ def create(folder: Path) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def origin() -> dict[str, Any]:
+    """What results came from: the versions and the device."""
+    return {
+        "versions": {
+            "jaxcnn": jaxcnn.__version__,
+            "jax": jax.__version__,
+            "optax": optax.__version__,
+            "python": platform.python_version(),
+        },
+        "device": jax.devices()[0].device_kind,
+    }
 
 
 @contextmanager

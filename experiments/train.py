@@ -21,7 +21,6 @@ that figure is a little optimistic.
 
 import dataclasses
 import math
-import platform
 import sys
 import time
 from pathlib import Path
@@ -41,7 +40,6 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-import jaxcnn
 from experiments import data, pictures, run_folder
 from jaxcnn import models, training
 
@@ -112,11 +110,11 @@ def main(options: Options) -> dict[str, Any]:
     options = options.completed()
     console = Console()
     dataset = data.mnist(options.data_dir) if options.data_dir else data.digits()
+    steps = training.steps_in_epoch(len(dataset.train_images), options.batch_size)
     folder = run_folder.create(options.run_dir or _default_folder(options))
     run_folder.write_json(folder / "configuration.json", _configuration(options))
 
     model = MODELS[options.model](image_size=dataset.train_images.shape[1])
-    steps = len(dataset.train_images) // options.batch_size
     schedule = optax.cosine_decay_schedule(options.learning_rate, options.epochs * steps)
     optimizer = optax.adamw(schedule, weight_decay=options.weight_decay)
     on_device = data.DataSet(*map(jnp.asarray, dataset))
@@ -226,16 +224,7 @@ def _configuration(options: Options) -> dict[str, Any]:
     chosen = dataclasses.asdict(options)
     for name in ("data_dir", "run_dir"):
         chosen[name] = None if chosen[name] is None else str(chosen[name])
-    return {
-        "options": chosen,
-        "versions": {
-            "jaxcnn": jaxcnn.__version__,
-            "jax": jax.__version__,
-            "optax": optax.__version__,
-            "python": platform.python_version(),
-        },
-        "device": jax.devices()[0].device_kind,
-    }
+    return {"options": chosen, **run_folder.origin()}
 
 
 def _progress(console: Console) -> Progress:

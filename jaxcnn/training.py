@@ -116,6 +116,23 @@ def _step(state, images, labels, model, optimizer):
     return TrainingState(parameters, optimizer_state, state.step + 1), metrics
 
 
+def steps_in_epoch(examples: int, batch_size: int) -> int:
+    """How many full batches a data set holds: the steps of one :func:`train_epoch`.
+
+    Raises:
+      ValueError: when ``batch_size`` is not between 1 and the number of examples.
+
+    >>> steps_in_epoch(1347, batch_size=32)
+    42
+    """
+    if not 1 <= batch_size <= examples:
+        raise ValueError(
+            f"batch_size is {batch_size}; with {examples} examples it must be between 1 "
+            f"and {examples}"
+        )
+    return examples // batch_size
+
+
 @partial(
     jax.jit,
     static_argnames=("model", "optimizer", "batch_size", "report", "report_every"),
@@ -154,12 +171,7 @@ def train_epoch(
       ValueError: when ``batch_size`` is not between 1 and the number of examples.
     """
     examples = images.shape[0]
-    if not 1 <= batch_size <= examples:
-        raise ValueError(
-            f"batch_size is {batch_size}; with {examples} examples it must be between 1 "
-            f"and {examples}"
-        )
-    steps = examples // batch_size
+    steps = steps_in_epoch(examples, batch_size)
     order = jax.random.permutation(key, examples)[: steps * batch_size]
 
     def step(state, batch):

@@ -6,6 +6,7 @@ they are: their own error messages are among what is tested.
 """
 
 import sys
+import types
 
 import jax
 import numpy as np
@@ -54,3 +55,18 @@ def strict_jax():
 def rng() -> np.random.Generator:
     """The same random numbers at every run, whichever tests run before."""
     return np.random.default_rng(2024)
+
+
+@pytest.fixture
+def opaque_engine(monkeypatch) -> str:
+    """The equations, except that JAX takes whatever they compute for a constant."""
+    from jaxcnn import equations, plan  # only now: their types are checked from above on
+
+    def opaque(function):
+        return lambda *operands, **known: jax.lax.stop_gradient(
+            function(*operands, **known)
+        )
+
+    engine = {name: opaque(getattr(equations, name)) for name in plan.STATIC_ARGUMENTS}
+    monkeypatch.setitem(plan.ENGINES, "opaque", types.SimpleNamespace(**engine))
+    return "opaque"

@@ -5,7 +5,6 @@ for each element of a mapped axis. Higher orders are compared with XLA's pooling
 """
 
 import functools
-import types
 
 import chex
 import jax
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from jaxcnn import equations, plan
 from jaxcnn.window import Window
 from tests import oracles
 
@@ -74,21 +72,6 @@ def gradient_of_order(order, pooling, x, dy, direction):
 
 def slope_along(direction, function):
     return lambda x: jnp.vdot(jax.grad(function)(x), direction)
-
-
-@pytest.fixture
-def opaque_engine(monkeypatch):
-    """The equations, except that JAX takes whatever they compute for a constant."""
-    names = [name for name in plan.STATIC_ARGUMENTS if "pool" in name or "winner" in name]
-
-    def opaque(function):
-        return lambda *operands, **known: jax.lax.stop_gradient(
-            function(*operands, **known)
-        )
-
-    engine = {name: opaque(getattr(equations, name)) for name in names}
-    monkeypatch.setitem(plan.ENGINES, "opaque", types.SimpleNamespace(**engine))
-    return "opaque"
 
 
 @every_pooling

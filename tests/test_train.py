@@ -94,6 +94,13 @@ def test_a_run_that_explodes_stops_and_says_so(tmp_path):
         train.main(options)
 
 
+def test_a_batch_larger_than_the_data_set_is_refused_before_a_folder_is_made(tmp_path):
+    options = train.Options(batch_size=1348, run_dir=tmp_path / "run")
+    with pytest.raises(ValueError, match="batch_size is 1348; with 1347 examples"):
+        train.main(options)
+    assert not options.run_dir.exists()
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -98,21 +98,6 @@ def test_higher_gradients_are_those_of_xla(rng, order, layout):
     )
 
 
-@pytest.fixture
-def opaque_engine(monkeypatch):
-    """The equations, except that JAX takes whatever they compute for a constant."""
-    names = ("forward", "weight_gradient", "input_gradient")
-
-    def opaque(function):
-        return lambda *operands, **known: jax.lax.stop_gradient(
-            function(*operands, **known)
-        )
-
-    engine = {name: opaque(getattr(equations, name)) for name in names}
-    monkeypatch.setitem(plan.ENGINES, "opaque", types.SimpleNamespace(**engine))
-    return "opaque"
-
-
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_no_order_is_left_to_autodiff(rng, opaque_engine, order):
     # Only the hand-written rules can see through an engine that hides its derivatives.
