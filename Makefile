@@ -6,13 +6,16 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: train compare test check clean
+.PHONY: train compare bench test check clean
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
 
 compare: $(VENV)/with-experiments  ## compare every gradient four ways
 	$(RUN) -m experiments.compare_gradients $(ARGS)
+
+bench: $(VENV)/with-bench  ## time everything beside lax, flax and PyTorch
+	$(RUN) -m experiments.benchmark $(ARGS)
 
 test: $(VENV)/with-test  ## all tests, README and docstring examples included
 	$(RUN) -m pytest -n auto $(ARGS)
@@ -26,6 +29,7 @@ clean:  ## remove the virtual environment
 	rm -rf $(VENV)
 
 $(VENV)/with-experiments: EXTRAS = experiments
+$(VENV)/with-bench: EXTRAS = experiments,bench
 $(VENV)/with-test: EXTRAS = experiments,test
 $(VENV)/with-check: EXTRAS = experiments,test,check
 

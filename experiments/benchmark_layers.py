@@ -1,0 +1,175 @@
+"""The contestants of single layers and pools: jaxcnn and lax, in both layouts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+import jaxcnn
+from experiments.benchmark_cases import Layer, Pool
+from experiments.benchmark_reference import convolution, relative_error
+from experiments.benchmark_timing import Contestant, Measurement, compiled, race
+from experiments.benchmark_worker import TorchWorker
+
+LAYOUTS = ("NHWC", "NCHW")
+WITH_OPTIONS = "jaxcnn with options"
+MODES = ("forward", "forward + backward")
+
+
+def compiler_options() -> dict[str, Any]:
+    """What jaxcnn advises to compile with; empty where it advises nothing."""
+    return getattr(jaxcnn, "compiler_options", dict)()
+
+
+def lax_conv(x, w, b, *, stride=1, padding=0, dilation=1, groups=1, layout):
+    """XLA's convolution, with a bias where there is one."""
+    y = lax.conv_general_dilated(
+        x,
+        w,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=(layout, "HWIO" if layout == "NHWC" else "OIHW", layout),
+        feature_group_count=groups,
+    )
+    return y if b is None else y + along_channels(b, layout)
+
+
+def along_channels(vector, layout: str):
+    """``(C,)`` in the shape that meets images of this layout."""
+    return vector.reshape([len(vector) if axis == "C" else 1 for axis in layout])
+
+
+def lax_pool(x, kernel, stride, padding=0, *, kind="max", layout):
+    """XLA's windowed reduction, as maximum or as average with the padding counted."""
+
+    def spatial(value, other):
+        return tuple(value if axis in "HW" else other for axis in layout)
+
+    start, reduction = (-jnp.inf, lax.max) if kind == "max" else (0.0, lax.add)
+    y = lax.reduce_window(
+        x,
+        np.array(start, x.dtype),
+        reduction,
+        spatial(kernel, 1),
+        spatial(stride, 1),
+        spatial((padding, padding), (0, 0)),
+    )
+    return y if kind == "max" else y / kernel**2
+
+
+def layer_functions(layer: Layer) -> dict[str, Callable]:
+    known = {
+        name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")
+    }
+    return {"jaxcnn": partial(jaxcnn.conv2d, **known), "lax": partial(lax_conv, **known)}
+
+
+def pool_functions(pool: Pool) -> dict[str, Callable]:
+    window = {"stride": pool.stride, "padding": pool.padding}
+    ours = jaxcnn.max_pool2d if pool.kind == "max" else jaxcnn.avg_pool2d
+    return {
+        "jaxcnn": partial(ours, kernel_size=pool.kernel, **window),
+        "lax": partial(lax_pool, kernel=pool.kernel, kind=pool.kind, **window),
+    }
+
+
+def value_and_gradients(function: Callable, *arguments):
+    """The value, then the gradients of its product with the last argument."""
+    *arguments, dy = arguments
+    value, pull_back = jax.vjp(function, *arguments)
+    return value, *pull_back(dy)
+
+
+def contestants(
+    functions: dict[str, Callable], arrays: dict[str, np.ndarray], mode: str
+) -> list[Contestant]:
+    """Each function in each layout; the arrays are given with channels last."""
+    entries = []
+    for layout in LAYOUTS:
+        given = [jnp.asarray(in_layout(a, name, layout)) for name, a in arrays.items()]
+        for name, function in functions.items():
+            timed = partial(function, layout=layout)
+            if mode == "forward":
+                given_now = given[:-1]
+            else:
+                timed, given_now = partial(value_and_gradients, timed), given
+            entries.append(compiled(name, layout, mode, timed, given_now))
+            if name == "jaxcnn" and layout == "NHWC" and (advised := compiler_options()):
+                entries.append(
+                    compiled(WITH_OPTIONS, layout, mode, timed, given_now, advised)
+                )
+    return entries
+
+
+def in_layout(array, name: str, layout: str):
+    """From channels last to this layout; w and dw are weights, the rest are images."""
+    if layout == "NHWC" or array.ndim != 4:
+        return array
+    return np.transpose(array, (3, 2, 0, 1) if name in ("w", "dw") else (0, 3, 1, 2))
+
+
+def unit_variance(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+def measure_layer(
+    layer: Layer, rounds: int, peak: float, torch: TorchWorker | None, seed: int = 0
+) -> list[Measurement]:
+    """Time one layer in both modes, and see how exact each contestant is."""
+    arrays = unit_variance(layer.shapes("NHWC"), seed)
+    expected = convolution(**arrays, layer=layer)
+    measurements = []
+    for mode in MODES:
+        entries = contestants(layer_functions(layer), arrays, mode)
+        for entry in entries:
+            found = entry.outputs()
+            found = (found,) if mode == "forward" else found[:3]
+            errors = {
+                name: relative_error(array, in_layout(expected[name], name, entry.layout))
+                for name, array in zip(("y", "dx", "dw"), found, strict=False)
+            }
+            entry.facts |= {"errors": errors, "error": max(errors.values())}
+        if torch:
+            entries += torch.contestants("layer", layer, mode)
+        flops = layer.flops * (1 if mode == "forward" else 3)
+        measurements += [
+            replace(each, peak_fraction=1000 * flops / each.median_ms / peak)
+            for each in race(entries, rounds, "layers", layer.name)
+        ]
+    return measurements
+
+
+def measure_pool(
+    pool: Pool, rounds: int, torch: TorchWorker | None, seed: int = 0
+) -> list[Measurement]:
+    """Time one pool in both modes, and see whether every contestant agrees with lax."""
+    arrays = unit_variance(pool.shapes("NHWC"), seed)
+    measurements = []
+    for mode in MODES:
+        entries = contestants(pool_functions(pool), arrays, mode)
+        outputs = {
+            (each.name, each.layout): list(map(np.asarray, jax.tree.leaves(each.outputs())))
+            for each in entries
+        }
+        for entry in entries:
+            pairs = zip(
+                outputs[entry.name, entry.layout],
+                outputs["lax", entry.layout],
+                strict=True,
+            )
+            errors = {
+                name: relative_error(found, expected)
+                for name, (found, expected) in zip(("y", "dx"), pairs, strict=False)
+            }
+            entry.facts |= {"errors": errors, "error": max(errors.values())}
+        if torch:
+            entries += torch.contestants("pool", pool, mode)
+        measurements += race(entries, rounds, "pools", pool.name)
+    return measurements

@@ -1,0 +1,206 @@
+"""What :mod:`experiments.benchmark` measured, as ratios, tables and a chart."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from experiments.benchmark_layers import WITH_OPTIONS
+from experiments.benchmark_timing import Measurement
+
+PEERS = ("lax", "flax", "torch")
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster than a peer; both with the better of their layouts."""
+
+    suite: str
+    case: str
+    mode: str
+    contestant: str
+    peer: str
+    times_faster: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The ratios of a suite in one mode against one peer."""
+
+    suite: str
+    mode: str
+    contestant: str
+    peer: str
+    cases: int
+    geometric_mean: float
+    worst: float
+    worst_case: str
+
+    def __str__(self):
+        return (
+            f"{self.suite}, {self.mode}: {self.contestant} is {self.geometric_mean:.2f} "
+            f"times as fast as {self.peer} (geometric mean of {self.cases}; worst "
+            f"{self.worst:.2f}, {self.worst_case})"
+        )
+
+
+def fastest(
+    measurements: Sequence[Measurement], contestant: str, mode: str | None = None
+) -> Measurement | None:
+    """A contestant's measurement in the better of its layouts; None if it took no part."""
+    own = [
+        each
+        for each in measurements
+        if each.contestant == contestant and mode in (None, each.mode)
+    ]
+    return min(own, key=lambda each: each.median_ms, default=None)
+
+
+def by_case(
+    measurements: Sequence[Measurement],
+) -> dict[tuple[str, str, str], list[Measurement]]:
+    """Those of the same suite, case and mode together."""
+    found = {}
+    for each in measurements:
+        found.setdefault((each.suite, each.case, each.mode), []).append(each)
+    return found
+
+
+def ratios(measurements: Sequence[Measurement]) -> list[Ratio]:
+    """Of jaxcnn, without and with options, and every peer that took part."""
+    found = []
+    for which, group in by_case(measurements).items():
+        for contestant in "jaxcnn", WITH_OPTIONS:
+            own = fastest(group, contestant)
+            for peer in PEERS:
+                other = fastest(group, peer)
+                if own and other:
+                    ratio = other.median_ms / own.median_ms
+                    found.append(Ratio(*which, contestant, peer, ratio))
+    return found
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def summaries(ratios: Sequence[Ratio]) -> list[Summary]:
+    groups: dict[tuple[str, str, str, str], list[Ratio]] = {}
+    for each in ratios:
+        key = each.suite, each.mode, each.contestant, each.peer
+        groups.setdefault(key, []).append(each)
+    found = []
+    for key, group in groups.items():
+        worst = min(group, key=lambda each: each.times_faster)
+        mean = geometric_mean([each.times_faster for each in group])
+        found.append(Summary(*key, len(group), mean, worst.times_faster, worst.case))
+    return found
+
+
+# --- Tables ---------------------------------------------------------------------------
+
+
+def empty_table(title: str, *columns: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def time_table(measurements: Sequence[Measurement], suite: str, mode: str) -> Table:
+    """A row for each case: milliseconds, and how many times faster jaxcnn is."""
+    groups = {
+        case: group
+        for (its_suite, case, its_mode), group in by_case(measurements).items()
+        if (its_suite, its_mode) == (suite, mode)
+    }
+    took_part = {each.contestant for group in groups.values() for each in group}
+    peers = [peer for peer in PEERS if peer in took_part]
+    has_peak = any(each.peak_fraction for group in groups.values() for each in group)
+    columns = ["jaxcnn", "spread", "layout", *peers, *(f"× {peer}" for peer in peers)]
+    if WITH_OPTIONS in took_part:
+        columns += ["with\noptions", *(f"× {peer}" for peer in peers)]
+    if has_peak:
+        columns.append("of\npeak")
+    table = empty_table(f"{suite}, {mode}: ms, × is times faster", *columns)
+    for case, group in groups.items():
+        own = fastest(group, "jaxcnn")
+        if own is None:
+            continue
+        spread = (own.quartile3_ms - own.quartile1_ms) / own.median_ms
+        others = [fastest(group, peer) for peer in peers]
+        cells = [number(own), f"{100 * spread:.0f} %", own.layout, *map(number, others)]
+        cells += [times_faster(own, other) for other in others]
+        if WITH_OPTIONS in took_part:
+            advised = fastest(group, WITH_OPTIONS)
+            cells += [number(advised), *(times_faster(advised, o) for o in others)]
+        if has_peak:
+            cells.append(f"{100 * (own.peak_fraction or 0):.0f} %")
+        table.add_row(case, *cells)
+    return table
+
+
+def cost_table(measurements: Sequence[Measurement], suite: str, mode: str) -> Table:
+    """A row for each case: error, time to compile and temporary memory."""
+    chosen = [each for each in measurements if (each.suite, each.mode) == (suite, mode)]
+    peers = [
+        name
+        for name in ("jaxcnn", "lax", "flax")
+        if any(each.contestant == name for each in chosen)
+    ]
+    columns = [f"MiB\n{name}" for name in peers] + [f"compile, s\n{name}" for name in peers]
+    has_error = any(each.error is not None for each in chosen)
+    if has_error:
+        columns += [f"error\n{name}" for name in peers]
+    table = empty_table(f"{suite}, {mode}: what it costs", *columns)
+    for (_, case, _), group in by_case(chosen).items():
+        found = [fastest(group, peer) for peer in peers]
+        cells = [
+            f"{(each.temporary_bytes or 0) / 2**20:.1f}" if each else "" for each in found
+        ]
+        cells += [f"{each.compile_seconds or 0:.2f}" if each else "" for each in found]
+        if has_error:
+            cells += [f"{each.error or 0:.0e}" if each else "" for each in found]
+        table.add_row(case, *cells)
+    return table
+
+
+def scan_table(measurements: Sequence[Measurement]) -> Table:
+    """A row for each network: a step alone, a step in a scan, and their ratio."""
+    chosen = [each for each in measurements if each.suite == "scan"]
+    names = list(dict.fromkeys(each.contestant for each in chosen))
+    columns = [
+        f"{name.replace(' with ', chr(10) + 'with ')}\n{what}"
+        for name in names
+        for what in ("alone", "in scan", "slower")
+    ]
+    table = empty_table("scan: ms for a step", *columns, "× lax\nin scan")
+    for case in dict.fromkeys(each.case for each in chosen):
+        group = [each for each in chosen if each.case == case]
+        cells = []
+        for name in names:
+            alone, inside = fastest(group, name, "step"), fastest(group, name, "scan")
+            slower = (
+                f"{inside.median_ms / alone.median_ms:.2f}" if alone and inside else "–"
+            )
+            cells += [number(alone), number(inside), slower]
+        own = fastest(group, "jaxcnn", "scan")
+        table.add_row(case, *cells, times_faster(own, fastest(group, "lax", "scan")))
+    return table
+
+
+def number(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return "–"
+    milliseconds = measurement.median_ms
+    return f"{milliseconds:,.{2 if milliseconds < 10 else 1 if milliseconds < 100 else 0}f}"
+
+
+def times_faster(own: Measurement | None, other: Measurement | None) -> str:
+    if own is None or other is None:
+        return "–"
+    ratio = other.median_ms / own.median_ms
+    return f"[red]{ratio:.2f}" if ratio < 1 else f"{ratio:.2f}"

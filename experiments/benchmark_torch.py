@@ -1,0 +1,121 @@
+"""PyTorch's side of the benchmark: a process of its own that times what it is told to.
+
+    python -m experiments.benchmark_torch
+
+One JSON object a line comes in, one goes out. The first that goes out says which version
+this is. Then ``{"prepare": {…}}`` makes a contestant ready and is answered by the number
+of its parameters, ``{"run": calls, "id": …}`` by the seconds that many calls took, and
+``{"forget": true}`` lets all contestants go. Nothing of JAX is imported: the threads of
+one framework must not disturb the other's.
+"""
+
+# pyright: reportMissingImports=false
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from experiments.benchmark_cases import CLASSES, NETWORKS, Layer, Pool
+from experiments.benchmark_torch_networks import network
+
+FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+
+
+def random(shape, layout: str, gradient: bool = False) -> torch.Tensor:
+    tensor = torch.randn(shape)
+    if tensor.ndim == 4:
+        tensor = tensor.contiguous(memory_format=FORMATS[layout])
+    return tensor.requires_grad_(gradient)
+
+
+def layer(case: dict[str, Any], layout: str, backward: bool) -> Callable:
+    """A convolution, alone or with all its gradients."""
+    given = Layer(**{**case, "size": tuple(case["size"])})
+    shapes = given.shapes("NCHW")
+    x, w, b = (random(shapes[name], layout, backward) for name in "xwb")
+    dy = random(shapes["dy"], layout)
+    known = (given.stride, given.padding, given.dilation, given.groups)
+
+    def run():
+        y = functional.conv2d(x, w, b, *known)
+        return torch.autograd.grad(y, (x, w, b), dy) if backward else y
+
+    return run
+
+
+def pool(case: dict[str, Any], layout: str, backward: bool) -> Callable:
+    """A pooling, alone or with its gradient."""
+    given = Pool(**case)
+    shapes = given.shapes("NCHW")
+    x, dy = random(shapes["x"], layout, backward), random(shapes["dy"], layout)
+    pooling = functional.max_pool2d if given.kind == "max" else functional.avg_pool2d
+
+    def run():
+        y = pooling(x, given.kernel, given.stride, given.padding)
+        return torch.autograd.grad(y, x, dy) if backward else y
+
+    return run
+
+
+def training_step(name: str, layout: str) -> tuple[Callable, int]:
+    """A whole step of a network, and how many parameters it has."""
+    batch, size, channels = NETWORKS[name]
+    model = network(name).to(memory_format=FORMATS[layout])  # pyright: ignore[reportCallIssue]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    x = random((batch, channels, size, size), layout)
+    labels = torch.randint(0, CLASSES, (batch,))
+
+    def run():
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(x), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return run, sum(parameter.numel() for parameter in model.parameters())
+
+
+def prepared(what: dict[str, Any]) -> tuple[Callable, int]:
+    torch.manual_seed(0)
+    if what["kind"] == "network":
+        return training_step(what["case"], what["layout"])
+    make = {"layer": layer, "pool": pool}[what["kind"]]
+    return make(what["case"], what["layout"], what["backward"]), 0
+
+
+def timed(function: Callable, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    torch.set_num_threads(os.cpu_count() or 1)
+    functions = []
+    say({"torch": torch.__version__, "threads": torch.get_num_threads()})
+    for line in sys.stdin:
+        told = json.loads(line)
+        if "prepare" in told:
+            function, parameters = prepared(told["prepare"])
+            functions.append(function)
+            say({"id": len(functions) - 1, "parameters": parameters})
+        elif "run" in told:
+            say({"seconds": timed(functions[told["id"]], told["run"])})
+        else:
+            functions.clear()
+            say({})
+
+
+def say(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

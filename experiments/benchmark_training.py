@@ -1,0 +1,85 @@
+"""The contestants of whole networks: a training step alone, and many in ``lax.scan``."""
+
+from functools import partial
+from importlib.util import find_spec
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from experiments import benchmark_networks as networks
+from experiments.benchmark_layers import LAYOUTS, WITH_OPTIONS, compiler_options
+from experiments.benchmark_timing import Contestant, Measurement, compiled, race
+from experiments.benchmark_worker import TorchWorker
+
+STEPS = {"jaxcnn": 5, WITH_OPTIONS: 5, "lax": 2}
+"""How many steps one scan makes: lax's take seconds each."""
+
+
+def step_of(name: str, contestant: str, layout: str):
+    """The training step by the operations of jaxcnn or lax."""
+    operations = networks.OPERATIONS["lax" if contestant == "lax" else "jaxcnn"]
+    return networks.training_step(networks.loss_of(name, operations, layout))
+
+
+def options_of(contestant: str):
+    return compiler_options() if contestant == WITH_OPTIONS else None
+
+
+def names(layout: str) -> list[str]:
+    """Who takes part in this layout."""
+    with_options = [WITH_OPTIONS] if layout == "NHWC" and compiler_options() else []
+    return ["jaxcnn", *with_options, "lax"]
+
+
+def measure_network(
+    name: str, rounds: int, torch: TorchWorker | None, batch: int | None = None
+) -> list[Measurement]:
+    """Time one training step; ``batch`` None is the network's usual one."""
+    entries: list[Contestant] = []
+    for layout in LAYOUTS:
+        given = (
+            networks.initial_state(name, layout),
+            networks.image_batch(name, layout, batch),
+        )
+        for contestant in names(layout):
+            step = step_of(name, contestant, layout)
+            options = options_of(contestant)
+            entries.append(compiled(contestant, layout, "step", step, given, options))
+    if find_spec("flax"):
+        from experiments import benchmark_flax
+
+        given = (
+            benchmark_flax.initial_state(name),
+            networks.image_batch(name, "NHWC", batch),
+        )
+        step = networks.training_step(benchmark_flax.loss_of(name))
+        entries.append(compiled("flax", "NHWC", "step", step, given))
+    if torch:
+        entries += torch.contestants("network", name, "step")
+    return race(entries, rounds, "networks", name)
+
+
+def measure_scan(name: str, rounds: int) -> list[Measurement]:
+    """Time a step alone and the steps of a ``lax.scan``, channels last."""
+    layout = "NHWC"
+    state = networks.initial_state(name, layout)
+    entries = []
+    for contestant in names(layout):
+        step, options = step_of(name, contestant, layout), options_of(contestant)
+        steps = STEPS[contestant]
+        batches = [networks.image_batch(name, layout, seed=seed) for seed in range(steps)]
+        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *batches)
+        entries += [
+            compiled(contestant, layout, "step", step, (state, batches[0]), options),
+            compiled(
+                contestant,
+                layout,
+                "scan",
+                partial(lax.scan, step),
+                (state, stacked),
+                options,
+                steps,
+            ),
+        ]
+    return race(entries, rounds, "scan", name)

@@ -1,0 +1,83 @@
+"""How the benchmark speaks with :mod:`experiments.benchmark_torch`, another process."""
+
+import json
+import os
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmark_cases import Layer, Pool
+from experiments.benchmark_timing import Contestant
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class TorchWorker:
+    """PyTorch in a process of its own; a context manager that ends it.
+
+    Raises:
+      RuntimeError: when the interpreter has no PyTorch, or the process failed.
+    """
+
+    def __init__(self, interpreter: str):
+        self.process = subprocess.Popen(
+            [interpreter, "-m", "experiments.benchmark_torch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        self.version: str = self._answer()["torch"]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.communicate()
+
+    def contestants(self, kind: str, case: Layer | Pool | str, mode: str):
+        """PyTorch in both memory formats."""
+        made = []
+        for layout in "NCHW", "NHWC":
+            answer = self._ask(
+                prepare={
+                    "kind": kind,
+                    "case": case if isinstance(case, str) else asdict(case),
+                    "layout": layout,
+                    "backward": mode != "forward",
+                }
+            )
+            made.append(self._contestant(layout, mode, answer["id"]))
+        return made
+
+    def parameters(self, network: str) -> int:
+        """How many parameters PyTorch's version of a network has."""
+        what = {"kind": "network", "case": network, "layout": "NCHW"}
+        return self._ask(prepare=what)["parameters"]
+
+    def forget(self) -> None:
+        """Let all contestants go."""
+        self._ask(forget=True)
+
+    def _contestant(self, layout: str, mode: str, identity: int) -> Contestant:
+        def run(calls):
+            return self._ask(run=calls, id=identity)["seconds"]
+
+        return Contestant("torch", layout, mode, run)
+
+    def _ask(self, **what: Any) -> dict[str, Any]:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            said = self.process.communicate()[1].strip().splitlines()
+            raise RuntimeError(f"PyTorch's process ended: {said[-1] if said else '?'}")
+        return json.loads(line)

@@ -1,0 +1,346 @@
+"""The benchmark: what it compares with is right, and so is what it makes of the times."""
+
+import json
+from dataclasses import asdict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn
+from experiments import benchmark, benchmark_cases
+from experiments.benchmark_cases import NETWORKS, Layer, Pool
+from experiments.benchmark_chart import chart_of
+from experiments.benchmark_layers import (
+    in_layout,
+    lax_conv,
+    measure_layer,
+    value_and_gradients,
+)
+from experiments.benchmark_networks import (
+    FORWARD,
+    OPERATIONS,
+    image_batch,
+    initial_state,
+    loss_of,
+    training_step,
+)
+from experiments.benchmark_reference import convolution, relative_error
+from experiments.benchmark_report import (
+    cost_table,
+    fastest,
+    geometric_mean,
+    ratios,
+    scan_table,
+    summaries,
+    time_table,
+)
+from experiments.benchmark_timing import Contestant, Measurement, race
+from experiments.benchmark_worker import TorchWorker
+
+SMALL = Layer(2, 4, 6, (7, 8), 3, stride=2, padding=1, groups=2)
+
+
+@pytest.mark.parametrize(
+    ("layout", "layer"),
+    [
+        ("NHWC", Layer(2, 3, 5, (6, 7), 3, padding=1)),
+        ("NHWC", Layer(2, 3, 5, (9, 8), 3, stride=2, padding=1)),
+        ("NHWC", Layer(2, 3, 5, (9, 8), 3, padding=2, dilation=2)),
+        ("NHWC", Layer(2, 6, 6, (7, 8), 5, padding=2, groups=6)),
+        ("NHWC", Layer(2, 3, 5, (8, 8), 1, stride=2)),
+        ("NHWC", SMALL),
+        ("NCHW", SMALL),
+    ],
+    ids=lambda each: each.name if isinstance(each, Layer) else each,
+)
+def test_the_reference_agrees_with_lax_in_float64(layout, layer, rng):
+    arrays = {
+        name: rng.standard_normal(shape) for name, shape in layer.shapes("NHWC").items()
+    }
+    expected = convolution(**arrays, layer=layer)
+
+    def function(x, w, b):
+        known = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
+        return lax_conv(x, w, b, **known, groups=layer.groups, layout=layout)
+
+    given = [jnp.asarray(in_layout(array, name, layout)) for name, array in arrays.items()]
+    assert [array.shape for array in given] == list(layer.shapes(layout).values())
+    for name, found in zip(
+        ("y", "dx", "dw"), value_and_gradients(function, *given)[:3], strict=True
+    ):
+        assert relative_error(found, in_layout(expected[name], name, layout)) < 1e-13
+
+
+def test_the_error_is_relative_to_the_largest_entry():
+    assert relative_error([1.0, -4.0], np.array([1.5, -5.0])) == 0.2
+
+
+def tiny(net, x):
+    """Every operation of the networks once."""
+    x = net.max_pool(net.relu(net.conv(x, 4, 3)))
+    x = net.relu(net.normalized(x, 4, 3, 2, groups=4))
+    x = net.relu(net.normalized(x, 6, 1))
+    return net.dense(net.global_average_pool(x), 10)
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_a_network_by_jaxcnn_is_the_one_by_lax(layout, monkeypatch):
+    name = "tiny"
+    monkeypatch.setitem(FORWARD, "tiny", tiny)
+    monkeypatch.setitem(NETWORKS, "tiny", (4, 8, 3))
+    state, (images, labels) = initial_state(name, layout), image_batch(name, layout, 4)
+    state, images = jax.tree.map(lambda leaf: leaf.astype("float64"), (state, images))
+    (ours, our_loss), (theirs, their_loss) = (
+        jax.jit(
+            training_step(loss_of(name, OPERATIONS[which], layout)),
+            compiler_options={"xla_backend_optimization_level": 0},
+        )(state, (images, labels))
+        for which in ("jaxcnn", "lax")
+    )
+    assert 0.5 < their_loss < 10, "the parameters are of a sensible size"
+    np.testing.assert_allclose(our_loss, their_loss, rtol=1e-12)
+    assert all(map(np.any, jax.tree.leaves(theirs.velocity))), "no gradient is zero"
+    for found, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert relative_error(found, np.asarray(expected)) < 1e-10
+    for before, after in zip(*map(jax.tree.leaves, (state[2], ours[2])), strict=True):
+        assert not np.allclose(before, after), "the running statistics move"
+
+
+def test_every_network_is_described():
+    assert list(FORWARD) == list(NETWORKS)
+
+
+def number_of_parameters(name: str) -> int:
+    return sum(
+        each.size for each in jax.tree.leaves(initial_state(name, "NHWC").parameters)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("LeNet-5", 61_706), ("MNIST CNN", 824_458)]
+)
+def test_the_number_of_parameters_is_the_known_one(name, expected):
+    assert number_of_parameters(name) == expected
+
+
+def test_flax_has_the_same_number_of_parameters():
+    pytest.importorskip("flax")
+    from experiments import benchmark_flax
+
+    for name in NETWORKS:
+        images, _ = image_batch(name, "NHWC", 1)
+        init = benchmark_flax.MODULES[name]().init
+        shapes = jax.eval_shape(init, jax.random.key(0), images)["params"]
+        sizes = [each.size for each in jax.tree.leaves(shapes)]
+        assert sum(sizes) == number_of_parameters(name), name
+
+
+def test_torch_has_the_same_number_of_parameters():
+    pytest.importorskip("torch")
+    from experiments.benchmark_torch_networks import network
+
+    for name in NETWORKS:
+        found = sum(parameter.numel() for parameter in network(name).parameters())
+        assert found == number_of_parameters(name), name
+
+
+def test_torch_takes_part_from_a_process_of_its_own():
+    pytest.importorskip("torch")
+    with TorchWorker(benchmark.sys.executable) as torch:
+        assert torch.version
+        pool = Pool("max", 2, 2, 0, 2, 3, 4)
+        for kind, case in ("layer", SMALL), ("pool", pool):
+            for mode in "forward", "forward + backward":
+                made = torch.contestants(kind, case, mode)
+                assert [each.layout for each in made] == ["NCHW", "NHWC"]
+                assert all(each.run(2) > 0 for each in made)
+        torch.forget()
+
+
+def test_an_interpreter_without_torch_is_an_error_that_says_so(tmp_path):
+    silent = tmp_path / "python"
+    silent.write_text("#!/bin/sh\necho 'No module named torch' >&2\nexit 1\n")
+    silent.chmod(0o755)
+    with pytest.raises(RuntimeError, match="No module named torch"):
+        TorchWorker(str(silent))
+
+
+# --- Times ----------------------------------------------------------------------------
+
+
+def fake(seconds: float, called: list, steps: int = 1) -> Contestant:
+    """A contestant that pretends to take this long."""
+
+    def run(calls):
+        called.append(calls)
+        return calls * seconds
+
+    return Contestant("fake", "NHWC", "step", run, steps)
+
+
+def test_slow_contestants_get_fewer_rounds_and_fast_ones_more_calls():
+    seconds = 1e-4, 0.1, 3.0, 20.0
+    called = [[] for _ in seconds]
+    contestants = [fake(*each) for each in zip(seconds, called, strict=True)]
+    fast, usual, slow, endless = race(contestants, 0, "networks", "one")
+    assert (fast.calls, usual.calls, slow.calls) == (40, 1, 1)
+    assert 5 <= usual.rounds == fast.rounds <= 15
+    assert (slow.rounds, endless.rounds) == (2, 1)
+    assert len(called[3]) == 1, "the first call was the measurement"
+    for each, second in zip((fast, usual, slow, endless), seconds, strict=True):
+        assert each.median_ms == pytest.approx(1000 * second)
+
+
+def test_the_time_of_a_scan_is_that_of_one_step():
+    (found,) = race([fake(0.5, [], steps=5)], 3, "scan", "one")
+    assert found.median_ms == pytest.approx(100)
+    assert found.rounds == 3
+
+
+def measurement(case, contestant, layout, median, mode="step") -> Measurement:
+    return Measurement(
+        *("networks", case, mode, contestant, layout, median, median, median, 5, 1)
+    )
+
+
+MADE_UP = [
+    measurement("one", "jaxcnn", "NHWC", 2.0),
+    measurement("one", "jaxcnn", "NCHW", 5.0),
+    measurement("one", "jaxcnn with options", "NHWC", 1.0),
+    measurement("one", "lax", "NHWC", 8.0),
+    measurement("one", "lax", "NCHW", 4.0),
+    measurement("two", "jaxcnn", "NHWC", 3.0),
+    measurement("two", "jaxcnn", "NCHW", 1.0),
+    measurement("two", "lax", "NHWC", 8.0),
+    measurement("two", "torch", "NCHW", 0.5),
+]
+
+
+def test_everyone_counts_with_the_better_layout():
+    own = fastest(MADE_UP[:5], "jaxcnn")
+    assert own is not None
+    assert (own.layout, own.median_ms) == ("NHWC", 2.0), "not the one with options"
+    assert fastest(MADE_UP, "flax") is None
+    found = {(r.case, r.contestant, r.peer): r.times_faster for r in ratios(MADE_UP)}
+    assert found == {
+        ("one", "jaxcnn", "lax"): 2.0,
+        ("one", "jaxcnn with options", "lax"): 4.0,
+        ("two", "jaxcnn", "lax"): 8.0,
+        ("two", "jaxcnn", "torch"): 0.5,
+    }
+
+
+def test_ratios_are_summarized_by_geometric_mean_and_worst():
+    assert geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
+    found = {(each.contestant, each.peer): each for each in summaries(ratios(MADE_UP))}
+    against_lax = found["jaxcnn", "lax"]
+    assert against_lax.geometric_mean == pytest.approx(4.0)
+    assert (against_lax.cases, against_lax.worst, against_lax.worst_case) == (2, 2.0, "one")
+    assert found["jaxcnn", "torch"].geometric_mean == pytest.approx(0.5)
+    assert "0.50 times as fast as torch" in str(found["jaxcnn", "torch"])
+
+
+def test_tables_and_chart_take_contestants_that_are_missing():
+    time_table(MADE_UP, "networks", "step")
+    cost_table(MADE_UP, "networks", "step")
+    scan_table(MADE_UP)
+    assert len(chart_of(ratios(MADE_UP)).axes) == 1
+    chart_of([])
+
+
+# --- The command ----------------------------------------------------------------------
+
+
+def test_results_have_the_documented_fields(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(benchmark_cases, "QUICK_LAYERS", (SMALL,))
+    pool = Pool("avg", 3, 2, 1, 2, 3, 7)
+    monkeypatch.setattr(benchmark_cases, "QUICK_POOLS", (pool,))
+    monkeypatch.setattr(benchmark, "matrix_product_peak", lambda: 1e11)
+    monkeypatch.setattr(benchmark, "SUITES", ("layers", "pools"))
+    quickly = {"xla_backend_optimization_level": 0}
+    monkeypatch.setattr(jaxcnn, "compiler_options", lambda: quickly, raising=False)
+    nobody = tmp_path / "no-such-python"
+    output = tmp_path / "results"
+    benchmark.main(
+        benchmark.Options(quick=True, rounds=2, output=output, torch_python=nobody)
+    )
+
+    printed = capsys.readouterr().out
+    assert "Without PyTorch" in printed
+    assert "geometric mean" in printed
+    assert "…" not in printed, "a column of a table is too narrow"
+    assert sorted(path.name for path in output.iterdir()) == ["chart.png", "results.json"]
+    assert (output / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+    results = json.loads((output / "results.json").read_text())
+    assert results["problems"] == []
+    assert results["peak_gflops"] == 100
+    assert results["compiler_options"] == quickly
+    for name in "date", "processor", "cores", "options", "compiler_options", "device":
+        assert name in results
+    assert results["versions"]["torch"] is None
+    assert {"python", "jax", "jaxlib", "jaxcnn", "flax", "numpy"} <= set(
+        results["versions"]
+    )
+
+    found = results["measurements"]
+    assert set(found[0]) == set(asdict(MADE_UP[0]))
+    assert {each["suite"] for each in found} == {"layers", "pools"}
+    assert {each["mode"] for each in found} == {"forward", "forward + backward"}
+    assert {(each["contestant"], each["layout"]) for each in found} == {
+        ("jaxcnn", "NHWC"),
+        ("jaxcnn", "NCHW"),
+        ("jaxcnn with options", "NHWC"),
+        ("lax", "NHWC"),
+        ("lax", "NCHW"),
+    }
+    for each in found:
+        assert 0 < each["quartile1_ms"] <= each["median_ms"] <= each["quartile3_ms"]
+        assert each["rounds"] == 2
+        assert each["compile_seconds"] > 0
+        assert each["temporary_bytes"] >= 0
+        assert 0 <= each["error"] < 1e-5
+        assert (each["peak_fraction"] is None) == (each["suite"] == "pools")
+    both = [each for each in found if each["mode"] == "forward + backward"]
+    assert set(both[0]["errors"]) == {"y", "dx", "dw"}
+    assert set(results["summaries"][0]) >= {"peer", "geometric_mean", "worst_case"}
+    assert results["ratios"][0]["times_faster"] > 0
+
+
+def test_a_wrong_contestant_fails_the_command(monkeypatch, tmp_path, capsys):
+    def wrong(layer, rounds, peak, torch):
+        return [
+            Measurement(
+                *("layers", layer.name, "forward", "jaxcnn", "NHWC", 1.0, 1.0, 1.0, 5, 1),
+                error=1e-3,
+                compile_seconds=1.0,
+                temporary_bytes=0,
+            )
+        ]
+
+    monkeypatch.setattr(benchmark, "measure_layer", wrong)
+    monkeypatch.setattr(benchmark, "matrix_product_peak", lambda: 1e11)
+    options = benchmark.Options(
+        "layers", quick=True, output=tmp_path, torch_python=tmp_path / "none"
+    )
+    with pytest.raises(SystemExit) as exited:
+        benchmark.main(options)
+    assert exited.value.code == 1
+    assert "is off by 1.0e-03" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_name_that_no_case_has_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "matrix_product_peak", lambda: 1e11)
+    options = benchmark.Options(only="no such", torch_python=tmp_path / "none")
+    with pytest.raises(SystemExit, match="no case is named like 'no such'"):
+        benchmark.main(options)
+
+
+def test_a_convolution_that_is_a_little_off_is_a_problem(monkeypatch):
+    right = jaxcnn.conv2d
+    monkeypatch.setattr(jaxcnn, "conv2d", lambda *a, **known: 1.001 * right(*a, **known))
+    found = benchmark.problems(measure_layer(SMALL, 1, 1e11, None))
+    assert len(found) == 4, "two modes, two layouts"
+    assert all("jaxcnn" in each for each in found)
