@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn import equations, plan
 from jaxcnn.layout import merge_axes, split_axis, weight_layout
-from jaxcnn.plan import Problem
+from jaxcnn.plan import ROLES, Problem, loops_by_default
 
 Operand = Float[Array, "..."]
 
@@ -135,15 +135,17 @@ def _rounded(total, operand):
 
 
 def convolution_autodiff(x, w, b, problem):
-    return _rounded(_plus_bias(plan.compute("forward", problem, x, w), b, problem), x)
+    return _rounded(
+        _plus_bias(plan.compute("forward", loops_by_default(problem), x, w), b, problem), x
+    )
 
 
 def weight_gradient_autodiff(x, dy, problem):
-    return _rounded(plan.compute("weight_gradient", problem, x, dy), x)
+    return _rounded(plan.compute("weight_gradient", loops_by_default(problem), x, dy), x)
 
 
 def input_gradient_autodiff(dy, w, problem):
-    return _rounded(plan.compute("input_gradient", problem, dy, w), dy)
+    return _rounded(plan.compute("input_gradient", loops_by_default(problem), dy, w), dy)
 
 
 def bias_gradient_autodiff(dy, shape, layout):
@@ -152,13 +154,6 @@ def bias_gradient_autodiff(dy, shape, layout):
 
 
 # --- The mapping rule -----------------------------------------------------------------
-
-ROLES = {
-    "forward": ("x", "w", "y"),
-    "weight_gradient": ("x", "y", "w"),
-    "input_gradient": ("y", "w", "x"),
-}
-"""For each sum: what its first argument, its second argument and its result are."""
 
 LETTERS = {"x": {"b", "i"}, "w": {"o", "i"}, "y": {"b", "o"}}
 """The indices of each array, the groups' g aside, which all three have."""

@@ -1,20 +1,24 @@
 """Which engine computes what.
 
-An engine is a module with functions that have the names and the signatures of those in
-:mod:`jaxcnn.equations`. The plan chooses one for each function, from a static description
-of the problem: it looks at no array and at no device.
+An engine (see :mod:`jaxcnn.engines`) is a module with functions that have the names and the
+signatures of those in :mod:`jaxcnn.equations`. The plan chooses one for each sum, from a
+static description of it: the first of RULES that fits. It looks at no array and asks for no
+device: what is meant for a CPU and what is meant for accelerators is told apart when a
+program is lowered for one of them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Num
 
-from jaxcnn import equations
+from jaxcnn.engines import ENGINES
+from jaxcnn.layout import channels_last, weight_layout
 from jaxcnn.window import Window
-
-ENGINES = {"equations": equations}
 
 STATIC_ARGUMENTS = {
     "forward": ("window", "layout", "groups", "precision"),
@@ -28,6 +32,13 @@ STATIC_ARGUMENTS = {
 }
 """What each function of an engine must know of the problem, besides its arrays."""
 
+ROLES = {
+    "forward": ("x", "w", "y"),
+    "weight_gradient": ("x", "y", "w"),
+    "input_gradient": ("y", "w", "x"),
+}
+"""For each sum of a convolution: what its two arguments and its result are."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -38,11 +49,11 @@ class Problem:
     Attributes:
       window: the sliding window.
       input_size: the spatial size of the input.
-      layout: of the input and the output; it implies the layout of the weights.
-      engine: ``"auto"``, or the name of the engine that must compute everything.
-      groups: of a convolution: how many runs the channels fall into.
-      precision: of a convolution's products, as for ``jax.lax.dot_general``.
-      count_include_pad: of an average pooling: whether the padding is counted.
+      layout: such as ``"NCHW"`` or ``"NHWC"``.
+      engine: the name of an engine, or ``"auto"``.
+      groups: of a convolution.
+      precision: of a convolution's products.
+      count_include_pad: of an average pooling.
     """
 
     window: Window
@@ -54,10 +65,149 @@ class Problem:
     count_include_pad: bool = True
 
 
-def engine_for(name: str, problem: Problem) -> str:
-    """The engine that computes the function of this name (see STATIC_ARGUMENTS)."""
-    del name  # the equations serve every function alike
-    return "equations" if problem.engine == "auto" else problem.engine
+def loops_by_default(problem: Problem) -> Problem:
+    """The problem for JAX to differentiate: of loops, unless an engine was named."""
+    return replace(problem, engine="equations") if problem.engine == "auto" else problem
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the rules and the engines look at: a problem, and the channels of its arrays.
+
+    Attributes:
+      name: which function, one of STATIC_ARGUMENTS.
+      problem: the problem.
+      dtype: of the arrays.
+      c_in, c_out: the channels in each group, of the convolution's input and output;
+        zero for poolings.
+    """
+
+    name: str
+    problem: Problem
+    dtype: Any
+    c_in: int = 0
+    c_out: int = 0
+
+    @property
+    def is_convolution(self) -> bool:
+        return self.name in ROLES
+
+    @property
+    def window(self) -> Window:
+        return self.problem.window
+
+    @property
+    def groups(self) -> int:
+        return self.problem.groups
+
+
+def describe(name: str, problem: Problem, *operands) -> Description:
+    """The description of a function's call with these operands (or their shapes)."""
+    dtype = operands[0].dtype
+    if name not in ROLES:
+        return Description(name, problem, dtype)
+    shapes = dict(zip(ROLES[name], (operand.shape for operand in operands), strict=False))
+    of_weights = weight_layout(problem.layout)
+    if "w" in shapes:
+        c_in = shapes["w"][of_weights.index("I")]
+        c_out = shapes["w"][of_weights.index("O")] // problem.groups
+    else:
+        channels = problem.layout.index("C")
+        c_in = shapes["x"][channels] // problem.groups
+        c_out = shapes["y"][channels] // problem.groups
+    return Description(name, problem, dtype, c_in, c_out)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An engine, when it is the one, and why.
+
+    Attributes:
+      engine: its name.
+      when: whether it is the one for a description.
+      why: in words, for :func:`jaxcnn.explain`.
+    """
+
+    engine: str
+    when: Callable[[Description], bool]
+    why: str
+
+
+RULES = (
+    Rule(
+        "equations",
+        lambda d: (
+            not jnp.issubdtype(d.dtype, jnp.floating) or jnp.dtype(d.dtype).itemsize > 4
+        ),
+        "XLA has fast convolutions for no more than 32 bits",
+    ),
+    Rule(
+        "unrolled",
+        lambda d: not d.is_convolution or (d.c_in == 1 and d.groups > 1),
+        "so little is done with each number that reading it once is what counts",
+    ),
+    Rule(
+        "separate",
+        lambda d: d.groups > 1,
+        "XLA's grouped convolution is a naive loop nest",
+    ),
+    Rule(
+        "banded",
+        lambda d: d.window.number_of_taps == 1,
+        "a kernel of one element is a matrix product",
+    ),
+    Rule(
+        "banded",
+        lambda d: d.c_in < 4 or (d.c_in < 8 and d.name != "forward"),
+        "too few channels to fill the columns of a matrix product",
+    ),
+    Rule(
+        "canonical",
+        lambda d: True,
+        "XLA's channels-last convolution runs at the speed of matrix products",
+    ),
+    Rule("equations", lambda d: True, "a loop over taps computes anything"),
+)
+"""For CPUs; the first that fits, and whose engine does not refuse, is taken."""
+
+ON_ACCELERATORS = Rule("xla", lambda d: d.is_convolution, "the vendor's own convolution")
+
+
+def chosen(description: Description) -> Rule:
+    """The rule by which a CPU's engine is chosen.
+
+    Raises:
+      ValueError: when the user named an engine that refuses.
+    """
+    asked = description.problem.engine
+    if asked == "auto":
+        return next(
+            rule
+            for rule in RULES
+            if rule.when(description) and not refusal(rule.engine, description)
+        )
+    reason = refusal(asked, description)
+    if reason:
+        raise ValueError(
+            f"engine is {asked!r}, which {reason}: use 'auto', or one of "
+            + ", ".join(repr(name) for name in ENGINES if not refusal(name, description))
+        )
+    return Rule(asked, lambda d: True, "it was asked for")
+
+
+def chosen_on_accelerators(description: Description) -> Rule:
+    """The rule by which a GPU's or a TPU's engine is chosen."""
+    if description.problem.engine == "auto" and ON_ACCELERATORS.when(description):
+        return ON_ACCELERATORS
+    return chosen(description)
+
+
+def refusal(engine: str, description: Description) -> str | None:
+    """Why an engine does not compute this; None if it does."""
+    module = ENGINES[engine]
+    if not hasattr(module, description.name):
+        return f"does not compute {description.name.replace('_', ' ')}s"
+    return module.refuses(description) if hasattr(module, "refuses") else None
 
 
 @partial(jax.jit, static_argnames=("name", "problem"))
@@ -66,6 +216,45 @@ def compute(name: str, problem: Problem, *operands: Num[Array, "..."]):
 
     Compiled once for every problem, also when whoever calls is not being compiled.
     """
-    function = getattr(ENGINES[engine_for(name, problem)], name)
+    description = describe(name, problem, *operands)
+    on_cpu = chosen(description).engine
+    elsewhere = chosen_on_accelerators(description).engine
+    if on_cpu == elsewhere:
+        return _call(on_cpu, name, problem, *operands)
+    return jax.lax.platform_dependent(
+        *operands,
+        cpu=partial(_call, on_cpu, name, problem),
+        default=partial(_call, elsewhere, name, problem),
+    )
+
+
+def _call(engine, name, problem, *operands):
+    """The engine's function, between transpositions if it wants channels last.
+
+    Between two operations that are both turned around, XLA drops the transpositions and
+    keeps the array in memory as the engines want it.
+    """
+    module = ENGINES[engine]
+    layout = problem.layout
     known = {each: getattr(problem, each) for each in STATIC_ARGUMENTS[name]}
-    return function(*operands, **known)
+    function = partial(getattr(module, name), **known)
+    if channels_last(layout) or getattr(module, "ANY_LAYOUT", False):
+        return function(*operands)
+    positions = layout.replace("N", "").replace("C", "")
+    last = f"N{positions}C"
+    function = partial(function, layout=last)
+    *of_operands, of_result = ROLES.get(name, ("x",) * (len(operands) + 1))
+    turned = (
+        _turned(operand, role, layout, last)
+        for operand, role in zip(operands, of_operands, strict=True)
+    )
+    return jax.tree.map(
+        lambda result: _turned(result, of_result, last, layout), function(*turned)
+    )
+
+
+def _turned(x, role, layout, other):
+    """An array from one layout to another; weights between the layouts of weights."""
+    if role == "w":
+        layout, other = weight_layout(layout), weight_layout(other)
+    return x.transpose([layout.index(letter) for letter in other])

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcnn import plan
 from jaxcnn.layout import merge_axes, split_axis
-from jaxcnn.plan import Problem
+from jaxcnn.plan import Problem, loops_by_default
 
 Operand = Float[Array, "..."]
 Winner = Int[Array, "..."]
@@ -128,11 +128,11 @@ average_pooling_gradient.defvjp(
 
 
 def max_pooling_autodiff(x, problem):
-    return plan.compute("max_pool", problem, x)
+    return plan.compute("max_pool", loops_by_default(problem), x)
 
 
 def average_pooling_autodiff(x, problem):
-    return plan.compute("average_pool", problem, x).astype(x.dtype)
+    return plan.compute("average_pool", loops_by_default(problem), x).astype(x.dtype)
 
 
 # --- The mapping rule -----------------------------------------------------------------

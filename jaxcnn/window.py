@@ -25,16 +25,18 @@ for every spatial dimension.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Shaped
 
 from jaxcnn.layout import spatial_size, with_spatial
 
 Tap = Sequence[int] | Int[np.ndarray, " dimensions"] | Int[Array, " dimensions"]
+"""A traced array may stand for a tap in a loop; a tap that is known makes better code."""
 PADDING_NAMES = ("SAME", "SAME_LOWER", "VALID")
 
 
@@ -88,6 +90,29 @@ class Window:
     @property
     def number_of_taps(self) -> int:
         return math.prod(self.kernel_size)
+
+    def along(self, dimensions: slice) -> "Window":
+        """The window over some of its spatial dimensions.
+
+        >>> Window((3, 5), (1, 2), ((0, 0), (1, 1)), (1, 1)).along(slice(1, 2))
+        Window(kernel_size=(5,), stride=(2,), padding=((1, 1),), dilation=(1,))
+        """
+        fields = (self.kernel_size, self.stride, self.padding, self.dilation)
+        return Window(*(field[dimensions] for field in fields))
+
+    def only(self, dimension: int) -> "Window":
+        """The window in one spatial dimension; one that changes nothing in the others."""
+        fields = ((self.kernel_size, 1), (self.stride, 1), (self.padding, (0, 0)))
+        return Window(
+            *(
+                tuple(each if k == dimension else idle for k, each in enumerate(field))
+                for field, idle in (*fields, (self.dilation, 1))
+            )
+        )
+
+    @property
+    def is_padded(self) -> bool:
+        return any(pad != (0, 0) for pad in self.padding)
 
     def padded_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
         """H + p_low + p_high."""
@@ -154,17 +179,16 @@ def tap(
     >>> tap(x, (0,), w, "NCW")[0, 0], tap(x, (2,), w, "NCW")[0, 0]
     (Array([0, 2, 4], dtype=int32), Array([2, 4, 0], dtype=int32))
     """
-    seen = lax.dynamic_slice(
-        _pad(x, window, layout),
-        _start(x.ndim, m, window, layout),
-        with_spatial(x.shape, _span(spatial_size(x, layout), window), layout),
-    )
-    return lax.slice(
-        seen,
-        [0] * x.ndim,
-        seen.shape,
-        with_spatial([1] * x.ndim, window.stride, layout),
-    )
+    whole = _pad(x, window, layout)
+    span = with_spatial(x.shape, _span(spatial_size(x, layout), window), layout)
+    strides = with_spatial([1] * x.ndim, window.stride, layout)
+    if isinstance(m, Array):
+        start = _start(x.ndim, m, window, layout)
+        seen = lax.dynamic_slice(whole, start, span)
+        return lax.slice(seen, [0] * x.ndim, span, strides)
+    start = with_spatial([0] * x.ndim, _first(m, window), layout)
+    end = [first + length for first, length in zip(start, span, strict=True)]
+    return lax.slice(whole, start, end, strides)
 
 
 def untap(
@@ -192,6 +216,17 @@ def untap(
     Array([0, 7, 0, 8, 0], dtype=int32)
     """
     zero = jnp.zeros((), y.dtype)
+    if not isinstance(m, Array):
+        # A pad does it all, where it is known how far: low and high, cropping if negative.
+        place = [
+            (first - low, size - span - (first - low), s - 1)
+            for first, (low, _), size, span, s in zip(
+                *(_first(m, window), window.padding, input_size),
+                *(_span(input_size, window), window.stride),
+                strict=True,
+            )
+        ]
+        return lax.pad(y, zero, _config(y.ndim, place, layout))
     spread = lax.pad(
         y, zero, _config(y.ndim, [(0, 0, s - 1) for s in window.stride], layout)
     )
@@ -201,6 +236,14 @@ def untap(
     )
     crop = [(-low, -high, 0) for low, high in window.padding]
     return lax.pad(placed, zero, _config(y.ndim, crop, layout))
+
+
+def padded(
+    x: Shaped[Array, "..."], window: Window, layout: str, fill: ArrayLike = 0
+) -> tuple[Shaped[Array, "..."], Window]:
+    """x with its padding around it, and the window that slides over that unpadded."""
+    unpadded = replace(window, padding=((0, 0),) * len(window.padding))
+    return _pad(x, window, layout, fill), unpadded
 
 
 def valid_positions(
@@ -252,13 +295,18 @@ def _config(ndim, spatial, layout):
     return with_spatial([(0, 0, 0)] * ndim, spatial, layout)
 
 
-def _pad(x, window, layout):
+def _pad(x, window, layout, fill=0):
     pads = [(low, high, 0) for low, high in window.padding]
-    return lax.pad(x, jnp.zeros((), x.dtype), _config(x.ndim, pads, layout))
+    return lax.pad(x, jnp.asarray(fill, x.dtype), _config(x.ndim, pads, layout))
+
+
+def _first(m, window):
+    """Where tap m meets the padded input first: d·m."""
+    return [int(each) * d for each, d in zip(m, window.dilation, strict=True)]
 
 
 def _start(ndim, m, window, layout):
-    """Where tap m meets the padded input first: d·m."""
+    """d·m for a traced m, as ``lax.dynamic_slice`` wants it."""
     first = [jnp.asarray(m[k] * d, jnp.int32) for k, d in enumerate(window.dilation)]
     return with_spatial([jnp.int32(0)] * ndim, first, layout)
 

@@ -1,0 +1,27 @@
+"""The ways of computing the sums, one file each.
+
+An engine is a module whose functions have names, signatures and results of those in
+:mod:`jaxcnn.equations` (all of them, or those that it is good for), and a function
+``refuses`` that says why a problem is not for it. :mod:`jaxcnn.plan` chooses.
+
+    equations   loops over taps: any problem, anywhere
+    xla         XLA's convolution and what JAX makes of it: for accelerators
+    canonical   all three sums as XLA's channels-last convolution: many channels
+    banded      one matrix product of whole runs of pixels: few channels, 1×1 kernels
+    unrolled    multiply-adds in one fused loop: depthwise convolution, pooling
+    separate    groups, each by itself with one of the others
+
+All but the first two want channels last, and the plan turns arrays around for them.
+"""
+
+from jaxcnn import equations
+from jaxcnn.engines import banded, canonical, separate, unrolled, xla
+
+ENGINES = {
+    "equations": equations,
+    "xla": xla,
+    "canonical": canonical,
+    "banded": banded,
+    "unrolled": unrolled,
+    "separate": separate,
+}

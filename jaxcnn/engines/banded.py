@@ -1,0 +1,200 @@
+"""One matrix product, of runs of pixels with a banded matrix of weights.
+
+Made for few channels and for kernels of one element. With C_in = 1 and a 3×3 kernel an
+output needs 9 numbers: a matrix product of patches has 9 columns, too few to be quick, and
+the patches are 9 copies of the image. So let t neighbouring outputs of a row share one
+patch. Together they see a run of
+
+    span = s·(t−1) + d·(K−1) + 1
+
+pixels in each of the kernel's rows, and are that run times a matrix with t copies of the
+weights, each s rows further down (here t = 3 outputs, K = 2, s = 1):
+
+                               ⎡ W₀           ⎤
+    [Y₀ Y₁ Y₂] = [X₀ X₁ X₂ X₃] ⎢ W₁  W₀       ⎥        every entry a C_in × C_out matrix
+                               ⎢     W₁  W₀   ⎥
+                               ⎣         W₁   ⎦
+
+Runs are contiguous in channels-last memory, they overlap less than patches, and the
+product has t·C_out columns. The price is multiplied zeros: span/(d·(K−1)+1) times the work.
+All three sums go through the same two matrices, runs R and band M:
+
+    forward           Y = R·M
+    weight gradient   dM = Rᵀ·dY,  dW the sum of its t copies
+    input gradient    dR = dY·Mᵀ,  dX the sum of the runs, each where it was
+
+Dimension key: b batch, h output rows (and whatever comes before the last dimension),
+n runs in a row, r kernel rows, q pixel of a run, i input channel, t output of a run,
+o output channel.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn.equations import sum_dtype
+from jaxcnn.layout import spatial_size
+from jaxcnn.window import Window, tap, untap
+
+MIN_COLUMNS = 32
+"""So many columns make a matrix product worth its while."""
+
+
+def refuses(description) -> str | None:
+    if description.groups > 1:
+        return "has no groups"
+    return None
+
+
+def forward(X, W, *, window, layout, groups=1, precision=None):
+    """Y = R·M."""
+    del groups  # 1, or this engine refuses
+    runs = _Runs(window, spatial_size(X, layout), W.shape[-1], layout)
+    Y = _product("bhnk,kc->bhnc", runs.of(X), runs.band(W), precision)
+    return runs.outputs(Y)
+
+
+def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
+    """dM = Rᵀ·dY; dW is the sum of the copies."""
+    del groups
+    runs = _Runs(window, spatial_size(X, layout), dY.shape[-1], layout)
+    # The transposed product is the one that XLA's matrix multiplication does well.
+    dM = _product("bhnk,bhnc->ck", runs.of(X), runs.of_outputs(dY), precision)
+    return runs.sum_of_copies(dM.T, X.shape[-1])
+
+
+def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
+    """dR = dY·Mᵀ; dX is the sum of the runs."""
+    del groups
+    runs = _Runs(window, tuple(input_size), W.shape[-1], layout)
+    dR = _product("bhnc,kc->bhnk", runs.of_outputs(dY), runs.band(W), precision)
+    return runs.sum_of(dR, W.shape[-2])
+
+
+class _Runs:
+    """Where the runs of one convolution lie; R, M, and the way back from them.
+
+    The last dimension is cut into runs; the others are seen tap by tap.
+    """
+
+    def __init__(self, window: Window, input_size, c_out: int, layout: str):
+        *self.rows_in, self.columns_in = input_size
+        *self.rows_out, self.columns_out = window.output_size(input_size)
+        self.rows = window.along(slice(None, -1))
+        self.taps = window.kernel_size[-1]
+        self.stride = window.stride[-1]
+        self.dilation = window.dilation[-1]
+        self.low = window.padding[-1][0]
+        self.extent = window.extent[-1]
+        # t: enough for the product's columns, and for a run to end within the next one.
+        t = max(
+            math.ceil(MIN_COLUMNS / c_out),
+            math.ceil((self.extent - self.stride) / self.stride),
+        )
+        self.t = max(1, min(t, self.columns_out))
+        self.number = math.ceil(self.columns_out / self.t)
+        self.step = self.t * self.stride
+        self.span = self.stride * (self.t - 1) + self.extent
+        if self.number == 1:
+            self.step = max(self.step, self.span)
+        self.layout = layout
+
+    # --- R, and back ---
+
+    def of(self, X):
+        """R (b, h, n, r·q·i): the runs that the outputs see."""
+        X = X.astype(sum_dtype(X.dtype))
+        c_in = X.shape[-1]
+        tail = max(0, self.span - self.step)
+        tiles = self.number + (tail > 0)
+        X = _resized(X, -2, -self.low, tiles * self.step)
+        X = X.reshape(*X.shape[:-2], tiles, self.step * c_in)
+        runs = lax.slice_in_dim(X, 0, self.number, axis=-2)
+        if tail:
+            following = lax.slice_in_dim(X, 1, tiles, axis=-2)[..., : tail * c_in]
+            runs = jnp.concatenate([runs, following], -1)
+        runs = runs[..., : self.span * c_in]
+        seen = [tap(runs, m, self.rows, self._row_layout) for m in self.rows.offsets()]
+        R = jnp.concatenate(seen, -1)
+        return R.reshape(X.shape[0], -1, *R.shape[-2:])
+
+    def sum_of(self, dR, c_in):
+        """dX: every run added where it was; the transpose of :meth:`of`."""
+        dR = dR.reshape(dR.shape[0], *self.rows_out, self.number, -1)
+        shares = jnp.split(dR, self.rows.number_of_taps, -1)
+        runs = sum(
+            untap(share, m, self.rows, self.rows_in, self._row_layout)
+            for share, m in zip(shares, self.rows.offsets(), strict=True)
+        )
+        tail = max(0, self.span - self.step)
+        tiles = self.number + (tail > 0)
+        width = self.step * c_in
+        X = _resized(_resized(runs, -1, 0, width), -2, 0, tiles)
+        if tail:
+            following = _resized(runs[..., width:], -1, 0, width)
+            X = X + _resized(following, -2, -1, tiles)
+        X = X.reshape(*X.shape[:-2], tiles * self.step, c_in)
+        return _resized(X, -2, self.low, self.columns_in)
+
+    # --- M, and back ---
+
+    def band(self, W):
+        """M (r·q·i, t·o): t copies of the weights, each a stride further down."""
+        W = W.astype(sum_dtype(W.dtype))
+        W = W.reshape(-1, *W.shape[-3:])  # r, K, i, o
+        zero = jnp.zeros((), W.dtype)
+        copies = [
+            lax.pad(
+                W, zero, [(0, 0, 0), (first, last, self.dilation - 1), *[(0, 0, 0)] * 2]
+            )
+            for first, last in self._places()
+        ]
+        M = jnp.stack(copies, -2)
+        return M.reshape(-1, self.t * W.shape[-1])
+
+    def sum_of_copies(self, dM, c_in):
+        """dW: the transpose of :meth:`band`."""
+        c_out = dM.shape[-1] // self.t
+        dM = dM.reshape(self.rows.number_of_taps, self.span, c_in, self.t, c_out)
+        dW = sum(
+            dM[:, first : first + self.extent : self.dilation, :, copy]
+            for copy, (first, _) in enumerate(self._places())
+        )
+        return dW.reshape(*self.rows.kernel_size, self.taps, c_in, c_out)
+
+    def _places(self):
+        """How many pixels of the run lie before and after the kernel, for each copy."""
+        firsts = (copy * self.stride for copy in range(self.t))
+        return [(first, self.span - self.extent - first) for first in firsts]
+
+    # --- Y, and back ---
+
+    def outputs(self, Y):
+        """Y (b, h, n, t·o) as the convolution's output: the surplus ones cut off."""
+        Y = Y.reshape(Y.shape[0], *self.rows_out, self.number * self.t, -1)
+        return _resized(Y, -2, 0, self.columns_out)
+
+    def of_outputs(self, dY):
+        """The transpose of :meth:`outputs`."""
+        dY = dY.astype(sum_dtype(dY.dtype))
+        dY = _resized(dY, -2, 0, self.number * self.t)
+        return dY.reshape(dY.shape[0], -1, self.number, self.t * dY.shape[-1])
+
+    @property
+    def _row_layout(self):
+        """Runs (b, rows…, n, q·i) for ``tap``: everything after the rows is a channel."""
+        return self.layout[:-2] + "GC"
+
+
+def _resized(x, axis, first, size):
+    """x[first : first + size] along an axis, zero where x has nothing."""
+    padding = [(0, 0, 0)] * x.ndim
+    padding[axis] = (-first, first + size - x.shape[axis], 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), padding)
+
+
+def _product(formula, a, b, precision):
+    return jnp.einsum(
+        formula, a, b, precision=precision, preferred_element_type=sum_dtype(a.dtype)
+    )

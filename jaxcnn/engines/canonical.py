@@ -1,0 +1,111 @@
+"""All three sums as XLA's convolution in its channels-last form.
+
+Of the many ways to write a convolution XLA has fast code on a CPU for one: channels last,
+weights HWIO, no transposition hidden in its description. Any other is rewritten into it
+with luck, and is a naive loop nest otherwise, always so inside ``scan`` or ``while``. So
+this engine writes out the transpositions, and asks for nothing but that form:
+
+    forward           X ∗ W                          as it is
+    input gradient    spread(dY) ∗ rotated(W)        dY spread by the stride
+    weight gradient   Xᵀ ∗ spread(dYᵀ)               the batch takes the channels' place
+
+In the last the images are the channels of X, seen by a kernel as large as dY: output
+position m of that convolution is the sum over images and positions that dW[m] is.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn.equations import sum_dtype
+from jaxcnn.layout import spatial_size, split_axis, weight_layout
+
+
+def refuses(description) -> str | None:
+    if not jnp.issubdtype(description.dtype, jnp.floating):
+        return "computes with floats only"
+    return None
+
+
+def forward(X, W, *, window, layout, groups=1, precision=None):
+    """Y = X ∗ W."""
+    return _convolve(
+        X,
+        W,
+        layout,
+        window_strides=window.stride,
+        padding=window.padding,
+        rhs_dilation=window.dilation,
+        feature_group_count=groups,
+        precision=precision,
+    )
+
+
+def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
+    """dW = Xᵀ ∗ spread(dYᵀ), strided by the dilation."""
+    last = X.ndim - 1
+    # (B, …, G·c) to (c, …, G·B): every group sees its own run of B "channels".
+    X_t = split_axis(X, last, groups, X.shape[last] // groups)
+    X_t = jnp.moveaxis(X_t, (last + 1, 0), (0, last + 1))
+    X_t = X_t.reshape(*X_t.shape[:last], -1)
+    dY_t = jnp.moveaxis(dY, 0, -2)
+    sizes = zip(
+        *(window.kernel_size, window.stride, window.dilation, window.padding),
+        *(spatial_size(X, layout), spatial_size(dY, layout)),
+        strict=True,
+    )
+    # So much after the image that the last tap sees the last output position.
+    padding = [
+        (low, d * (k - 1) + s * (out - 1) + 1 - size - low)
+        for k, s, d, (low, _), size, out in sizes
+    ]
+    dW = _convolve(
+        X_t,
+        dY_t,
+        layout,
+        window_strides=window.dilation,
+        padding=padding,
+        rhs_dilation=window.stride,
+        feature_group_count=groups,
+        precision=precision,
+    )
+    return jnp.moveaxis(dW, 0, -2)
+
+
+def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
+    """dX = spread(dY) ∗ rotated(W)."""
+    dimensions = len(input_size)
+    rotated = jnp.flip(W, range(dimensions))
+    # Within each group inputs and outputs change places.
+    rotated = split_axis(rotated, dimensions + 1, groups, W.shape[-1] // groups)
+    rotated = jnp.swapaxes(rotated, -1, -3)
+    rotated = rotated.reshape(*rotated.shape[:-2], -1)
+    sizes = zip(
+        *(window.extent, window.stride, window.padding),
+        *(input_size, spatial_size(dY, layout)),
+        strict=True,
+    )
+    padding = [
+        (extent - 1 - low, size + low - (s * (out - 1) + 1))
+        for extent, s, (low, _), size, out in sizes
+    ]
+    return _convolve(
+        dY,
+        rotated,
+        layout,
+        window_strides=(1,) * dimensions,
+        padding=padding,
+        lhs_dilation=window.stride,
+        rhs_dilation=window.dilation,
+        feature_group_count=groups,
+        precision=precision,
+    )
+
+
+def _convolve(X, W, layout, **options):
+    dtype = sum_dtype(X.dtype)
+    return lax.conv_general_dilated(
+        X.astype(dtype),
+        W.astype(dtype),
+        dimension_numbers=(layout, weight_layout(layout), layout),
+        **options,
+    )

@@ -1,0 +1,55 @@
+"""XLA's own convolution, and its transposes as JAX derives them.
+
+What GPUs and TPUs have hardware and vendor libraries for. On a CPU the transposes are
+phrased in a way that is slow, above all inside of loops: see :mod:`canonical`.
+"""
+
+import jax
+from jax import lax
+
+from jaxcnn.layout import weight_layout, with_spatial
+
+ANY_LAYOUT = True
+
+
+def refuses(description) -> str | None:
+    del description  # whatever a Problem can say, XLA can compute
+    return None
+
+
+def forward(X, W, *, window, layout, groups=1, precision=None):
+    """Y = Σ_m tap(X, m) · W[m], as one convolution."""
+    return lax.conv_general_dilated(
+        X,
+        W,
+        window.stride,
+        window.padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=(layout, weight_layout(layout), layout),
+        feature_group_count=groups,
+        precision=precision,
+    )
+
+
+def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
+    """dW[m] = Σ tap(X, m) ⊗ dY: forward, which is linear in W, transposed."""
+    letters = weight_layout(layout)
+    shape = [0] * len(letters)
+    shape[letters.index("O")] = dY.shape[layout.index("C")]
+    shape[letters.index("I")] = X.shape[layout.index("C")] // groups
+    W = jax.ShapeDtypeStruct(
+        tuple(with_spatial(shape, window.kernel_size, letters)), X.dtype
+    )
+    known = {"window": window, "layout": layout, "groups": groups, "precision": precision}
+    (dW,) = jax.linear_transpose(lambda W: forward(X, W, **known), W)(dY)
+    return dW
+
+
+def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
+    """dX = Σ_m untap(dY · W[m], m): forward, which is linear in X, transposed."""
+    shape = with_spatial(dY.shape, input_size, layout)
+    shape[layout.index("C")] = W.shape[weight_layout(layout).index("I")] * groups
+    X = jax.ShapeDtypeStruct(tuple(shape), dY.dtype)
+    known = {"window": window, "layout": layout, "groups": groups, "precision": precision}
+    (dX,) = jax.linear_transpose(lambda X: forward(X, W, **known), X)(dY)
+    return dX
