@@ -158,8 +158,22 @@ RULES = (
     ),
     Rule(
         "banded",
-        lambda d: d.c_in < 4 or (d.c_in < 8 and d.name != "forward"),
-        "too few channels to fill the columns of a matrix product",
+        lambda d: d.name != "input_gradient" and d.c_in * d.window.number_of_taps < 64,
+        "so few numbers make an output that they are not worth a convolution",
+    ),
+    Rule(
+        "banded",
+        lambda d: d.name == "input_gradient" and d.c_in < 8,
+        "so few input channels are not worth a convolution",
+    ),
+    Rule(
+        "winograd",
+        lambda d: (
+            d.name != "weight_gradient"
+            and min(d.c_in, d.c_out) >= 32
+            and d.problem.precision in (None, "default", jax.lax.Precision.DEFAULT)
+        ),
+        "enough channels that halving the products is worth combining the rows",
     ),
     Rule(
         "canonical",

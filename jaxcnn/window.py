@@ -100,13 +100,18 @@ class Window:
         fields = (self.kernel_size, self.stride, self.padding, self.dilation)
         return Window(*(field[dimensions] for field in fields))
 
-    def only(self, dimension: int) -> "Window":
-        """The window in one spatial dimension; one that changes nothing in the others."""
-        fields = ((self.kernel_size, 1), (self.stride, 1), (self.padding, (0, 0)))
+    def only(self, *dimensions: int) -> "Window":
+        """The window in these spatial dimensions; one that changes nothing in the others.
+
+        >>> Window((3, 5), (1, 2), ((0, 0), (1, 1)), (1, 1)).only(0).kernel_size
+        (3, 1)
+        """
+        idle = (1, 1, (0, 0), 1)
+        fields = (self.kernel_size, self.stride, self.padding, self.dilation)
         return Window(
             *(
-                tuple(each if k == dimension else idle for k, each in enumerate(field))
-                for field, idle in (*fields, (self.dilation, 1))
+                tuple(each if k in dimensions else nothing for k, each in enumerate(field))
+                for field, nothing in zip(fields, idle, strict=True)
             )
         )
 

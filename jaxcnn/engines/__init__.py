@@ -8,6 +8,7 @@ An engine is a module whose functions have names, signatures and results of thos
     xla         XLA's convolution and what JAX makes of it: for accelerators
     canonical   all three sums as XLA's channels-last convolution: many channels
     banded      one matrix product of whole runs of pixels: few channels, 1×1 kernels
+    winograd    kernels of 3 rows with half the products: many channels
     unrolled    multiply-adds in one fused loop: depthwise convolution, pooling
     separate    groups, each by itself with one of the others
 
@@ -15,7 +16,7 @@ All but the first two want channels last, and the plan turns arrays around for t
 """
 
 from jaxcnn import equations
-from jaxcnn.engines import banded, canonical, separate, unrolled, xla
+from jaxcnn.engines import banded, canonical, separate, unrolled, winograd, xla
 
 ENGINES = {
     "equations": equations,
@@ -24,4 +25,5 @@ ENGINES = {
     "banded": banded,
     "unrolled": unrolled,
     "separate": separate,
+    "winograd": winograd,
 }

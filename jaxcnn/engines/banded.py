@@ -59,9 +59,11 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     """dM = Rᵀ·dY; dW is the sum of the copies."""
     del groups
     runs = _Runs(window, spatial_size(X, layout), dY.shape[-1], layout)
-    # The transposed product is the one that XLA's matrix multiplication does well.
-    dM = _product("bhnk,bhnc->ck", runs.of(X), runs.of_outputs(dY), precision)
-    return runs.sum_of_copies(dM.T, X.shape[-1])
+    R, dY = runs.of(X), runs.of_outputs(dY)
+    # As two matrices: XLA would turn arrays of more axes around in memory first.
+    R, dY = (each.reshape(-1, each.shape[-1]) for each in (R, dY))
+    dM = _product("rk,rc->kc", R, dY, precision)
+    return runs.sum_of_copies(dM, X.shape[-1])
 
 
 def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):

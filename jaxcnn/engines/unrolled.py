@@ -11,7 +11,6 @@ channels. The images go through it a few at a time, so that they are read from m
 and not once for every tap.
 """
 
-import math
 import operator
 from functools import reduce
 
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcnn.engines.memory import block_of, images_at_once
 from jaxcnn.equations import lowest, sum_dtype, winner_dtype
 from jaxcnn.layout import merge_axes, spatial_axes, spatial_size, split_axis
 from jaxcnn.window import padded, tap, untap, valid_positions
@@ -28,9 +28,6 @@ MAX_TAPS = 64
 
 MAX_TAPS_AT_ONCE = 16
 """Averages over more are taken one dimension after the other."""
-
-BLOCK = 2**18
-"""So many numbers of an input fit into a core's cache along with its gradient."""
 
 
 def refuses(description) -> str | None:
@@ -72,23 +69,24 @@ def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=Non
 def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     """dW[m] = Σ tap(X, m) · dY, channel by channel."""
     del precision
-    images = _images_at_once(X)
+    images = images_at_once((4, *X.shape[1:]), X.shape[0])
     output_rows = window.output_size(spatial_size(X, layout))[:-1]
 
-    def add_block(totals, block):
-        X, dY = (_split(each, groups) for each in block)
-        X, inner = padded(X, window, _grouped(layout))
-        X, dY = lax.optimization_barrier((X, dY))
-        seen = (tap(X, m, inner, _grouped(layout)) for m in inner.offsets())
+    def add_block(number, totals):
+        block = (block_of(each, number, images) for each in (X, dY))
+        X_block, dY_block = (_split(each, groups) for each in block)
+        X_block, inner = padded(X_block, window, _grouped(layout))
+        X_block, dY_block = lax.optimization_barrier((X_block, dY_block))
+        seen = (tap(X_block, m, inner, _grouped(layout)) for m in inner.offsets())
         return [
-            total + _over_columns(each, dY)
+            total + _over_columns(each, dY_block)
             for total, each in zip(totals, seen, strict=True)
-        ], None
+        ]
 
     multiplier = dY.shape[-1] // groups
     zeros = jnp.zeros((images, *output_rows, groups, multiplier), sum_dtype(X.dtype))
-    blocks = (split_axis(X, 0, -1, images), split_axis(dY, 0, -1, images))
-    totals, _ = lax.scan(add_block, [zeros] * window.number_of_taps, blocks)
+    totals = [zeros] * window.number_of_taps
+    totals = lax.fori_loop(0, X.shape[0] // images, add_block, totals)
     dW = jnp.stack([jnp.sum(total, range(total.ndim - 2)) for total in totals])
     return dW.reshape(*window.kernel_size, 1, groups * multiplier)
 
@@ -98,15 +96,6 @@ def _over_columns(seen, dY):
     return _sum(
         seen[..., column, :, :] * dY[..., column, :, :] for column in range(dY.shape[-3])
     )
-
-
-def _images_at_once(X):
-    """The largest divisor of the batch for which a block of images is small enough."""
-    batch, *rest = X.shape
-    if not isinstance(batch, int):
-        return 1
-    most = max(1, BLOCK // max(1, math.prod(rest)))
-    return max(n for n in range(1, min(batch, most) + 1) if batch % n == 0) if batch else 1
 
 
 def _grouped(layout):
