@@ -45,6 +45,8 @@ from jaxcnn.window import Window, tap, untap, valid_positions
 
 Operand = Num[Array, "..."]
 
+ANY_LAYOUT = True  # as an engine: nothing has to be turned around for it
+
 
 # --- Convolution ----------------------------------------------------------------------
 #

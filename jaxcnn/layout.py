@@ -74,8 +74,8 @@ def merge_channels(x: Anything, layout: str) -> Anything:
     return merge_axes(x, layout.index("C"), 2)
 
 
-def split_axis(x: Anything, axis: int, *sizes: int) -> Anything:
-    """Replace one axis by several, of the given sizes."""
+def split_axis(x: Anything, axis: int, *sizes) -> Anything:
+    """Replace one axis by several, of the given sizes (which may be symbolic)."""
     return x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
 
 

@@ -80,6 +80,7 @@ class Description:
       dtype: of the arrays.
       c_in, c_out: the channels in each group, of the convolution's input and output;
         zero for poolings.
+      is_empty: whether an array has no entries.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Description:
     dtype: Any
     c_in: int = 0
     c_out: int = 0
+    is_empty: bool = False
 
     @property
     def is_convolution(self) -> bool:
@@ -104,8 +106,9 @@ class Description:
 def describe(name: str, problem: Problem, *operands) -> Description:
     """The description of a function's call with these operands (or their shapes)."""
     dtype = operands[0].dtype
+    is_empty = any(size == 0 for operand in operands for size in operand.shape)
     if name not in ROLES:
-        return Description(name, problem, dtype)
+        return Description(name, problem, dtype, is_empty=is_empty)
     shapes = dict(zip(ROLES[name], (operand.shape for operand in operands), strict=False))
     of_weights = weight_layout(problem.layout)
     if "w" in shapes:
@@ -115,7 +118,7 @@ def describe(name: str, problem: Problem, *operands) -> Description:
         channels = problem.layout.index("C")
         c_in = shapes["x"][channels] // problem.groups
         c_out = shapes["y"][channels] // problem.groups
-    return Description(name, problem, dtype, c_in, c_out)
+    return Description(name, problem, dtype, c_in, c_out, is_empty)
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class Rule:
 
 
 RULES = (
+    Rule("equations", lambda d: d.is_empty, "there is nothing to compute"),
     Rule(
         "equations",
         lambda d: (
@@ -143,13 +147,13 @@ RULES = (
     ),
     Rule(
         "unrolled",
-        lambda d: not d.is_convolution or (d.c_in == 1 and d.groups > 1),
+        lambda d: d.is_convolution and d.c_in == 1 and d.groups > 1,
         "so little is done with each number that reading it once is what counts",
     ),
     Rule(
-        "separate",
-        lambda d: d.groups > 1,
-        "XLA's grouped convolution is a naive loop nest",
+        "pooled",
+        lambda d: not d.is_convolution,
+        "one pass over the input instead of one for each tap",
     ),
     Rule(
         "banded",
@@ -219,6 +223,8 @@ def chosen_on_accelerators(description: Description) -> Rule:
 def refusal(engine: str, description: Description) -> str | None:
     """Why an engine does not compute this; None if it does."""
     module = ENGINES[engine]
+    if description.is_empty and engine not in ("equations", "xla"):
+        return "wants arrays with entries"
     if not hasattr(module, description.name):
         return f"does not compute {description.name.replace('_', ' ')}s"
     return module.refuses(description) if hasattr(module, "refuses") else None

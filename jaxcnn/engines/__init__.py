@@ -9,14 +9,15 @@ An engine is a module whose functions have names, signatures and results of thos
     canonical   all three sums as XLA's channels-last convolution: many channels
     banded      one matrix product of whole runs of pixels: few channels, 1×1 kernels
     winograd    kernels of 3 rows with half the products: many channels
-    unrolled    multiply-adds in one fused loop: depthwise convolution, pooling
-    separate    groups, each by itself with one of the others
+    unrolled    multiply-adds in one fused loop: depthwise convolution
+    pooled      all the poolings, likewise
 
-All but the first two want channels last, and the plan turns arrays around for them.
+All but the first two want channels last, and the plan turns arrays around for them;
+:mod:`.groups` and :mod:`.memory` are what several of them share.
 """
 
 from jaxcnn import equations
-from jaxcnn.engines import banded, canonical, separate, unrolled, winograd, xla
+from jaxcnn.engines import banded, canonical, pooled, unrolled, winograd, xla
 
 ENGINES = {
     "equations": equations,
@@ -24,6 +25,6 @@ ENGINES = {
     "canonical": canonical,
     "banded": banded,
     "unrolled": unrolled,
-    "separate": separate,
+    "pooled": pooled,
     "winograd": winograd,
 }

@@ -33,8 +33,9 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn.engines.groups import group_by_group
 from jaxcnn.equations import sum_dtype
-from jaxcnn.layout import spatial_size
+from jaxcnn.layout import merge_axes, spatial_size, split_axis
 from jaxcnn.window import Window, tap, untap
 
 MIN_COLUMNS = 32
@@ -42,22 +43,21 @@ MIN_COLUMNS = 32
 
 
 def refuses(description) -> str | None:
-    if description.groups > 1:
-        return "has no groups"
+    del description  # whatever there is to multiply, a matrix product can
     return None
 
 
+@group_by_group
 def forward(X, W, *, window, layout, groups=1, precision=None):
     """Y = R·M."""
-    del groups  # 1, or this engine refuses
     runs = _Runs(window, spatial_size(X, layout), W.shape[-1], layout)
     Y = _product("bhnk,kc->bhnc", runs.of(X), runs.band(W), precision)
     return runs.outputs(Y)
 
 
+@group_by_group
 def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     """dM = Rᵀ·dY; dW is the sum of the copies."""
-    del groups
     runs = _Runs(window, spatial_size(X, layout), dY.shape[-1], layout)
     R, dY = runs.of(X), runs.of_outputs(dY)
     # As two matrices: XLA would turn arrays of more axes around in memory first.
@@ -66,9 +66,9 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     return runs.sum_of_copies(dM, X.shape[-1])
 
 
+@group_by_group
 def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
     """dR = dY·Mᵀ; dX is the sum of the runs."""
-    del groups
     runs = _Runs(window, tuple(input_size), W.shape[-1], layout)
     dR = _product("bhnc,kc->bhnk", runs.of_outputs(dY), runs.band(W), precision)
     return runs.sum_of(dR, W.shape[-2])
@@ -119,7 +119,7 @@ class _Runs:
         runs = runs[..., : self.span * c_in]
         seen = [tap(runs, m, self.rows, self._row_layout) for m in self.rows.offsets()]
         R = jnp.concatenate(seen, -1)
-        return R.reshape(X.shape[0], -1, *R.shape[-2:])
+        return merge_axes(R, 1, len(self.rows_in))
 
     def sum_of(self, dR, c_in):
         """dX: every run added where it was; the transpose of :meth:`of`."""
@@ -181,7 +181,10 @@ class _Runs:
         """The transpose of :meth:`outputs`."""
         dY = dY.astype(sum_dtype(dY.dtype))
         dY = _resized(dY, -2, 0, self.number * self.t)
-        return dY.reshape(dY.shape[0], -1, self.number, self.t * dY.shape[-1])
+        dY = merge_axes(dY, 1, len(self.rows_out))
+        return split_axis(dY, 2, self.number, self.t).reshape(
+            *dY.shape[:2], self.number, self.t * dY.shape[-1]
+        )
 
     @property
     def _row_layout(self):

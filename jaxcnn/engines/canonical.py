@@ -16,8 +16,9 @@ position m of that convolution is the sum over images and positions that dW[m] i
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn.engines.groups import group_by_group
 from jaxcnn.equations import sum_dtype
-from jaxcnn.layout import spatial_size, split_axis, weight_layout
+from jaxcnn.layout import spatial_size, weight_layout
 
 
 def refuses(description) -> str | None:
@@ -26,6 +27,7 @@ def refuses(description) -> str | None:
     return None
 
 
+@group_by_group
 def forward(X, W, *, window, layout, groups=1, precision=None):
     """Y = X ∗ W."""
     return _convolve(
@@ -35,19 +37,14 @@ def forward(X, W, *, window, layout, groups=1, precision=None):
         window_strides=window.stride,
         padding=window.padding,
         rhs_dilation=window.dilation,
-        feature_group_count=groups,
         precision=precision,
     )
 
 
+@group_by_group
 def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     """dW = Xᵀ ∗ spread(dYᵀ), strided by the dilation."""
-    last = X.ndim - 1
-    # (B, …, G·c) to (c, …, G·B): every group sees its own run of B "channels".
-    X_t = split_axis(X, last, groups, X.shape[last] // groups)
-    X_t = jnp.moveaxis(X_t, (last + 1, 0), (0, last + 1))
-    X_t = X_t.reshape(*X_t.shape[:last], -1)
-    dY_t = jnp.moveaxis(dY, 0, -2)
+    X_t, dY_t = jnp.swapaxes(X, 0, -1), jnp.moveaxis(dY, 0, -2)
     sizes = zip(
         *(window.kernel_size, window.stride, window.dilation, window.padding),
         *(spatial_size(X, layout), spatial_size(dY, layout)),
@@ -65,20 +62,16 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
         window_strides=window.dilation,
         padding=padding,
         rhs_dilation=window.stride,
-        feature_group_count=groups,
         precision=precision,
     )
     return jnp.moveaxis(dW, 0, -2)
 
 
+@group_by_group
 def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
     """dX = spread(dY) ∗ rotated(W)."""
     dimensions = len(input_size)
-    rotated = jnp.flip(W, range(dimensions))
-    # Within each group inputs and outputs change places.
-    rotated = split_axis(rotated, dimensions + 1, groups, W.shape[-1] // groups)
-    rotated = jnp.swapaxes(rotated, -1, -3)
-    rotated = rotated.reshape(*rotated.shape[:-2], -1)
+    rotated = jnp.swapaxes(jnp.flip(W, range(dimensions)), -1, -2)
     sizes = zip(
         *(window.extent, window.stride, window.padding),
         *(input_size, spatial_size(dY, layout)),
@@ -96,7 +89,6 @@ def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=Non
         padding=padding,
         lhs_dilation=window.stride,
         rhs_dilation=window.dilation,
-        feature_group_count=groups,
         precision=precision,
     )
 

@@ -1,7 +1,7 @@
 """How many images to work on at a time.
 
-An array that is made, read once and forgotten costs little while it fits into the cache, and
-more than its arithmetic where it does not: the C library maps every buffer of more than
+An array that is made, read once and forgotten costs little while it fits into the cache,
+and more than its arithmetic where it does not: the C library maps every buffer of more than
 32 MiB anew at every execution, and each of its pages is faulted in.
 """
 
@@ -18,7 +18,7 @@ BLOCK = 2**20
 """So many numbers of temporary arrays at a time: 4 MiB."""
 
 
-def images_at_once(image: Sequence[int], batch: int) -> int:
+def images_at_once(image: Sequence[int], batch):
     """The largest divisor of ``batch`` whose images are within BLOCK; at least 1.
 
     Args:
@@ -42,19 +42,28 @@ def block_of(x: jax.Array, number, images: int) -> jax.Array:
     return lax.dynamic_index_in_dim(split, number, 1, keepdims=False)
 
 
-def in_blocks(
-    function: Callable[[jax.Array], jax.Array], x: jax.Array, images: int
-) -> jax.Array:
-    """``function(x)``, for a function that treats all images alike, block by block."""
+def in_blocks(function: Callable, x: jax.Array, images: int):
+    """``function(x)``, for a function that treats all images alike, block by block.
+
+    A loop's result is in memory: XLA does not compute it anew wherever it is read, as it
+    may do otherwise.
+    """
     if images == x.shape[0]:
         return function(x)
 
-    def put(number, y):
+    def put(number, results):
         block = lax.optimization_barrier(block_of(x, number, images))
-        part = lax.optimization_barrier(function(block))
-        return lax.dynamic_update_index_in_dim(y, part, number, 1)
+        parts = lax.optimization_barrier(function(block))
+        return jax.tree.map(
+            lambda result, part: lax.dynamic_update_index_in_dim(result, part, number, 1),
+            results,
+            parts,
+        )
 
     blocks = x.shape[0] // images
-    part = jax.eval_shape(function, jax.ShapeDtypeStruct((images, *x.shape[1:]), x.dtype))
-    y = jnp.zeros((images, blocks, *part.shape[1:]), part.dtype)
-    return merge_axes(lax.fori_loop(0, blocks, put, y), 0, 2)
+    parts = jax.eval_shape(function, jax.ShapeDtypeStruct((images, *x.shape[1:]), x.dtype))
+    results = jax.tree.map(
+        lambda part: jnp.zeros((images, blocks, *part.shape[1:]), part.dtype), parts
+    )
+    results = lax.fori_loop(0, blocks, put, results)
+    return jax.tree.map(lambda result: merge_axes(result, 0, 2), results)

@@ -14,9 +14,9 @@ instead of 1.5 times the image through memory, and it lost to this at every size
 The input gradient is a convolution with the rotated kernel, and so the same again. The
 weight gradient gains nothing from this and is left to :mod:`canonical`.
 
-Accuracy: the combinations have coefficients up to 8, and so have rounding errors: they come
-out 2 to 5 times larger than a plain convolution's, about 5e-6 of the largest result. The plan
-does not use it where ``precision`` asks for more than the default.
+Accuracy: the combinations have coefficients up to 8, and so rounding errors are 2 to 5
+times larger than a plain convolution's, about 5e-6 of the largest result. The plan does not
+use it where ``precision`` asks for more than the default.
 """
 
 from collections.abc import Callable
@@ -28,6 +28,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn.engines import canonical
+from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.memory import images_at_once, in_blocks
 from jaxcnn.equations import sum_dtype
 
@@ -67,29 +68,28 @@ def refuses(description) -> str | None:
     along_rows = window.kernel_size[0], window.stride[0], window.dilation[0]
     if along_rows != (TAPS, 1, 1):
         return "wants 3 kernel rows, and neither stride nor dilation along them"
-    if description.groups > 1:
-        return "has no groups"
     return canonical.refuses(description)
 
 
+@group_by_group
 def forward(X, W, *, window, layout, groups=1, precision=None):
     """Y: six convolutions of combined rows with combined kernel rows."""
-    del groups  # 1, or this engine refuses
     rows_out = X.shape[1] + sum(window.padding[0]) - (TAPS - 1)
     known = {"window": _without_rows(window), "layout": layout, "precision": precision}
     convolve = partial(canonical.forward, **known)
     return _along_rows(X, W, window.padding[0][0], rows_out, convolve)
 
 
+@group_by_group
 def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     """dW, as :mod:`canonical` has it."""
     known = {"window": window, "layout": layout, "precision": precision}
-    return canonical.weight_gradient(X, dY, groups=groups, **known)
+    return canonical.weight_gradient(X, dY, **known)
 
 
+@group_by_group
 def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
     """dX: along the rows, the convolution of dY with the rotated kernel."""
-    del groups
     known = {"window": _without_rows(window), "layout": layout, "precision": precision}
 
     def convolve(dY, W):

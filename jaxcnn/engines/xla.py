@@ -7,6 +7,7 @@ phrased in a way that is slow, above all inside of loops: see :mod:`canonical`.
 import jax
 from jax import lax
 
+from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import weight_layout, with_spatial
 
 ANY_LAYOUT = True
@@ -19,16 +20,8 @@ def refuses(description) -> str | None:
 
 def forward(X, W, *, window, layout, groups=1, precision=None):
     """Y = Σ_m tap(X, m) · W[m], as one convolution."""
-    return lax.conv_general_dilated(
-        X,
-        W,
-        window.stride,
-        window.padding,
-        rhs_dilation=window.dilation,
-        dimension_numbers=(layout, weight_layout(layout), layout),
-        feature_group_count=groups,
-        precision=precision,
-    )
+    known = {"window": window, "layout": layout, "groups": groups, "precision": precision}
+    return _summed(_convolve(X, W, **known))
 
 
 def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
@@ -41,8 +34,8 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
         tuple(with_spatial(shape, window.kernel_size, letters)), X.dtype
     )
     known = {"window": window, "layout": layout, "groups": groups, "precision": precision}
-    (dW,) = jax.linear_transpose(lambda W: forward(X, W, **known), W)(dY)
-    return dW
+    (dW,) = jax.linear_transpose(lambda W: _convolve(X, W, **known), W)(dY)
+    return _summed(dW)
 
 
 def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
@@ -51,5 +44,23 @@ def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=Non
     shape[layout.index("C")] = W.shape[weight_layout(layout).index("I")] * groups
     X = jax.ShapeDtypeStruct(tuple(shape), dY.dtype)
     known = {"window": window, "layout": layout, "groups": groups, "precision": precision}
-    (dX,) = jax.linear_transpose(lambda X: forward(X, W, **known), X)(dY)
-    return dX
+    (dX,) = jax.linear_transpose(lambda X: _convolve(X, W, **known), X)(dY)
+    return _summed(dX)
+
+
+def _convolve(X, W, *, window, layout, groups, precision):
+    return lax.conv_general_dilated(
+        X,
+        W,
+        window.stride,
+        window.padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=(layout, weight_layout(layout), layout),
+        feature_group_count=groups,
+        precision=precision,
+    )
+
+
+def _summed(result):
+    """XLA sums half precisions in float32 too, but has rounded when it hands them over."""
+    return result.astype(sum_dtype(result.dtype))

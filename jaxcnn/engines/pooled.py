@@ -1,0 +1,246 @@
+"""Pooling in one pass, or two.
+
+The sums of :mod:`jaxcnn.equations`, written out tap by tap: one expression that XLA
+compiles to one pass, where a loop writes its running result to memory at every tap. The
+maximum and who it was are two passes, and both are faster than one that carries them along.
+"""
+
+import operator
+from functools import partial, reduce
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcnn.equations import lowest, sum_dtype, winner_dtype
+from jaxcnn.layout import merge_axes, spatial_axes, spatial_size, split_axis, with_spatial
+from jaxcnn.window import padded, tap, untap, valid_positions
+
+MAX_TAPS = 64
+"""So many can be written out before compiling takes too long."""
+
+MAX_TAPS_AT_ONCE = 16
+"""Averages over more are taken one dimension after the other."""
+
+NOBODY, NO_TAP = -2, -3
+"""What stands for the winner where there is no output, and for a tap that there is not."""
+
+
+def refuses(description) -> str | None:
+    window = description.window
+    taps = window.number_of_taps
+    if description.name.startswith("average_pool"):
+        taps = sum(window.kernel_size)  # one dimension after the other
+    if taps > MAX_TAPS:
+        return f"writes out no more than {MAX_TAPS} taps, and here they are {taps}"
+    return None
+
+
+def max_pool(X, *, window, layout):
+    """Y = max_m tap(X, m), then the first tap that is equal to it."""
+    input_size = spatial_size(X, layout)
+    X, inner = padded(X, window, layout, lowest(X.dtype))
+    seen = [tap(X, m, inner, layout) for m in window.offsets()]
+    Y = reduce(jnp.maximum, seen)
+    winner = jnp.full(Y.shape, -1, winner_dtype(window))
+    numbered = list(zip(_numbered(window), seen, strict=True))
+    for (number, m), value in reversed(numbered):
+        found = (value == Y) | jnp.isnan(value)
+        if window.is_padded:
+            found &= valid_positions(m, window, input_size, layout)
+        winner = jnp.where(found, number, winner)
+    return lax.optimization_barrier((Y, winner))
+
+
+def max_pool_gradient(dY, winner, *, window, input_size, layout):
+    """dX[s·q + r − p] = Σ_a dY[q − a] · [winner[q − a] = the tap m with d·m = s·a + r]
+
+    The same sum over taps m, ordered by how far from the position the output lies that it
+    arrives from: a steps. All s positions of a step, r = 0 … s − 1, are computed at once,
+    from one output each, which is compared with as many numbers of taps.
+    """
+    dY = dY.astype(sum_dtype(dY.dtype))
+    axes, sizes = spatial_axes(layout), spatial_size(dY, layout)
+    strides = window.stride
+    lows = [low for low, _ in window.padding]
+    tables = [
+        _arrivals(*each)
+        for each in zip(window.kernel_size, strides, window.dilation, strict=True)
+    ]
+    steps = [
+        max(1, -(-(size + low) // s))
+        for size, low, s in zip(input_size, lows, strides, strict=True)
+    ]
+    # Outputs from as far before the first step as a tap reaches, to the last.
+    pads = [
+        (len(table) - 1, step - out, 0)
+        for table, step, out in zip(tables, steps, sizes, strict=True)
+    ]
+    pads = with_spatial([(0, 0, 0)] * dY.ndim, pads, layout)
+    dY = lax.pad(dY, jnp.zeros((), dY.dtype), pads)
+    winner = lax.pad(winner, jnp.full((), NOBODY, winner.dtype), pads)
+    dY, winner = lax.optimization_barrier((dY, winner))
+
+    def arriving(distance):
+        first = [len(table) - 1 - a for table, a in zip(tables, distance, strict=True)]
+        last = [f + step for f, step in zip(first, steps, strict=True)]
+        start = with_spatial([0] * dY.ndim, first, layout)
+        end = with_spatial(dY.shape, last, layout)
+        each_position = [axis + 1 + k for k, axis in enumerate(axes)]
+        dY_seen, winner_seen = (
+            jnp.expand_dims(lax.slice(x, start, end), each_position) for x in (dY, winner)
+        )
+        number = _tap_number(
+            [table[a] for table, a in zip(tables, distance, strict=True)],
+            window.kernel_size,
+        )
+        shape = [1] * dY_seen.ndim
+        for axis, s in zip(each_position, strides, strict=True):
+            shape[axis] = s
+        number = jnp.asarray(number.reshape(shape), winner.dtype)
+        return _where(winner_seen == number, dY_seen)
+
+    distances = product(*(range(len(table)) for table in tables))
+    dX = _sum(
+        arriving(distance)
+        for distance in distances
+        if all(table[a].max() >= 0 for table, a in zip(tables, distance, strict=True))
+    )
+    for axis in axes:
+        dX = merge_axes(dX, axis, 2)
+    crop = [
+        (-low, size + low - step * s, 0)
+        for low, size, step, s in zip(lows, input_size, steps, strides, strict=True)
+    ]
+    crop = with_spatial([(0, 0, 0)] * dX.ndim, crop, layout)
+    return lax.pad(dX, jnp.zeros((), dX.dtype), crop)
+
+
+def _arrivals(k, s, d):
+    """table[a, r]: the tap m with d·m = s·a + r, or −1 where there is none."""
+    table = np.full((d * (k - 1) // s + 1, s), -1)
+    for m in range(k):
+        table[divmod(d * m, s)] = m
+    return table
+
+
+def _tap_number(taps, kernel_size):
+    """The row-major numbers of all combinations of taps; NO_TAP where one is −1."""
+    grids = np.meshgrid(*taps, indexing="ij")
+    number = np.ravel_multi_index([np.maximum(grid, 0) for grid in grids], kernel_size)
+    return np.where(np.all([grid >= 0 for grid in grids], axis=0), number, NO_TAP)
+
+
+def take_winners(X, winner, *, window, layout):
+    """Y = Σ_m tap(X, m) · [winner = m]"""
+    return _sum(
+        _where(winner == number, tap(X, m, window, layout))
+        for number, m in _numbered(window)
+    )
+
+
+def average_pool(X, *, window, layout, count_include_pad=True):
+    """Y = 1/n · Σ_m tap(X, m), for large windows one dimension at a time."""
+    X = X.astype(sum_dtype(X.dtype))
+    input_size = spatial_size(X, layout)
+    n = _divisor(window, input_size, layout, count_include_pad, X.dtype)
+    if _is_tiled(window, input_size):
+        return jnp.sum(_in_tiles(X, window, layout), _within_tiles(window)) / n
+    for part, _ in _parts(window, input_size):
+        X, inner = padded(X, part, layout)
+        X = _sum(tap(X, m, inner, layout) for m in inner.offsets())
+    return X / n
+
+
+def average_pool_gradient(dY, *, window, input_size, layout, count_include_pad=True):
+    """dX = Σ_m untap(dY / n, m), for large windows one dimension at a time."""
+    dY = dY.astype(sum_dtype(dY.dtype))
+    share = dY / _divisor(window, input_size, layout, count_include_pad, dY.dtype)
+    if _is_tiled(window, input_size):
+        shape = with_spatial(dY.shape, input_size, layout)
+        tiles = jnp.expand_dims(share, _within_tiles(window))
+        in_tiles = jax.eval_shape(
+            partial(_in_tiles, window=window, layout=layout),
+            jax.ShapeDtypeStruct(shape, dY.dtype),
+        )
+        return jnp.broadcast_to(tiles, in_tiles.shape).reshape(shape)
+    for part, size in reversed(_parts(window, input_size)):
+        share = _sum(untap(share, m, part, size, layout) for m in part.offsets())
+    return share
+
+
+def _is_tiled(window, input_size):
+    """Whether the windows cover the input without overlap, gap or padding."""
+    covered = tuple(
+        k * out
+        for k, out in zip(window.kernel_size, window.output_size(input_size), strict=True)
+    )
+    return (
+        covered == tuple(input_size)
+        and not window.is_padded
+        and all(
+            size == k or s == k
+            for size, k, s in zip(
+                input_size, window.kernel_size, window.stride, strict=True
+            )
+        )
+    )
+
+
+def _in_tiles(X, window, layout):
+    """(B, H…, C) to (B, H_out, K…, C)."""
+    for axis, k in reversed(
+        list(zip(spatial_axes(layout), window.kernel_size, strict=True))
+    ):
+        X = split_axis(X, axis, X.shape[axis] // k, k)
+    return X
+
+
+def _within_tiles(window):
+    """The axes of the kernel in what :func:`_in_tiles` makes."""
+    return tuple(range(2, 2 * len(window.kernel_size) + 1, 2))
+
+
+def _parts(window, input_size):
+    """Windows that sum one after the other what ``window`` does; each with its input."""
+    if window.number_of_taps <= MAX_TAPS_AT_ONCE:
+        return [(window, tuple(input_size))]
+    output_size = window.output_size(input_size)
+    return [
+        (
+            window.only(dimension),
+            (*output_size[:dimension], *input_size[dimension:]),
+        )
+        for dimension in range(len(input_size))
+    ]
+
+
+def _divisor(window, input_size, layout, count_include_pad, dtype):
+    """n, which is a product with one factor for each dimension."""
+    if count_include_pad or not window.is_padded:
+        return jnp.asarray(window.number_of_taps, dtype)
+    n = jnp.ones((), dtype)
+    for dimension, axis in enumerate(spatial_axes(layout)):
+        one = window.along(slice(dimension, dimension + 1))
+        size = input_size[dimension : dimension + 1]
+        inside = [valid_positions(m, one, size, "W").astype(dtype) for m in one.offsets()]
+        shape = [1] * len(layout)
+        shape[axis] = -1
+        n = n * _sum(inside).reshape(shape)
+    return n
+
+
+def _sum(terms):
+    return reduce(operator.add, terms)
+
+
+def _where(condition, x):
+    return jnp.where(condition, x, jnp.zeros((), x.dtype))
+
+
+def _numbered(window):
+    """Every tap with its number, as winners are numbered."""
+    taps = window.offsets()
+    return list(zip(np.arange(len(taps), dtype=winner_dtype(window)), taps, strict=True))
