@@ -160,6 +160,7 @@ LETTERS = {"x": {"b", "i"}, "w": {"o", "i"}, "y": {"b", "o"}}
 
 
 def _mapped(sum_name, first, second, problem):
+    plan.record(sum_name, problem, first, second)
     return _with_mapping_rule(sum_name, problem)(first, second)
 
 

@@ -7,7 +7,9 @@ device: what is meant for a CPU and what is meant for accelerators is told apart
 program is lowered for one of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -163,12 +165,12 @@ RULES = (
     Rule(
         "banded",
         lambda d: d.name != "input_gradient" and d.c_in * d.window.number_of_taps < 64,
-        "so few numbers make an output that they are not worth a convolution",
+        "too few channels and taps to be worth a convolution",
     ),
     Rule(
         "banded",
         lambda d: d.name == "input_gradient" and d.c_in < 8,
-        "so few input channels are not worth a convolution",
+        "too few input channels to be worth a convolution",
     ),
     Rule(
         "winograd",
@@ -228,6 +230,27 @@ def refusal(engine: str, description: Description) -> str | None:
     if not hasattr(module, description.name):
         return f"does not compute {description.name.replace('_', ' ')}s"
     return module.refuses(description) if hasattr(module, "refuses") else None
+
+
+_recorded: ContextVar[list[Description] | None] = ContextVar("recorded", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[list[Description]]:
+    """Collect the descriptions of what is traced in this context."""
+    descriptions: list[Description] = []
+    token = _recorded.set(descriptions)
+    try:
+        yield descriptions
+    finally:
+        _recorded.reset(token)
+
+
+def record(name: str, problem: Problem, *operands) -> None:
+    """Note a call for whoever is recording; called where every call is traced anew."""
+    descriptions = _recorded.get()
+    if descriptions is not None:
+        descriptions.append(describe(name, problem, *operands))
 
 
 @partial(jax.jit, static_argnames=("name", "problem"))

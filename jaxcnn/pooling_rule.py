@@ -139,6 +139,7 @@ def average_pooling_autodiff(x, problem):
 
 
 def _mapped(name, problem, *operands):
+    plan.record(name, problem, *operands)
     return _with_mapping_rule(name, problem)(*operands)
 
 
