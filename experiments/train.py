@@ -23,6 +23,7 @@ import dataclasses
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ from rich.progress import (
 )
 
 from experiments import data, pictures, run_folder
-from jaxcnn import models, training
+from jaxcnn import compiler_options, models, training
 
 MODELS = {"lenet5": models.lenet5, "small-cnn": models.small_cnn}
 
@@ -144,17 +145,23 @@ def main(options: Options) -> dict[str, Any]:
                 batch=f"loss {loss:.3f}, accuracy {100 * accuracy:.0f} %",
             )
 
-        for epoch in range(1, options.epochs + 1):
-            epoch_started = time.perf_counter()
-            state, metrics = training.train_epoch(
-                state,
-                on_device.train_images,
-                on_device.train_labels,
-                jax.random.fold_in(shuffle_key, epoch),
+        train_epoch = jax.jit(
+            partial(
+                training.train_epoch,
                 model=model,
                 optimizer=optimizer,
                 batch_size=options.batch_size,
                 report=report,
+            ),
+            compiler_options=compiler_options(),
+        )
+        for epoch in range(1, options.epochs + 1):
+            epoch_started = time.perf_counter()
+            state, metrics = train_epoch(
+                state,
+                on_device.train_images,
+                on_device.train_labels,
+                jax.random.fold_in(shuffle_key, epoch),
             )
             evaluation = training.evaluate(
                 state.parameters, on_device.test_images, on_device.test_labels, model=model

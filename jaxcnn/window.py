@@ -16,7 +16,8 @@ The document's "only if the division is integer (i.e., aligns with stride)" is
 number i, and that is exactly where ``untap`` puts y[i].
 
 Convolution, pooling and all of their gradients are sums of these over m. This is the
-only file of the package that computes an index.
+only index arithmetic that the equations need; the engines that order the same sums in
+another way add their own.
 
 Dimension key: H input size, K kernel size, s stride, d dilation, p padding (low before
 the first element, high after the last), m tap, i output position; each of them once

@@ -15,6 +15,14 @@ from jaxtyping import install_import_hook
 
 INTERNAL_MODULES = [
     "jaxcnn.convolution_rule",
+    "jaxcnn.engines.banded",
+    "jaxcnn.engines.canonical",
+    "jaxcnn.engines.groups",
+    "jaxcnn.engines.memory",
+    "jaxcnn.engines.pooled",
+    "jaxcnn.engines.unrolled",
+    "jaxcnn.engines.winograd",
+    "jaxcnn.engines.xla",
     "jaxcnn.equations",
     "jaxcnn.layout",
     "jaxcnn.models",

@@ -3,8 +3,12 @@
 import dataclasses
 import functools
 import inspect
+import re
 import types
 
+import chex
+import jax
+import jax.export
 import jax.numpy as jnp
 import pytest
 
@@ -17,12 +21,13 @@ PROBLEM = plan.Problem(WINDOW, (3, 3), "NCHW")
 
 
 @pytest.mark.parametrize("name", plan.STATIC_ARGUMENTS)
-@pytest.mark.parametrize("engine", ["auto", *plan.ENGINES])
-def test_the_plan_has_an_engine_for_every_function(name, engine):
-    problem = dataclasses.replace(PROBLEM, engine=engine)
-    chosen = plan.engine_for(name, problem)
-    assert engine in ("auto", chosen)
-    function = getattr(plan.ENGINES[chosen], name)
+@pytest.mark.parametrize("engine", plan.ENGINES)
+def test_an_engines_function_wants_what_the_plan_tells_it(name, engine):
+    if engine == "equations":
+        assert hasattr(equations, name)
+    function = getattr(plan.ENGINES[engine], name, None)
+    if function is None:
+        return
     # What the plan tells it is all that it wants to know besides its arrays.
     wanted = inspect.signature(function).parameters.values()
     keywords = {each.name for each in wanted if each.kind is each.KEYWORD_ONLY}
@@ -77,6 +82,229 @@ def test_another_problem_is_compiled_anew(counting_engine):
     assert counts["forward"] == 3
 
 
+# --- Who computes what ----------------------------------------------------------------
+
+# What is asked (the shape of x, that of w, and options; or a pooling's window), all of it
+# channels last; the engine on a CPU (or those of forward, weight and input gradient), and
+# for a convolution the one on accelerators.
+PLANS = {
+    "one input channel": ((2, 8, 8, 1), (5, 5, 1, 32), {}, "banded", "xla"),
+    "1×1": ((2, 8, 8, 64), (1, 1, 64, 64), {}, "banded", "xla"),
+    "1×1, stride": ((2, 8, 8, 64), (1, 1, 64, 64), {"stride": 2}, "banded", "xla"),
+    "3×3": (
+        *((2, 8, 8, 64), (3, 3, 64, 64), {}),
+        *(("winograd", "canonical", "winograd"), "xla"),
+    ),
+    "many channels, stride": (
+        *((2, 8, 8, 64), (3, 3, 64, 64), {"stride": 2}),
+        *("canonical", "xla"),
+    ),
+    "a large kernel": ((2, 8, 8, 64), (5, 5, 64, 64), {}, "canonical", "xla"),
+    "wide groups": (
+        *((2, 8, 8, 64), (3, 3, 32, 64), {"groups": 2}),
+        *(("winograd", "canonical", "winograd"), "xla"),
+    ),
+    "groups": ((2, 8, 8, 64), (3, 3, 16, 64), {"groups": 4}, "canonical", "xla"),
+    "many groups": ((2, 8, 8, 64), (3, 3, 2, 64), {"groups": 32}, "banded", "xla"),
+    "depthwise": ((2, 8, 8, 64), (3, 3, 1, 128), {"groups": 64}, "unrolled", "xla"),
+    "depthwise, huge": (
+        *((2, 9, 9, 64), (9, 9, 1, 64), {"groups": 64}),
+        *(("canonical", "canonical", "banded"), "xla"),
+    ),
+}
+POOLINGS = {
+    "max": (jaxcnn.max_pool2d, (2, 12, 12, 3), 3, "pooled"),
+    "max, huge": (jaxcnn.max_pool2d, (2, 12, 12, 3), 9, "equations"),
+    "average": (jaxcnn.avg_pool2d, (2, 12, 12, 3), 3, "pooled"),
+    "average, huge": (jaxcnn.avg_pool2d, (2, 12, 12, 3), 9, "pooled"),
+    "average, monstrous": (jaxcnn.avg_pool2d, (1, 40, 40, 1), 33, "equations"),
+}
+
+
+def described(x, w, options, dtype="float32"):
+    """The descriptions of the three sums of a convolution of the table."""
+    stride, groups = options.get("stride", 1), options.get("groups", 1)
+    window = Window(w[:2], (stride,) * 2, ((0, 0),) * 2, (1, 1))
+    y = (x[0], *window.output_size(x[1:3]), w[-1])
+    shapes = dict(zip("xwy", (x, w, y), strict=True))
+    arrays = {role: jax.ShapeDtypeStruct(each, dtype) for role, each in shapes.items()}
+    problem = plan.Problem(window, x[1:3], "NHWC", groups=groups)
+    return [
+        plan.describe(name, problem, *(arrays[role] for role in roles[:2]))
+        for name, roles in plan.ROLES.items()
+    ]
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_a_convolution_and_its_gradients_have_their_engine(case):
+    x, w, options, on_cpu, elsewhere = PLANS[case]
+    on_cpu = on_cpu if isinstance(on_cpu, tuple) else (on_cpu,) * 3
+    for description, engine in zip(described(x, w, options), on_cpu, strict=True):
+        channels = (w[2], w[3] // options.get("groups", 1))
+        assert (description.c_in, description.c_out) == channels
+        assert plan.chosen(description).engine == engine
+        assert plan.chosen_on_accelerators(description).engine == elsewhere
+    for description in described(x, w, options, "float64"):
+        assert plan.chosen(description).engine == "equations"
+
+
+@pytest.mark.parametrize("case", POOLINGS)
+def test_a_pooling_and_its_gradient_have_one_engine_everywhere(case):
+    pool, x, size, engine = POOLINGS[case]
+    problem = plan.Problem(
+        Window((size,) * 2, (size,) * 2, ((0, 0),) * 2, (1, 1)), x[1:3], "NHWC"
+    )
+    kind = "max" if pool is jaxcnn.max_pool2d else "average"
+    for name in (each for each in plan.STATIC_ARGUMENTS if each.startswith(kind)):
+        for dtype, wanted in (("float32", engine), ("float64", "equations")):
+            description = plan.describe(name, problem, jax.ShapeDtypeStruct(x, dtype))
+            assert plan.chosen(description).engine == wanted
+            assert plan.chosen_on_accelerators(description).engine == wanted
+
+
+@pytest.mark.parametrize("name", plan.STATIC_ARGUMENTS)
+def test_where_there_is_nothing_to_compute_the_equations_do_it(name):
+    something, nothing = (
+        jax.ShapeDtypeStruct((batch, 8, 8, 1), "float32") for batch in (2, 0)
+    )
+    w = jax.ShapeDtypeStruct((1, 1, 1, 1), "float32")
+    arrays = {"x": something, "y": something, "w": w}
+    problem = plan.Problem(Window((1, 1), (1, 1), ((0, 0),) * 2, (1, 1)), (8, 8), "NHWC")
+    roles = plan.ROLES.get(name, ("x", "x", "y"))[:2]
+    for role in set(roles):
+        operands = [{**arrays, role: nothing}[each] for each in roles]
+        empty = plan.describe(name, problem, *operands)
+        assert empty.is_empty
+        assert plan.chosen(empty).engine == "equations"
+        for engine in set(plan.ENGINES) - {"equations", "xla"}:
+            assert plan.refusal(engine, empty) == "wants arrays with entries"
+    full = plan.describe(name, problem, *(arrays[each] for each in roles))
+    assert not full.is_empty
+    assert plan.chosen(full).engine != "equations"
+
+
+@pytest.mark.parametrize("precision", [None, "default", "highest", "high", "float32"])
+def test_winograd_is_only_for_who_asks_for_no_more_precision(precision):
+    x, w, options, _, _ = PLANS["3×3"]
+    for description in described(x, w, options):
+        asked = dataclasses.replace(description.problem, precision=precision)
+        asked = dataclasses.replace(description, problem=asked)
+        is_winograd = plan.chosen(asked).engine == "winograd"
+        assert is_winograd == (
+            precision in (None, "default") and asked.name != "weight_gradient"
+        )
+
+
+def test_a_rule_whose_engine_refuses_is_passed_over(monkeypatch):
+    monkeypatch.setattr(plan.ENGINES["banded"], "refuses", lambda description: "is ill")
+    for description in described(*PLANS["1×1"][:3]):
+        assert plan.refusal("banded", description) == "is ill"
+        assert plan.chosen(description).engine == "canonical"
+
+
+def lowered(platform, function, *shapes):
+    """The program that JAX hands to a platform's compiler."""
+    operands = (jax.ShapeDtypeStruct(each, jnp.float32) for each in shapes)
+    exported = jax.export.export(jax.jit(function), platforms=[platform])(*operands)
+    return exported.mlir_module()
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm", "tpu"])
+@pytest.mark.parametrize("case", PLANS)
+def test_accelerators_are_given_convolutions(platform, case):
+    x, w, options, on_cpu, _ = PLANS[case]
+
+    def with_gradient(x, w):
+        y, pullback = jax.vjp(
+            functools.partial(jaxcnn.conv2d, layout="NHWC", **options), x, w
+        )
+        return y, pullback(y)
+
+    program = lowered(platform, with_gradient, x, w)
+    convolutions = program.count("stablehlo.convolution")
+    if platform != "cpu":
+        assert convolutions == 3
+        assert "stablehlo.dot_general" not in program
+        assert "stablehlo.while" not in program
+    elif on_cpu in ("banded", "unrolled"):
+        assert convolutions == 0
+        assert ("stablehlo.dot_general" in program) == (on_cpu == "banded")
+
+
+@pytest.mark.parametrize("case", [*PLANS, *POOLINGS])
+def test_the_batch_may_be_symbolic(case, rng):
+    if case in PLANS:
+        x, *others, options, _, _ = PLANS[case]
+        function = functools.partial(jaxcnn.conv2d, layout="NHWC", **options)
+    else:
+        pool, x, size, _ = POOLINGS[case]
+        function, others = functools.partial(pool, kernel_size=size, layout="NHWC"), []
+
+    @jax.jit
+    def with_gradient(*operands):
+        y, pullback = jax.vjp(function, *operands)
+        return y, pullback(y)
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    operands = [rng.standard_normal(each, "float32") for each in (x, *others)]
+    shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in operands]
+    shapes[0] = jax.ShapeDtypeStruct((batch, *x[1:]), shapes[0].dtype)
+    exported = jax.export.export(with_gradient)(*shapes)
+    # float32 sums of some thousand terms, in another order.
+    chex.assert_trees_all_close(
+        exported.call(*operands), with_gradient(*operands), rtol=1e-4, atol=1e-2
+    )
+
+
+def activations_in(program, shapes):
+    """Of arrays that have the axes of these shapes: in which order they are in memory.
+
+    For each array that the program keeps, its axes from the outermost to the innermost.
+    What is inside of a fusion is never in memory, and what goes in and comes out is as it
+    must be.
+    """
+    *body, _ = program[program.index("ENTRY") :].split("  ROOT ")
+    arrays = re.findall(r"= \w+\[([\d,]+)\]\{([\d,]+)[^}]*\} (\w+)\(", body[0])
+    for sizes, minor_first, operation in arrays:
+        axes = [int(size) for size in sizes.split(",")]
+        order = [int(axis) for axis in minor_first.split(",")]
+        is_kept = operation not in ("parameter", "bitcast")
+        if is_kept and any(sorted(axes) == sorted(shape) for shape in shapes):
+            yield [axes[axis] for axis in reversed(order)]
+
+
+@pytest.mark.parametrize("channels", [1, 40], ids=["banded", "canonical"])
+def test_channels_first_networks_keep_their_activations_channels_last(channels):
+    # Every size is another, so that an axis is known by its size.
+    x = (4, channels, 32, 32)
+    ws = [(24, channels, 3, 3), (40, 24, 3, 3)]
+    activations = [(4, 24, 32, 32), (4, 24, 16, 16), (4, 40, 16, 16)]
+
+    def network(ws, x):
+        for w in ws:
+            x = jaxcnn.max_pool2d(jaxcnn.relu(jaxcnn.conv2d(x, w, padding=1)), 2)
+        return x
+
+    def gradient(ws, x):
+        return jax.grad(lambda ws: jnp.vdot(network(ws, x), network(ws, x)))(ws)
+
+    # In the gradient, XLA keeps one of them the other way round for what reads it.
+    for function, most in ((network, 0), (gradient, 1)):
+        shapes = jax.tree.map(
+            lambda shape: jax.ShapeDtypeStruct(shape, "float32"),
+            (ws, x),
+            is_leaf=lambda leaf: isinstance(leaf, tuple) and isinstance(leaf[0], int),
+        )
+        program = jax.jit(function).lower(*shapes).compile().as_text()
+        kept = list(activations_in(program, activations))
+        assert len(kept) >= 2
+        turned = [each for each in kept if each[-1] in (32, 16)]
+        assert len(turned) <= most, turned
+
+
+# --- An engine by its name ------------------------------------------------------------
+
+
 def test_the_named_engine_computes_and_no_other(monkeypatch):
     def forward(x, w, **known):
         return jnp.full((1, 1, 2, 2), 7.0)
@@ -86,3 +314,70 @@ def test_the_named_engine_computes_and_no_other(monkeypatch):
     assert (jaxcnn.conv2d(x, w, engine="seven") == 7).all()
     assert (jaxcnn.conv2d(x, w, engine="equations") == 4).all()
     assert (jaxcnn.conv2d(x, w) == 4).all()
+
+
+CALLS = {
+    "dense": lambda engine: jaxcnn.conv2d(
+        jnp.ones((1, 2, 4, 4)), jnp.ones((2, 2, 2, 2)), engine=engine
+    ),
+    "groups": lambda engine: jaxcnn.conv2d(
+        jnp.ones((1, 4, 4, 4)), jnp.ones((4, 2, 2, 2)), groups=2, engine=engine
+    ),
+    "empty": lambda engine: jaxcnn.conv2d(
+        jnp.ones((0, 2, 4, 4)), jnp.ones((2, 2, 2, 2)), engine=engine
+    ),
+    "max": lambda engine: jaxcnn.max_pool2d(jnp.ones((1, 1, 4, 4)), 2, engine=engine),
+    "average": lambda engine: jaxcnn.avg_pool2d(jnp.ones((1, 1, 4, 4)), 2, engine=engine),
+}
+REFUSED = {
+    "canonical": ("max", "does not compute max pools"),
+    "xla": ("average", "does not compute average pools"),
+    "banded": ("empty", "wants arrays with entries"),
+    "unrolled": ("dense", "computes depthwise convolutions only"),
+    "pooled": ("dense", "does not compute forwards"),
+    "winograd": ("groups", "wants 3 kernel rows"),
+}
+
+
+@pytest.mark.parametrize("engine", REFUSED)
+def test_what_an_engine_refuses_is_said_and_what_to_use_instead(engine):
+    call, reason = REFUSED[engine]
+    with pytest.raises(ValueError, match=f"engine is '{engine}', which {reason}") as caught:
+        CALLS[call](engine)
+    advice = str(caught.value).partition(": use ")[2]
+    assert advice.startswith("'auto', or one of 'equations'")
+    for name in advice.replace("'", "").replace("or one of ", "").split(", "):
+        CALLS[call](name)  # … which is true
+
+
+def test_a_call_whose_gradient_alone_is_refused_computes_until_there_is_one(monkeypatch):
+    forward = types.SimpleNamespace(forward=equations.forward)
+    monkeypatch.setitem(plan.ENGINES, "one way", forward)
+
+    def loss(w):
+        return jaxcnn.conv2d(jnp.ones((1, 1, 4, 4)), w, engine="one way").sum()
+
+    assert loss(jnp.ones((1, 1, 2, 2))) == 36
+    with pytest.raises(ValueError, match="'one way', which does not compute"):
+        jax.grad(loss)(jnp.ones((1, 1, 2, 2)))
+
+
+def test_an_engine_that_wants_channels_last_is_given_them(monkeypatch):
+    seen = []
+
+    def forward(x, w, *, layout, **known):
+        seen.append((x.shape, w.shape, layout))
+        return equations.forward(x, w, layout=layout, **known)
+
+    engine = types.SimpleNamespace(forward=forward)
+    monkeypatch.setitem(plan.ENGINES, "last", engine)
+    x, w = jnp.ones((1, 2, 4, 5)), jnp.ones((3, 2, 2, 2))
+    assert jaxcnn.conv2d(x, w, engine="last").shape == (1, 3, 3, 4)
+    monkeypatch.setitem(
+        plan.ENGINES, "any", types.SimpleNamespace(forward=forward, ANY_LAYOUT=True)
+    )
+    assert jaxcnn.conv2d(x, w, engine="any").shape == (1, 3, 3, 4)
+    assert seen == [
+        ((1, 4, 5, 2), (2, 2, 2, 3), "NHWC"),
+        ((1, 2, 4, 5), (3, 2, 2, 2), "NCHW"),
+    ]

@@ -225,7 +225,8 @@ def test_vmap_makes_one_larger_sum(rng, monkeypatch, mapped, shapes, groups):
 
     # An engine of another name for each case, since compiled calls are remembered.
     engine = f"records {mapped}"
-    monkeypatch.setitem(plan.ENGINES, engine, types.SimpleNamespace(forward=forward))
+    recording = types.SimpleNamespace(forward=forward, ANY_LAYOUT=True)
+    monkeypatch.setitem(plan.ENGINES, engine, recording)
     in_axes = MAPPED[mapped]
     x, w, *_ = mapped_operands(rng, "NCHW", in_axes)
     jax.eval_shape(jax.vmap(conv2d_of("NCHW", engine=engine), in_axes[:2]), x, w)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxcnn.window import Window, named_padding, tap, untap, valid_positions
+from jaxcnn.window import Window, named_padding, padded, tap, untap, valid_positions
 from tests import oracles
 
 LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
@@ -140,14 +140,66 @@ def test_untap_puts_y_back_where_it_was_seen_and_nowhere_else(size, window, layo
             np.testing.assert_array_equal(placed_m[(..., *k)], wanted)
 
 
-@pytest.mark.parametrize(("size", "window"), PECULIAR[-2:])
-def test_a_concrete_tap_is_the_same_as_a_traced_one(size, window):
-    layout = LAYOUTS[len(size)][0]
-    x, y, seen, placed, _ = computed(size, window, layout)
-    last = tuple(k - 1 for k in window.kernel_size)
-    x, y = jnp.asarray(x), jnp.asarray(y)
-    np.testing.assert_array_equal(tap(x, last, window, layout), seen[-1])
-    np.testing.assert_array_equal(untap(y, last, window, size, layout), placed[-1])
+@functools.partial(jax.jit, static_argnames=("window", "size", "layout"))
+def at_every_known_tap(x, y, window, size, layout):
+    """As at_every_tap, but every m is known when it is compiled."""
+    at = [
+        (
+            tap(x, m, window, layout),
+            untap(y, m, window, size, layout),
+            valid_positions(m, window, size, layout),
+        )
+        for m in window.offsets()
+    ]
+    return [jnp.stack(each) for each in zip(*at, strict=True)]
+
+
+@every_window
+def test_a_known_tap_is_the_same_as_a_traced_one(size, window, layout):
+    x, y, *traced = computed(size, window, layout)
+    known = at_every_known_tap(x, y, window, size, layout)
+    for ours, wanted in zip(known, traced, strict=True):
+        np.testing.assert_array_equal(ours, wanted)
+
+
+@every_window
+def test_padded_takes_the_padding_into_the_array(size, window, layout):
+    x, y, seen, _, _ = computed(size, window, layout)
+    around, inner = padded(jnp.asarray(x), window, layout)
+    assert not inner.is_padded
+    assert inner == dataclasses.replace(window, padding=inner.padding)
+    assert window.is_padded == any(map(any, window.padding))
+    inner_size = window.padded_size(size)
+    assert inner.output_size(inner_size) == window.output_size(size)
+    again, _, _ = at_every_tap(around, jnp.asarray(y), inner, layout)
+    np.testing.assert_array_equal(again, seen)
+
+
+def test_padded_fills_with_what_it_is_told():
+    window = Window((2,), (1,), ((2, -1),), (1,))
+    x = jnp.array([[[1.0, 2.0, 3.0]]], "float32")
+    around, _ = padded(x, window, "NCW", -jnp.inf)
+    assert around.dtype == x.dtype
+    np.testing.assert_array_equal(around[0, 0], [-np.inf, -np.inf, 1, 2])
+
+
+@pytest.mark.parametrize("layout", ["NCDHW", "NDHWC"])
+def test_one_dimension_after_the_other_sees_what_the_window_does(layout):
+    # The sum over all taps, taken at once and dimension by dimension.
+    size, window = (
+        (4, 5, 6),
+        Window((2, 3, 1), (1, 2, 3), ((1, 0), (2, -1), (0, 3)), (2, 1, 1)),
+    )
+    x, _, seen, _, _ = computed(size, window, layout)
+    x = jnp.asarray(x)
+    assert window.only(0, 1, 2) == window
+    for dimension in range(3):
+        only = window.only(dimension)
+        one = slice(dimension, dimension + 1)
+        assert only.along(one) == window.along(one)
+        assert only.number_of_taps == window.kernel_size[dimension]
+        x = sum(tap(x, m, only, layout) for m in only.offsets())
+    np.testing.assert_array_equal(x, seen.sum(0))
 
 
 # --- Sizes ----------------------------------------------------------------------------
@@ -187,9 +239,9 @@ def test_named_paddings_are_those_of_xla(name):
 @pytest.mark.parametrize("name", ["SAME", "SAME_LOWER"])
 def test_same_padding_keeps_the_size_divided_by_the_stride(name):
     for size, window in random_windows(2, 300):
-        padded = dataclasses.replace(window, padding=named_padding(name, window, size))
+        named = dataclasses.replace(window, padding=named_padding(name, window, size))
         wanted = tuple(math.ceil(h / s) for h, s in zip(size, window.stride, strict=True))
-        assert padded.output_size(size) == wanted, (size, window)
+        assert named.output_size(size) == wanted, (size, window)
 
 
 def test_sees_only_padding_is_what_looking_at_every_position_gives():

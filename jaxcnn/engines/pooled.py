@@ -22,7 +22,7 @@ MAX_TAPS = 64
 """So many can be written out before compiling takes too long."""
 
 MAX_TAPS_AT_ONCE = 16
-"""Averages over more are taken one dimension after the other."""
+"""Averages over more are taken one dimension after the other, or by ``reduce``."""
 
 NOBODY, NO_TAP = -2, -3
 """What stands for the winner where there is no output, and for a tap that there is not."""
@@ -172,20 +172,13 @@ def average_pool_gradient(dY, *, window, input_size, layout, count_include_pad=T
 
 
 def _is_tiled(window, input_size):
-    """Whether the windows cover the input without overlap, gap or padding."""
-    covered = tuple(
-        k * out
-        for k, out in zip(window.kernel_size, window.output_size(input_size), strict=True)
-    )
+    """Whether large windows cover the input without overlap, gap or padding."""
+    sizes = zip(window.kernel_size, window.stride, input_size, strict=True)
     return (
-        covered == tuple(input_size)
+        window.number_of_taps > MAX_TAPS_AT_ONCE
         and not window.is_padded
-        and all(
-            size == k or s == k
-            for size, k, s in zip(
-                input_size, window.kernel_size, window.stride, strict=True
-            )
-        )
+        and set(window.dilation) == {1}
+        and all(size % k == 0 and (s == k or size == k) for k, s, size in sizes)
     )
 
 

@@ -1,0 +1,212 @@
+"""The engines inside of what JAX makes of a program: jit, scan, vmap, gradients, jvp.
+
+Each engine by its name, through the public functions, in float32, against the equations in
+float64. The rules that all engines share are what test_transformations proves.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnn
+from jaxcnn import plan
+from tests import test_engines
+from tests.test_engines import CASES, ENGINES, drawn
+
+TIMES = 3
+
+every_engine = pytest.mark.parametrize("engine", CASES)
+
+
+def close(ours, wanted, engine, times=1):
+    test_engines.close(ours, wanted, times * test_engines.rounding_of(engine))
+
+
+def conv2d_of(case, engine, **options):
+    problem, _ = drawn(case)
+    window = problem.window
+    return functools.partial(
+        jaxcnn.conv2d,
+        stride=window.stride,
+        padding=window.padding,
+        dilation=window.dilation,
+        groups=problem.groups,
+        layout=problem.layout,
+        engine=engine,
+        **options,
+    )
+
+
+def operands_of(case, dtype):
+    """x, w, b and dy, TIMES of each; float32 numbers, whatever the dtype."""
+    rng = np.random.default_rng(1)
+    _, arrays = drawn(case)
+    shapes = [arrays[role].shape for role in "xwy"]
+    shapes.insert(2, shapes[1][-1:])
+    draw = functools.partial(rng.standard_normal, dtype="float32")
+    return [jnp.asarray(draw((TIMES, *shape)), dtype) for shape in shapes]
+
+
+def value_and_pullback(function):
+    def computed(*operands_and_dy):
+        *operands, dy = operands_and_dy
+        y, pullback = jax.vjp(function, *operands)
+        return y, pullback(dy)
+
+    return computed
+
+
+def slopes(function, *operands_and_dy):
+    """The gradients of a nonlinear loss, and those of their length."""
+    *operands, dy = operands_and_dy
+
+    def gradients(*operands):
+        def loss(*operands):
+            return jnp.vdot(jnp.sin(function(*operands)), dy)
+
+        return jax.grad(loss, range(len(operands)))(*operands)
+
+    def length(*operands):
+        return sum(jnp.vdot(each, each) for each in gradients(*operands))
+
+    return gradients(*operands), jax.grad(length, range(len(operands)))(*operands)
+
+
+def at_each_time(function, in_axes, operands):
+    """Calls, one after the other, whose results are stacked."""
+    results = [
+        function(
+            *(
+                each if axis is None else each[n]
+                for each, axis in zip(operands, in_axes, strict=True)
+            )
+        )
+        for n in range(TIMES)
+    ]
+    return jax.tree.map(lambda *each: jnp.stack(each), *results)
+
+
+@functools.cache
+def reference(case):
+    return jax.jit(value_and_pullback(conv2d_of(case, "equations")))
+
+
+@every_engine
+def test_a_scan_computes_what_is_computed_outside(engine):
+    case = CASES[engine]
+    operands = operands_of(case, "float32")
+    function = value_and_pullback(conv2d_of(case, engine))
+
+    def step(_, at_this_time):
+        return None, function(*at_this_time)
+
+    _, scanned = jax.jit(lambda *operands: jax.lax.scan(step, None, operands))(*operands)
+    wanted = at_each_time(reference(case), (0, 0, 0, 0), operands_of(case, "float64"))
+    close(scanned, wanted, engine)
+
+
+@every_engine
+@pytest.mark.parametrize("in_axes", [(0, None, None), (None, 0, None)], ids=["x", "w"])
+def test_vmap_of_one_operand_is_every_call_by_itself(engine, in_axes):
+    case = CASES[engine]
+    ours, wanted = (
+        [
+            each if axis == 0 else each[0]
+            for each, axis in zip(operands_of(case, dtype), in_axes, strict=False)
+        ]
+        for dtype in ("float32", "float64")
+    )
+    mapped = jax.jit(jax.vmap(conv2d_of(case, engine), in_axes))
+    loops = jax.jit(conv2d_of(case, "equations"))
+    close(mapped(*ours), at_each_time(loops, in_axes, wanted), engine)
+
+
+@every_engine
+def test_vmap_of_all_operands_is_every_call_by_itself_nans_and_all(engine):
+    case = CASES[engine]
+    x, *others = operands_of(case, "float32")
+    mapped = jax.jit(jax.vmap(value_and_pullback(conv2d_of(case, engine))))
+    wanted = at_each_time(reference(case), (0, 0, 0, 0), operands_of(case, "float64"))
+    close(mapped(x, *others), wanted, engine)
+    y, (dx, dw, _) = mapped(x.at[1].set(jnp.nan), *others)
+    if engine == "xla":
+        dw = wanted[1][1]  # see test_a_nan_stays_in_its_image_and_in_its_group
+    else:
+        assert jnp.isnan(dw[1]).all()
+    assert jnp.isnan(y[1]).any()
+    for our, want in zip((y, dx, dw), (wanted[0], *wanted[1][:2]), strict=True):
+        close(our[::2], want[::2], engine)
+
+
+@every_engine
+def test_gradients_of_gradients_are_those_of_the_equations(engine):
+    case = CASES[engine]
+    ours, wanted = (
+        jax.jit(functools.partial(slopes, conv2d_of(case, each)))(
+            *(operand[0] for operand in operands_of(case, dtype))
+        )
+        for each, dtype in ((engine, "float32"), ("equations", "float64"))
+    )
+    # Sums of sums: twice the error of one, and as much for the sine of one.
+    close(ours, wanted, engine, times=5)
+
+
+@every_engine
+def test_forward_mode_goes_through_a_named_engine(engine):
+    case = CASES[engine]
+
+    def jvp(engine, dtype):
+        convolution = conv2d_of(case, engine, derivatives="autodiff")
+        operands = [operand[0] for operand in operands_of(case, dtype)[:3]]
+        return jax.jit(lambda *each: jax.jvp(convolution, each, each))(*operands)
+
+    close(jvp(engine, "float32"), jvp("equations", "float64"), engine)
+
+
+# --- Pooling --------------------------------------------------------------------------
+
+POOLINGS = {"max_pool": jaxcnn.max_pool2d, "average_pool": jaxcnn.avg_pool2d}
+OPTIONS = {
+    "kernel_size": (3, 2),
+    "stride": (2, 1),
+    "padding": ((1, 0), (0, 1)),
+    "layout": "NHWC",
+}
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize(
+    "engine", [e for e in ENGINES if hasattr(plan.ENGINES[e], "max_pool")]
+)
+def test_poolings_go_through_everything(engine, name, rng):
+    xs, dys = (rng.standard_normal((TIMES, 2, *size, 3)) for size in ((5, 4), (2, 4)))
+
+    def everything(engine, dtype):
+        pool = functools.partial(POOLINGS[name], engine=engine, **OPTIONS)
+        function = value_and_pullback(pool)
+
+        def computed(xs, dys):
+            _, scanned = jax.lax.scan(
+                lambda _, each: (None, function(*each)), None, (xs, dys)
+            )
+            plain = functools.partial(pool, derivatives="autodiff")
+            return (
+                scanned,
+                jax.vmap(function)(xs, dys),
+                slopes(pool, xs[0], dys[0]),
+                jax.jvp(plain, (xs[0],), (xs[1],)),
+            )
+
+        return jax.jit(computed)(xs.astype(dtype), dys.astype(dtype))
+
+    xs, dys = (jnp.asarray(each, "float32") for each in (xs, dys))
+    ours, wanted = everything(engine, "float32"), everything("equations", "float64")
+    close(ours, wanted, engine, times=5)
+    close(ours[1], ours[0], engine)
+    one_by_one = value_and_pullback(
+        functools.partial(POOLINGS[name], engine=engine, **OPTIONS)
+    )
+    close(at_each_time(one_by_one, (0, 0), (xs, dys)), ours[0], engine)
