@@ -31,7 +31,7 @@ def images_at_once(image: Sequence[int], batch):
     return next((n for n in range(min(batch, most), 1, -1) if batch % n == 0), 1)
 
 
-def block_of(x: jax.Array, number, images: int) -> jax.Array:
+def block_of(x: jax.Array, number, images) -> jax.Array:
     """Some of the images of x: every so many-th one, from ``number`` on.
 
     Not a run of them: where the batch is spread over devices, each has its part of every
@@ -42,7 +42,7 @@ def block_of(x: jax.Array, number, images: int) -> jax.Array:
     return lax.dynamic_index_in_dim(split, number, 1, keepdims=False)
 
 
-def in_blocks(function: Callable, x: jax.Array, images: int):
+def in_blocks(function: Callable, x: jax.Array, images):
     """``function(x)``, for a function that treats all images alike, block by block.
 
     A loop's result is in memory: XLA does not compute it anew wherever it is read, as it
