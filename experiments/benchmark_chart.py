@@ -75,7 +75,7 @@ def draw(axes: Axes, title: str, group: Sequence[Ratio], cases: Sequence[str]) -
         for each in own:
             faster = each.times_faster >= 1
             axes.annotate(
-                f"{each.times_faster:.2g}",
+                format(each.times_faster, ".0f" if each.times_faster >= 10 else ".2g"),
                 (each.times_faster, middle[each.case]),
                 xytext=(3 if faster else -3, 0),
                 textcoords="offset points",
