@@ -98,8 +98,12 @@ class Window:
         >>> Window((3, 5), (1, 2), ((0, 0), (1, 1)), (1, 1)).along(slice(1, 2))
         Window(kernel_size=(5,), stride=(2,), padding=((1, 1),), dilation=(1,))
         """
-        fields = (self.kernel_size, self.stride, self.padding, self.dilation)
-        return Window(*(field[dimensions] for field in fields))
+        return Window(
+            self.kernel_size[dimensions],
+            self.stride[dimensions],
+            self.padding[dimensions],
+            self.dilation[dimensions],
+        )
 
     def only(self, *dimensions: int) -> "Window":
         """The window in these spatial dimensions; one that changes nothing in the others.
@@ -107,13 +111,15 @@ class Window:
         >>> Window((3, 5), (1, 2), ((0, 0), (1, 1)), (1, 1)).only(0).kernel_size
         (3, 1)
         """
-        idle = (1, 1, (0, 0), 1)
-        fields = (self.kernel_size, self.stride, self.padding, self.dilation)
+
+        def one_for_each(field, idle):
+            return tuple(each if k in dimensions else idle for k, each in enumerate(field))
+
         return Window(
-            *(
-                tuple(each if k in dimensions else nothing for k, each in enumerate(field))
-                for field, nothing in zip(fields, idle, strict=True)
-            )
+            one_for_each(self.kernel_size, 1),
+            one_for_each(self.stride, 1),
+            one_for_each(self.padding, (0, 0)),
+            one_for_each(self.dilation, 1),
         )
 
     @property
@@ -301,7 +307,7 @@ def _config(ndim, spatial, layout):
     return with_spatial([(0, 0, 0)] * ndim, spatial, layout)
 
 
-def _pad(x, window, layout, fill=0):
+def _pad(x, window, layout, fill: ArrayLike = 0):
     pads = [(low, high, 0) for low, high in window.padding]
     return lax.pad(x, jnp.asarray(fill, x.dtype), _config(x.ndim, pads, layout))
 

@@ -13,7 +13,7 @@ An engine is a module whose functions have names, signatures and results of thos
     pooled      all the poolings, likewise
 
 All but the first two want channels last, and the plan turns arrays around for them;
-:mod:`.groups` and :mod:`.memory` are what several of them share.
+:mod:`.groups`, :mod:`.memory` and :mod:`.sums` are what several of them share.
 """
 
 from jaxcnn import equations

@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn.engines.groups import group_by_group
+from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import merge_axes, spatial_size, split_axis
 from jaxcnn.window import Window, tap, untap
@@ -125,7 +126,7 @@ class _Runs:
         """dX: every run added where it was; the transpose of :meth:`of`."""
         dR = dR.reshape(dR.shape[0], *self.rows_out, self.number, -1)
         shares = jnp.split(dR, self.rows.number_of_taps, -1)
-        runs = sum(
+        runs = sum_of(
             untap(share, m, self.rows, self.rows_in, self._row_layout)
             for share, m in zip(shares, self.rows.offsets(), strict=True)
         )
@@ -159,7 +160,7 @@ class _Runs:
         """dW: the transpose of :meth:`band`."""
         c_out = dM.shape[-1] // self.t
         dM = dM.reshape(self.rows.number_of_taps, self.span, c_in, self.t, c_out)
-        dW = sum(
+        dW = sum_of(
             dM[:, first : first + self.extent : self.dilation, :, copy]
             for copy, (first, _) in enumerate(self._places())
         )

@@ -5,7 +5,6 @@ compiles to one pass, where a loop writes its running result to memory at every 
 maximum and who it was are two passes, and both are faster than one that carries them along.
 """
 
-import operator
 from functools import partial, reduce
 from itertools import product
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import lowest, sum_dtype, winner_dtype
 from jaxcnn.layout import merge_axes, spatial_axes, spatial_size, split_axis, with_spatial
 from jaxcnn.window import padded, tap, untap, valid_positions
@@ -103,7 +103,7 @@ def max_pool_gradient(dY, winner, *, window, input_size, layout):
         return _where(winner_seen == number, dY_seen)
 
     distances = product(*(range(len(table)) for table in tables))
-    dX = _sum(
+    dX = sum_of(
         arriving(distance)
         for distance in distances
         if all(table[a].max() >= 0 for table, a in zip(tables, distance, strict=True))
@@ -135,7 +135,7 @@ def _tap_number(taps, kernel_size):
 
 def take_winners(X, winner, *, window, layout):
     """Y = Σ_m tap(X, m) · [winner = m]"""
-    return _sum(
+    return sum_of(
         _where(winner == number, tap(X, m, window, layout))
         for number, m in _numbered(window)
     )
@@ -150,7 +150,7 @@ def average_pool(X, *, window, layout, count_include_pad=True):
         return jnp.sum(_in_tiles(X, window, layout), _within_tiles(window)) / n
     for part, _ in _parts(window, input_size):
         X, inner = padded(X, part, layout)
-        X = _sum(tap(X, m, inner, layout) for m in inner.offsets())
+        X = sum_of(tap(X, m, inner, layout) for m in inner.offsets())
     return X / n
 
 
@@ -167,7 +167,7 @@ def average_pool_gradient(dY, *, window, input_size, layout, count_include_pad=T
         )
         return jnp.broadcast_to(tiles, in_tiles.shape).reshape(shape)
     for part, size in reversed(_parts(window, input_size)):
-        share = _sum(untap(share, m, part, size, layout) for m in part.offsets())
+        share = sum_of(untap(share, m, part, size, layout) for m in part.offsets())
     return share
 
 
@@ -221,12 +221,8 @@ def _divisor(window, input_size, layout, count_include_pad, dtype):
         inside = [valid_positions(m, one, size, "W").astype(dtype) for m in one.offsets()]
         shape = [1] * len(layout)
         shape[axis] = -1
-        n = n * _sum(inside).reshape(shape)
+        n = n * sum_of(inside).reshape(shape)
     return n
-
-
-def _sum(terms):
-    return reduce(operator.add, terms)
 
 
 def _where(condition, x):

@@ -9,13 +9,11 @@ positions, which XLA's ``reduce`` is slow at when the products are still to be m
 out as a sum over the columns of an image, it is arithmetic on whole rows of channels.
 """
 
-import operator
-from functools import reduce
-
 import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn.engines.memory import block_of, images_at_once
+from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import merge_axes, spatial_size, split_axis
 from jaxcnn.window import padded, tap, untap
@@ -38,7 +36,7 @@ def forward(X, W, *, window, layout, groups=1, precision=None):
     del precision  # there are no matrix products
     X, window = padded(_split(X, groups), window, _grouped(layout))
     X = lax.optimization_barrier(X)  # padded once, not once for every tap
-    Y = _sum(
+    Y = sum_of(
         tap(X, m, window, _grouped(layout)) * W_m
         for m, W_m in zip(window.offsets(), _by_tap(W, groups, X.ndim), strict=True)
     )
@@ -49,7 +47,7 @@ def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=Non
     """dX = Σ_m untap(dY · W[m], m), channel by channel."""
     del precision
     dY = _split(dY, groups)
-    return _sum(
+    return sum_of(
         untap(jnp.sum(dY * W_m, -1), m, window, input_size, layout)
         for m, W_m in zip(window.offsets(), _by_tap(W, groups, dY.ndim), strict=True)
     )
@@ -82,7 +80,7 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
 
 def _over_columns(seen, dY):
     """Σ over the last dimension of the images, written out."""
-    return _sum(
+    return sum_of(
         seen[..., column, :, :] * dY[..., column, :, :] for column in range(dY.shape[-3])
     )
 
@@ -106,7 +104,3 @@ def _by_tap(W, groups, ndim):
     """(K…, 1, G·c) to (taps, 1…, G, c), which broadcasts against (…, G, c)."""
     W = W.astype(sum_dtype(W.dtype))
     return W.reshape(-1, *[1] * (ndim - 2), groups, W.shape[-1] // groups)
-
-
-def _sum(terms):
-    return reduce(operator.add, terms)

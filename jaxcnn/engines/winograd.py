@@ -30,6 +30,7 @@ from jax import lax
 from jaxcnn.engines import canonical
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.memory import images_at_once, in_blocks
+from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import sum_dtype
 
 B_T = np.array(
@@ -139,7 +140,7 @@ def _along_rows(X, W, low: int, rows_out: int, convolve: Callable):
 def _combined(matrix: np.ndarray, arrays: list[jax.Array]) -> list[jax.Array]:
     """Σ_j matrix[i, j] · arrays[j] for every i, without the terms that are zero."""
     return [
-        sum(
+        sum_of(
             array if factor == 1 else jnp.asarray(factor, array.dtype) * array
             for factor, array in zip(row, arrays, strict=True)
             if factor
