@@ -69,8 +69,9 @@ What the profiles say about the figures that are lower than one would like:
   GFLOP/s. Space-to-depth, padding to 128 channels, explicit padding and three-dimensional
   convolutions do not get around it without the options.
 * ResNet-20 (16 to 64 channels): XLA's convolutions at 60 to 90 GFLOP/s are 165 of 227 ms.
-* Depthwise weight gradients: 9 to 25 small loops over rows for each block of images, 2 to 5
-  times slower than PyTorch's one. ``reduce`` of a product is 6 to 10 times slower still.
+* Depthwise weight gradients: 9 to 25 small loops over rows for each block of images, which
+  take about as long as PyTorch's three sums together. ``reduce`` of a product is 6 to 10
+  times slower still.
 * Buffers over 32 MiB are mapped anew at each execution: 5 to 15 % of a network's step
   alone, and nothing in a scan, where a step is faster.
 """
