@@ -94,9 +94,10 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+import jaxcnn
 from experiments import benchmark_cases as cases
 from experiments.benchmark_chart import chart_of
-from experiments.benchmark_layers import compiler_options, measure_layer, measure_pool
+from experiments.benchmark_layers import measure_layer, measure_pool
 from experiments.benchmark_report import (
     cost_table,
     ratios,
@@ -226,7 +227,7 @@ def setting(options: Options, peak: float, torch: TorchWorker | None) -> dict[st
         "processor": processor(),
         "cores": os.cpu_count(),
         "peak_gflops": peak / 1e9,
-        "compiler_options": compiler_options(),
+        "compiler_options": jaxcnn.compiler_options(),
     }
 
 

@@ -3,80 +3,45 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 import jaxcnn
 from experiments.benchmark_cases import Layer, Pool
 from experiments.benchmark_reference import convolution, relative_error
 from experiments.benchmark_timing import Contestant, Measurement, compiled, race
 from experiments.benchmark_worker import TorchWorker
+from experiments.gradient_cases import xla_average_pool, xla_convolution, xla_max_pool
 
 LAYOUTS = ("NHWC", "NCHW")
 WITH_OPTIONS = "jaxcnn with options"
 MODES = ("forward", "forward + backward")
 
 
-def compiler_options() -> dict[str, Any]:
-    """What jaxcnn advises to compile with; empty where it advises nothing."""
-    return getattr(jaxcnn, "compiler_options", dict)()
-
-
-def lax_conv(x, w, b, *, stride=1, padding=0, dilation=1, groups=1, layout):
-    """XLA's convolution, with a bias where there is one."""
-    y = lax.conv_general_dilated(
-        x,
-        w,
-        (stride, stride),
-        [(padding, padding)] * 2,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=(layout, "HWIO" if layout == "NHWC" else "OIHW", layout),
-        feature_group_count=groups,
-    )
-    return y if b is None else y + along_channels(b, layout)
-
-
-def along_channels(vector, layout: str):
-    """``(C,)`` in the shape that meets images of this layout."""
-    return vector.reshape([len(vector) if axis == "C" else 1 for axis in layout])
-
-
-def lax_pool(x, kernel, stride, padding=0, *, kind="max", layout):
-    """XLA's windowed reduction, as maximum or as average with the padding counted."""
-
-    def spatial(value, other):
-        return tuple(value if axis in "HW" else other for axis in layout)
-
-    start, reduction = (-jnp.inf, lax.max) if kind == "max" else (0.0, lax.add)
-    y = lax.reduce_window(
-        x,
-        np.array(start, x.dtype),
-        reduction,
-        spatial(kernel, 1),
-        spatial(stride, 1),
-        spatial((padding, padding), (0, 0)),
-    )
-    return y if kind == "max" else y / kernel**2
-
-
 def layer_functions(layer: Layer) -> dict[str, Callable]:
     known = {
         name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")
     }
-    return {"jaxcnn": partial(jaxcnn.conv2d, **known), "lax": partial(lax_conv, **known)}
+    return {
+        "jaxcnn": partial(jaxcnn.conv2d, **known),
+        "lax": partial(xla_convolution, **known),
+    }
 
 
 def pool_functions(pool: Pool) -> dict[str, Callable]:
-    window = {"stride": pool.stride, "padding": pool.padding}
-    ours = jaxcnn.max_pool2d if pool.kind == "max" else jaxcnn.avg_pool2d
-    return {
-        "jaxcnn": partial(ours, kernel_size=pool.kernel, **window),
-        "lax": partial(lax_pool, kernel=pool.kernel, kind=pool.kind, **window),
+    window = {
+        "kernel_size": pool.kernel,
+        "stride": pool.stride,
+        "padding": pool.padding,
     }
+    ours, lax = (
+        (jaxcnn.max_pool2d, xla_max_pool)
+        if pool.kind == "max"
+        else (jaxcnn.avg_pool2d, xla_average_pool)
+    )
+    return {"jaxcnn": partial(ours, **window), "lax": partial(lax, **window)}
 
 
 def value_and_gradients(function: Callable, *arguments):
@@ -100,7 +65,8 @@ def contestants(
             else:
                 timed, given_now = partial(value_and_gradients, timed), given
             entries.append(compiled(name, layout, mode, timed, given_now))
-            if name == "jaxcnn" and layout == "NHWC" and (advised := compiler_options()):
+            advised = jaxcnn.compiler_options()
+            if name == "jaxcnn" and layout == "NHWC" and advised:
                 entries.append(
                     compiled(WITH_OPTIONS, layout, mode, timed, given_now, advised)
                 )

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+import jaxcnn
 from experiments import benchmark_networks as networks
-from experiments.benchmark_layers import LAYOUTS, WITH_OPTIONS, compiler_options
+from experiments.benchmark_layers import LAYOUTS, WITH_OPTIONS
 from experiments.benchmark_timing import Contestant, Measurement, compiled, race
 from experiments.benchmark_worker import TorchWorker
 
@@ -23,12 +24,13 @@ def step_of(name: str, contestant: str, layout: str):
 
 
 def options_of(contestant: str):
-    return compiler_options() if contestant == WITH_OPTIONS else None
+    return jaxcnn.compiler_options() if contestant == WITH_OPTIONS else None
 
 
 def names(layout: str) -> list[str]:
     """Who takes part in this layout."""
-    with_options = [WITH_OPTIONS] if layout == "NHWC" and compiler_options() else []
+    advised = layout == "NHWC" and jaxcnn.compiler_options()
+    with_options = [WITH_OPTIONS] if advised else []
     return ["jaxcnn", *with_options, "lax"]
 
 

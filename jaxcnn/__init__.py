@@ -3,7 +3,7 @@
 The map of the package, from the bottom up; imports point one way:
 
     layout            which axis of an array means what
-    window            a sliding window, tap and untap: all index arithmetic
+    window            a sliding window, tap and untap
     equations         the document's sums as explicit loops over taps: the reference
     engines           the sums made fast, one file for each way
     plan              which engine computes what

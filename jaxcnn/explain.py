@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxcnn import plan
+from jaxcnn import arguments, plan
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -46,11 +46,7 @@ def explain(
     max pool: pooled (one pass over the input instead of one for each tap)
     max pool gradient: pooled (one pass over the input instead of one for each tap)
     """
-    if platform not in PLATFORMS:
-        raise ValueError(
-            f"platform is {platform!r}; it must be one of "
-            + ", ".join(map(repr, PLATFORMS))
-        )
+    arguments.one_of("platform", platform, PLATFORMS)
     choose = plan.chosen if platform == "cpu" else plan.chosen_on_accelerators
 
     def gradient(*arrays):

@@ -14,7 +14,6 @@ from experiments.benchmark_cases import NETWORKS, Layer, Pool
 from experiments.benchmark_chart import chart_of
 from experiments.benchmark_layers import (
     in_layout,
-    lax_conv,
     measure_layer,
     value_and_gradients,
 )
@@ -38,6 +37,7 @@ from experiments.benchmark_report import (
 )
 from experiments.benchmark_timing import Contestant, Measurement, race
 from experiments.benchmark_worker import TorchWorker
+from experiments.gradient_cases import xla_convolution
 
 SMALL = Layer(2, 4, 6, (7, 8), 3, stride=2, padding=1, groups=2)
 
@@ -63,7 +63,7 @@ def test_the_reference_agrees_with_lax_in_float64(layout, layer, rng):
 
     def function(x, w, b):
         known = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
-        return lax_conv(x, w, b, **known, groups=layer.groups, layout=layout)
+        return xla_convolution(x, w, b, **known, groups=layer.groups, layout=layout)
 
     given = [jnp.asarray(in_layout(array, name, layout)) for name, array in arrays.items()]
     assert [array.shape for array in given] == list(layer.shapes(layout).values())

@@ -101,6 +101,9 @@ class _Runs:
         self.span = self.stride * (self.t - 1) + self.extent
         if self.number == 1:
             self.step = max(self.step, self.span)
+        # How far a run reaches into the next tile; the last one then needs one, too.
+        self.tail = max(0, self.span - self.step)
+        self.tiles = self.number + (self.tail > 0)
         self.layout = layout
 
     # --- R, and back ---
@@ -109,13 +112,11 @@ class _Runs:
         """R (b, h, n, r·q·i): the runs that the outputs see."""
         X = X.astype(sum_dtype(X.dtype))
         c_in = X.shape[-1]
-        tail = max(0, self.span - self.step)
-        tiles = self.number + (tail > 0)
-        X = _resized(X, -2, -self.low, tiles * self.step)
-        X = X.reshape(*X.shape[:-2], tiles, self.step * c_in)
+        X = _resized(X, -2, -self.low, self.tiles * self.step)
+        X = X.reshape(*X.shape[:-2], self.tiles, self.step * c_in)
         runs = lax.slice_in_dim(X, 0, self.number, axis=-2)
-        if tail:
-            following = lax.slice_in_dim(X, 1, tiles, axis=-2)[..., : tail * c_in]
+        if self.tail:
+            following = lax.slice_in_dim(X, 1, self.tiles, axis=-2)[..., : self.tail * c_in]
             runs = jnp.concatenate([runs, following], -1)
         runs = runs[..., : self.span * c_in]
         seen = [tap(runs, m, self.rows, self._row_layout) for m in self.rows.offsets()]
@@ -130,14 +131,12 @@ class _Runs:
             untap(share, m, self.rows, self.rows_in, self._row_layout)
             for share, m in zip(shares, self.rows.offsets(), strict=True)
         )
-        tail = max(0, self.span - self.step)
-        tiles = self.number + (tail > 0)
         width = self.step * c_in
-        X = _resized(_resized(runs, -1, 0, width), -2, 0, tiles)
-        if tail:
+        X = _resized(_resized(runs, -1, 0, width), -2, 0, self.tiles)
+        if self.tail:
             following = _resized(runs[..., width:], -1, 0, width)
-            X = X + _resized(following, -2, -1, tiles)
-        X = X.reshape(*X.shape[:-2], tiles * self.step, c_in)
+            X = X + _resized(following, -2, -1, self.tiles)
+        X = X.reshape(*X.shape[:-2], self.tiles * self.step, c_in)
         return _resized(X, -2, self.low, self.columns_in)
 
     # --- M, and back ---

@@ -15,7 +15,7 @@ from jax import lax
 from jaxcnn.engines.memory import block_of, images_at_once
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import sum_dtype
-from jaxcnn.layout import merge_axes, spatial_size, split_axis
+from jaxcnn.layout import grouped, merge_channels, spatial_size, split_channels, taps_of
 from jaxcnn.window import padded, tap, untap
 
 MAX_TAPS = 64
@@ -34,22 +34,22 @@ def refuses(description) -> str | None:
 def forward(X, W, *, window, layout, groups=1, precision=None):
     """Y = Σ_m tap(X, m) · W[m], channel by channel."""
     del precision  # there are no matrix products
-    X, window = padded(_split(X, groups), window, _grouped(layout))
+    X, window = padded(_split(X, groups, layout), window, grouped(layout))
     X = lax.optimization_barrier(X)  # padded once, not once for every tap
     Y = sum_of(
-        tap(X, m, window, _grouped(layout)) * W_m
-        for m, W_m in zip(window.offsets(), _by_tap(W, groups, X.ndim), strict=True)
+        tap(X, m, window, grouped(layout)) * W_m
+        for m, W_m in zip(window.offsets(), _by_tap(W, groups, layout), strict=True)
     )
-    return _merged(Y)
+    return merge_channels(Y, layout)
 
 
 def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
     """dX = Σ_m untap(dY · W[m], m), channel by channel."""
     del precision
-    dY = _split(dY, groups)
+    dY = _split(dY, groups, layout)
     return sum_of(
         untap(jnp.sum(dY * W_m, -1), m, window, input_size, layout)
-        for m, W_m in zip(window.offsets(), _by_tap(W, groups, dY.ndim), strict=True)
+        for m, W_m in zip(window.offsets(), _by_tap(W, groups, layout), strict=True)
     )
 
 
@@ -61,10 +61,10 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
 
     def add_block(number, totals):
         block = (block_of(each, number, images) for each in (X, dY))
-        X_block, dY_block = (_split(each, groups) for each in block)
-        X_block, inner = padded(X_block, window, _grouped(layout))
+        X_block, dY_block = (_split(each, groups, layout) for each in block)
+        X_block, inner = padded(X_block, window, grouped(layout))
         X_block, dY_block = lax.optimization_barrier((X_block, dY_block))
-        seen = (tap(X_block, m, inner, _grouped(layout)) for m in inner.offsets())
+        seen = (tap(X_block, m, inner, grouped(layout)) for m in inner.offsets())
         return [
             total + _over_columns(each, dY_block)
             for total, each in zip(totals, seen, strict=True)
@@ -85,22 +85,12 @@ def _over_columns(seen, dY):
     )
 
 
-def _grouped(layout):
-    """Channels as (group, channel of the group)."""
-    return layout[:-1] + "GC"
-
-
-def _split(x, groups):
+def _split(x, groups, layout):
     """(…, G·c) to (…, G, c), as wide as sums want it."""
-    x = x.astype(sum_dtype(x.dtype))
-    return split_axis(x, x.ndim - 1, groups, x.shape[-1] // groups)
+    return split_channels(x.astype(sum_dtype(x.dtype)), groups, layout)
 
 
-def _merged(x):
-    return merge_axes(x, x.ndim - 2, 2)
-
-
-def _by_tap(W, groups, ndim):
-    """(K…, 1, G·c) to (taps, 1…, G, c), which broadcasts against (…, G, c)."""
-    W = W.astype(sum_dtype(W.dtype))
-    return W.reshape(-1, *[1] * (ndim - 2), groups, W.shape[-1] // groups)
+def _by_tap(W, groups, layout):
+    """(K…, 1, G·c) to (taps, 1…, G, c), which broadcasts against (B, …, G, c)."""
+    W = taps_of(W.astype(sum_dtype(W.dtype)), groups, layout)
+    return jnp.expand_dims(W, range(1, len(layout) - 1))
