@@ -175,16 +175,20 @@ RULES = (
     Rule(
         "winograd",
         lambda d: (
-            d.name != "weight_gradient"
-            and min(d.c_in, d.c_out) >= 32
+            min(d.c_in, d.c_out) >= (16 if d.name == "weight_gradient" else 32)
             and d.problem.precision in (None, "default", jax.lax.Precision.DEFAULT)
         ),
-        "enough channels that halving the products is worth combining the rows",
+        "enough channels that halving the products is worth combining the columns",
+    ),
+    Rule(
+        "patches",
+        lambda d: d.name == "weight_gradient" and d.c_in >= 4,
+        "XLA's matrix products are quicker than its convolutions",
     ),
     Rule(
         "canonical",
         lambda d: True,
-        "XLA's channels-last convolution runs at the speed of matrix products",
+        "XLA's channels-last convolution needs no patches in memory",
     ),
     Rule("equations", lambda d: True, "a loop over taps computes anything"),
 )

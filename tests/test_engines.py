@@ -247,9 +247,10 @@ def test_images_may_be_worked_on_a_few_at_a_time(case, engine, monkeypatch):
     monkeypatch.setattr(memory, "BLOCK", 1)
     for role in ("x", "y"):
         arrays[role] = np.concatenate([arrays[role], 2 * arrays[role], arrays[role]])
-    ours = results_of(SUMS, replace(problem, engine=engine), arrays)
+    names = computed_by(engine, problem, arrays, SUMS)
+    ours = results_of(names, replace(problem, engine=engine), arrays)
     wide_problem = replace(problem, engine="equations")
-    close(ours, results_of(SUMS, wide_problem, wide(arrays)), rounding_of(engine))
+    close(ours, results_of(names, wide_problem, wide(arrays)), rounding_of(engine))
 
 
 @every_engine(SUMS, [*KINDS, "many groups", "wide groups"], drawn)

@@ -91,20 +91,29 @@ PLANS = {
     "one input channel": ((2, 8, 8, 1), (5, 5, 1, 32), {}, "banded", "xla"),
     "1×1": ((2, 8, 8, 64), (1, 1, 64, 64), {}, "banded", "xla"),
     "1×1, stride": ((2, 8, 8, 64), (1, 1, 64, 64), {"stride": 2}, "banded", "xla"),
-    "3×3": (
-        *((2, 8, 8, 64), (3, 3, 64, 64), {}),
-        *(("winograd", "canonical", "winograd"), "xla"),
+    "3×3": ((2, 8, 8, 64), (3, 3, 64, 64), {}, "winograd", "xla"),
+    "5×5": ((2, 8, 8, 64), (5, 5, 64, 64), {}, "winograd", "xla"),
+    "3×3, fewer channels": (
+        *((2, 8, 8, 16), (3, 3, 16, 64), {}),
+        *(("canonical", "winograd", "canonical"), "xla"),
     ),
     "many channels, stride": (
         *((2, 8, 8, 64), (3, 3, 64, 64), {"stride": 2}),
-        *("canonical", "xla"),
+        *(("canonical", "patches", "canonical"), "xla"),
     ),
-    "a large kernel": ((2, 8, 8, 64), (5, 5, 64, 64), {}, "canonical", "xla"),
-    "wide groups": (
-        *((2, 8, 8, 64), (3, 3, 32, 64), {"groups": 2}),
-        *(("winograd", "canonical", "winograd"), "xla"),
+    "a large kernel": (
+        *((2, 8, 8, 64), (7, 7, 64, 64), {}),
+        *(("canonical", "patches", "canonical"), "xla"),
     ),
-    "groups": ((2, 8, 8, 64), (3, 3, 16, 64), {"groups": 4}, "canonical", "xla"),
+    "a large kernel, colours": (
+        *((2, 8, 8, 3), (7, 7, 3, 64), {"stride": 2}),
+        *(("canonical", "canonical", "banded"), "xla"),
+    ),
+    "wide groups": ((2, 8, 8, 64), (3, 3, 32, 64), {"groups": 2}, "winograd", "xla"),
+    "groups": (
+        *((2, 8, 8, 64), (3, 3, 16, 64), {"groups": 4}),
+        *(("canonical", "winograd", "canonical"), "xla"),
+    ),
     "many groups": ((2, 8, 8, 64), (3, 3, 2, 64), {"groups": 32}, "banded", "xla"),
     "depthwise": ((2, 8, 8, 64), (3, 3, 1, 128), {"groups": 64}, "unrolled", "xla"),
     "depthwise, huge": (
@@ -190,16 +199,15 @@ def test_winograd_is_only_for_who_asks_for_no_more_precision(precision):
         asked = dataclasses.replace(description.problem, precision=precision)
         asked = dataclasses.replace(description, problem=asked)
         is_winograd = plan.chosen(asked).engine == "winograd"
-        assert is_winograd == (
-            precision in (None, "default") and asked.name != "weight_gradient"
-        )
+        assert is_winograd == (precision in (None, "default"))
 
 
 def test_a_rule_whose_engine_refuses_is_passed_over(monkeypatch):
     monkeypatch.setattr(plan.ENGINES["banded"], "refuses", lambda description: "is ill")
     for description in described(*PLANS["1×1"][:3]):
         assert plan.refusal("banded", description) == "is ill"
-        assert plan.chosen(description).engine == "canonical"
+        instead = "patches" if description.name == "weight_gradient" else "canonical"
+        assert plan.chosen(description).engine == instead
 
 
 def lowered(platform, function, *shapes):
@@ -273,8 +281,12 @@ def activations_in(program, shapes):
             yield [axes[axis] for axis in reversed(order)]
 
 
-@pytest.mark.parametrize("channels", [1, 40], ids=["banded", "canonical"])
-def test_channels_first_networks_keep_their_activations_channels_last(channels):
+@pytest.mark.parametrize(
+    ("channels", "most_in_gradient"), [(1, 1), (40, 2)], ids=["banded", "winograd"]
+)
+def test_channels_first_networks_keep_their_activations_channels_last(
+    channels, most_in_gradient
+):
     # Every size is another, so that an axis is known by its size.
     x = (4, channels, 32, 32)
     ws = [(24, channels, 3, 3), (40, 24, 3, 3)]
@@ -288,8 +300,8 @@ def test_channels_first_networks_keep_their_activations_channels_last(channels):
     def gradient(ws, x):
         return jax.grad(lambda ws: jnp.vdot(network(ws, x), network(ws, x)))(ws)
 
-    # In the gradient, XLA keeps one of them the other way round for what reads it.
-    for function, most in ((network, 0), (gradient, 1)):
+    # In the gradient, XLA keeps one of them the other way round for each loop that reads it.
+    for function, most in ((network, 0), (gradient, most_in_gradient)):
         shapes = jax.tree.map(
             lambda shape: jax.ShapeDtypeStruct(shape, "float32"),
             (ws, x),
@@ -323,6 +335,12 @@ CALLS = {
     "groups": lambda engine: jaxcnn.conv2d(
         jnp.ones((1, 4, 4, 4)), jnp.ones((4, 2, 2, 2)), groups=2, engine=engine
     ),
+    "stride": lambda engine: jaxcnn.conv2d(
+        jnp.ones((1, 2, 4, 4)), jnp.ones((2, 2, 3, 3)), stride=2, engine=engine
+    ),
+    "huge": lambda engine: jaxcnn.conv2d(
+        jnp.ones((1, 2, 12, 12)), jnp.ones((2, 2, 12, 12)), engine=engine
+    ),
     "empty": lambda engine: jaxcnn.conv2d(
         jnp.ones((0, 2, 4, 4)), jnp.ones((2, 2, 2, 2)), engine=engine
     ),
@@ -335,7 +353,8 @@ REFUSED = {
     "banded": ("empty", "wants arrays with entries"),
     "unrolled": ("dense", "computes depthwise convolutions only"),
     "pooled": ("dense", "does not compute forwards"),
-    "winograd": ("groups", "wants 3 kernel rows"),
+    "patches": ("huge", "writes out no more than 128 taps, and here they are 144"),
+    "winograd": ("stride", "wants a stride of one"),
 }
 
 

@@ -8,22 +8,25 @@ An engine is a module whose functions have names, signatures and results of thos
     xla         XLA's convolution and what JAX makes of it: for accelerators
     canonical   all three sums as XLA's channels-last convolution: many channels
     banded      one matrix product of whole runs of pixels: few channels, 1×1 kernels
-    winograd    kernels of 3 rows with half the products: many channels
+    patches     one matrix product of patches: weight gradients
+    winograd    kernels of 3 columns with half the products: many channels
     unrolled    multiply-adds in one fused loop: depthwise convolution
     pooled      all the poolings, likewise
 
 All but the first two want channels last, and the plan turns arrays around for them;
-:mod:`.groups`, :mod:`.memory` and :mod:`.sums` are what several of them share.
+:mod:`.groups`, :mod:`.memory`, :mod:`.rotation` and :mod:`.sums` are what several of them
+share.
 """
 
 from jaxcnn import equations
-from jaxcnn.engines import banded, canonical, pooled, unrolled, winograd, xla
+from jaxcnn.engines import banded, canonical, patches, pooled, unrolled, winograd, xla
 
 ENGINES = {
     "equations": equations,
     "xla": xla,
     "canonical": canonical,
     "banded": banded,
+    "patches": patches,
     "unrolled": unrolled,
     "pooled": pooled,
     "winograd": winograd,

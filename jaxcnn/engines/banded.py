@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn.engines.groups import group_by_group
-from jaxcnn.engines.sums import sum_of
+from jaxcnn.engines.sums import sum_of, sum_of_outer_products
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import merge_axes, spatial_size, split_axis
 from jaxcnn.window import Window, tap, untap
@@ -60,11 +60,8 @@ def forward(X, W, *, window, layout, groups=1, precision=None):
 def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     """dM = Rᵀ·dY; dW is the sum of the copies."""
     runs = _Runs(window, spatial_size(X, layout), dY.shape[-1], layout)
-    R, dY = runs.of(X), runs.of_outputs(dY)
-    # As two matrices: XLA would turn arrays of more axes around in memory first.
-    R, dY = (each.reshape(-1, each.shape[-1]) for each in (R, dY))
-    dM = _product("rk,rc->kc", R, dY, precision)
-    return runs.sum_of_copies(dM, X.shape[-1])
+    dM = sum_of_outer_products(runs.of_outputs(dY), runs.of(X), precision)
+    return runs.sum_of_copies(dM.T, X.shape[-1])
 
 
 @group_by_group

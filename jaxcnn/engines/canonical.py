@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn.engines.groups import group_by_group
+from jaxcnn.engines.rotation import rotated, window_over_outputs
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_size, weight_layout
 
@@ -70,23 +71,13 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
 @group_by_group
 def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
     """dX = spread(dY) ∗ rotated(W)."""
-    dimensions = len(input_size)
-    rotated = jnp.swapaxes(jnp.flip(W, range(dimensions)), -1, -2)
-    sizes = zip(
-        *(window.extent, window.stride, window.padding),
-        *(input_size, spatial_size(dY, layout)),
-        strict=True,
-    )
-    padding = [
-        (extent - 1 - low, size + low - (s * (out - 1) + 1))
-        for extent, s, (low, _), size, out in sizes
-    ]
+    over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
     return _convolve(
         dY,
-        rotated,
+        rotated(W),
         layout,
-        window_strides=(1,) * dimensions,
-        padding=padding,
+        window_strides=over_outputs.stride,
+        padding=over_outputs.padding,
         lhs_dilation=window.stride,
         rhs_dilation=window.dilation,
         precision=precision,

@@ -9,6 +9,7 @@ group is best computed does not depend on how many there are.
 from collections.abc import Callable
 from functools import wraps
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -18,11 +19,12 @@ WRITTEN_OUT = 16
 """So many groups are written out; more go through a loop, which compiles as fast as one."""
 
 
-def group_by_group(dense: Callable) -> Callable:
+def group_by_group(dense: Callable, result_axis: int = -1) -> Callable:
     """One of the three sums for any number of groups, made of the same without groups.
 
     The groups are runs of channels, and channels are the last axis of X, of dY and (those
-    of the output) of W: every array is cut along it, and the results are put together.
+    of the output) of W: every array is cut along it, and the results are put together along
+    ``result_axis``.
     """
 
     @wraps(dense)
@@ -31,10 +33,16 @@ def group_by_group(dense: Callable) -> Callable:
             return dense(first, second, **known)
         if groups <= WRITTEN_OUT:
             parts = zip(*(jnp.split(x, groups, -1) for x in (first, second)), strict=True)
-            return jnp.concatenate([dense(*part, **known) for part in parts], -1)
+            results = [dense(*part, **known) for part in parts]
+            return jax.tree.map(lambda *each: jnp.concatenate(each, result_axis), *results)
         split = (split_axis(x, x.ndim - 1, groups, -1) for x in (first, second))
         mapped = tuple(jnp.moveaxis(x, -2, 0) for x in split)
-        result = lax.map(lambda part: dense(*part, **known), mapped)
-        return merge_axes(jnp.moveaxis(result, 0, -2), result.ndim - 2, 2)
+        results = lax.map(lambda part: dense(*part, **known), mapped)
+
+        def put_together(result):
+            axis = result_axis % (result.ndim - 1)
+            return merge_axes(jnp.moveaxis(result, 0, axis), axis, 2)
+
+        return jax.tree.map(put_together, results)
 
     return grouped

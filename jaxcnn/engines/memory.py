@@ -14,8 +14,8 @@ from jax import lax
 
 from jaxcnn.layout import merge_axes, split_axis
 
-BLOCK = 2**20
-"""So many numbers of temporary arrays at a time: 4 MiB."""
+BLOCK = 2**21
+"""So many numbers of temporary arrays at a time: 8 MiB."""
 
 
 def images_at_once(image: Sequence[int], batch):
@@ -40,6 +40,23 @@ def block_of(x: jax.Array, number, images) -> jax.Array:
     blocks = x.shape[0] // images
     split = split_axis(x, 0, images, blocks)
     return lax.dynamic_index_in_dim(split, number, 1, keepdims=False)
+
+
+def sum_over_blocks(function: Callable, arrays: Sequence[jax.Array], images):
+    """Σ ``function(*blocks)``, which sums over images, block by block of all the arrays."""
+    batch = arrays[0].shape[0]
+    if images == batch:
+        return function(*arrays)
+
+    def add(number, totals):
+        blocks = lax.optimization_barrier([block_of(x, number, images) for x in arrays])
+        return jax.tree.map(jnp.add, totals, function(*blocks))
+
+    of_block = [jax.ShapeDtypeStruct((images, *x.shape[1:]), x.dtype) for x in arrays]
+    zeros = jax.tree.map(
+        lambda part: jnp.zeros(part.shape, part.dtype), jax.eval_shape(function, *of_block)
+    )
+    return lax.fori_loop(0, batch // images, add, zeros)
 
 
 def in_blocks(function: Callable, x: jax.Array, images):

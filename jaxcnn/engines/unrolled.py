@@ -56,7 +56,7 @@ def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=Non
 def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     """dW[m] = Σ tap(X, m) · dY, channel by channel."""
     del precision
-    images = images_at_once((4, *X.shape[1:]), X.shape[0])
+    images = images_at_once((8, *X.shape[1:]), X.shape[0])
     output_rows = window.output_size(spatial_size(X, layout))[:-1]
 
     def add_block(number, totals):

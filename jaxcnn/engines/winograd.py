@@ -1,25 +1,31 @@
-"""Winograd's minimal filtering F(4, 3) along the rows of an image: half the products.
+"""Winograd's minimal filtering along the columns of an image: half the products.
 
 Four neighbouring outputs of a kernel with three taps take 12 products. With six well-chosen
-combinations of the six inputs that they see they take 6 (Winograd 1980; Lavin and Gray
-2015, whose matrices these are):
+combinations of the six inputs that they see they take 6, and that is F(4, 3). As many do
+for five outputs of two taps, three of four and two of five: F(7 − K, K) (Winograd 1980;
+Lavin and Gray 2015):
 
-    Y = Aᵀ [(G·W) ⊙ (Bᵀ·X)]        X six inputs, W three taps, Y four outputs
+    Y = Aᵀ [(G·W) ⊙ (Bᵀ·X)]        X six inputs, W K taps, Y 7 − K outputs
 
-Here the inputs are rows of an image and ⊙ is a convolution over what is left, the columns
-and the channels: six convolutions with a third of the kernel on a quarter of the rows. The
+The outputs are the coefficients of a product of two polynomials. G and A evaluate at five
+points and at infinity, and B, of the coefficients of Lagrange's basis, interpolates.
+
+Here the inputs are columns of an image, and each of the six ⊙ is what is left of the
+convolution: the product of patches, over the kernel's rows and the channels, with the
+combined weights (:mod:`jaxcnn.engines.patches`), on a (7 − K)-th of the columns. The
 two-dimensional F(4×4, 3×3) would halve the products again, but its transforms move 2.25
 instead of 1.5 times the image through memory, and it lost to this at every size tried.
 
-The input gradient is a convolution with the rotated kernel, and so the same again. The
-weight gradient gains nothing from this and is left to :mod:`canonical`.
+Every sum is linear in each of its arguments, so the weight gradient is the same read
+backwards, and the input gradient is the convolution of dY with the rotated kernel:
 
-Accuracy: the combinations have coefficients up to 8, and so rounding errors are 2 to 5
+    dW = Gᵀ [Σ (A·dY) ⊙ (Bᵀ·X)]
+
+Accuracy: the combinations have coefficients up to 16, and so rounding errors are 2 to 5
 times larger than a plain convolution's, about 5e-6 of the largest result. The plan does not
 use it where ``precision`` asks for more than the default.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -27,11 +33,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn.engines import canonical
+from jaxcnn.engines import patches
 from jaxcnn.engines.groups import group_by_group
-from jaxcnn.engines.memory import images_at_once, in_blocks
+from jaxcnn.engines.memory import images_at_once, in_blocks, sum_over_blocks
+from jaxcnn.engines.rotation import rotated, window_over_outputs
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import sum_dtype
+from jaxcnn.layout import merge_axes, spatial_size, split_axis
+from jaxcnn.window import Window
+
+POINTS = np.array([0, 1, -1, 2, -2])
+WEIGHTS = np.array([6, -4, -4, 1, 1]) / 24
+"""1/∏(a − b) over the other points b: of the barycentric formula."""
 
 B_T = np.array(
     [
@@ -43,107 +56,134 @@ B_T = np.array(
         [0, 4, 0, -5, 0, 1],
     ]
 )
-G = np.array(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
-A_T = np.array(
-    [
-        [1, 1, 1, 1, 1, 0],
-        [0, 1, -1, 2, -2, 0],
-        [0, 1, 1, 4, 4, 0],
-        [0, 1, -1, 8, -8, 1],
-    ]
-)
-OUTPUTS, TAPS = 4, 3
+INPUTS = len(B_T)
+TAPS = range(2, INPUTS)
 
 
 def refuses(description) -> str | None:
     window = description.window
-    along_rows = window.kernel_size[0], window.stride[0], window.dilation[0]
-    if along_rows != (TAPS, 1, 1):
-        return "wants 3 kernel rows, and neither stride nor dilation along them"
-    return canonical.refuses(description)
+    if set(window.stride) != {1}:
+        return "wants a stride of one"
+    if window.kernel_size[-1] not in TAPS or window.dilation[-1] != 1:
+        return "wants 2 to 5 kernel columns, and no dilation along them"
+    return patches.refuses(description)
 
 
-@group_by_group
 def forward(X, W, *, window, layout, groups=1, precision=None):
-    """Y: six convolutions of combined rows with combined kernel rows."""
-    rows_out = X.shape[1] + sum(window.padding[0]) - (TAPS - 1)
-    known = {"window": _without_rows(window), "layout": layout, "precision": precision}
-    convolve = partial(canonical.forward, **known)
-    return _along_rows(X, W, window.padding[0][0], rows_out, convolve)
-
-
-@group_by_group
-def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
-    """dW, as :mod:`canonical` has it."""
-    known = {"window": window, "layout": layout, "precision": precision}
-    return canonical.weight_gradient(X, dY, **known)
-
-
-@group_by_group
-def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
-    """dX: along the rows, the convolution of dY with the rotated kernel."""
-    known = {"window": _without_rows(window), "layout": layout, "precision": precision}
-
-    def convolve(dY, W):
-        size = (dY.shape[1], *input_size[1:])
-        return canonical.input_gradient(dY, W, input_size=size, **known)
-
-    low = TAPS - 1 - window.padding[0][0]
-    return _along_rows(dY, jnp.flip(W, 0), low, input_size[0], convolve)
-
-
-def _without_rows(window):
-    """What is left of the window when the rows have been dealt with."""
-    return window.only(*range(1, len(window.kernel_size)))
-
-
-def _along_rows(X, W, low: int, rows_out: int, convolve: Callable):
-    """Y = Aᵀ [(G·W) ⊙ (Bᵀ·X)] for all rows, X starting ``low`` rows before the first."""
+    """Y = Aᵀ [(G·W) ⊙ (Bᵀ·X)]."""
     X, W = (each.astype(sum_dtype(each.dtype)) for each in (X, W))
-    kernels = _combined(G, list(W))
-    groups_of_rows = -(-rows_out // OUTPUTS)
-    after = OUTPUTS * groups_of_rows + TAPS - 1 - low - X.shape[1]
+    filtering = _Filtering(window, spatial_size(X, layout))
+    W = _combined(filtering.G, [W[..., k, :, :] for k in range(window.kernel_size[-1])])
 
-    def of_images(X):
-        pads = [(0, 0, 0), (low, after, 0), *[(0, 0, 0)] * (X.ndim - 2)]
+    @group_by_group
+    def convolved(X, W):
+        P = filtering.patches(X, layout)
+        W = W.reshape(len(W), -1, W.shape[-1])
+        Y = _product("trk,tko->tro", _matrices(P), W, precision)
+        Y = Y.reshape(*P.shape[:-1], Y.shape[-1])
+        return filtering.columns_of(_combined(filtering.A_T, list(Y)))
+
+    images = filtering.images_at_once(X, W.shape[-1])
+    return in_blocks(lambda X: convolved(X, W, groups=groups), X, images)
+
+
+def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
+    """dW = Gᵀ [Σ (A·dY) ⊙ (Bᵀ·X)]."""
+    X, dY = (each.astype(sum_dtype(each.dtype)) for each in (X, dY))
+    filtering = _Filtering(window, spatial_size(X, layout))
+
+    def products(X, dY):
+        P = _matrices(filtering.patches(X, layout))
+        dY = _matrices(_combined(filtering.A_T.T, filtering.outputs(dY)))
+        return _product("tro,trk->tok", dY, P, precision)
+
+    products = partial(group_by_group(products, 1), groups=groups)
+    images = filtering.images_at_once(X, dY.shape[-1])
+    sums = sum_over_blocks(products, (X, dY), images)
+    dW = jnp.swapaxes(_combined(filtering.G.T, list(sums)), -1, -2)
+    *rows, columns = window.kernel_size
+    dW = dW.reshape(columns, *rows, X.shape[-1] // groups, dY.shape[-1])
+    return jnp.moveaxis(dW, 0, -3)
+
+
+def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
+    """dX: the convolution of dY with the rotated kernel."""
+    over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
+    known = {"layout": layout, "groups": groups, "precision": precision}
+    return forward(dY, rotated(W, groups), window=over_outputs, **known)
+
+
+class _Filtering:
+    """The matrices for a window, and the tiles of columns that they are for.
+
+    Columns are lists of arrays: the first columns of all tiles, the second columns, ….
+    """
+
+    def __init__(self, window: Window, input_size):
+        taps = window.kernel_size[-1]
+        self.step = INPUTS + 1 - taps  # so many outputs has a tile
+        self.G, self.A_T = np.zeros((INPUTS, taps)), np.zeros((self.step, INPUTS))
+        self.G[:-1] = WEIGHTS[:, None] * POINTS[:, None] ** np.arange(taps)
+        self.A_T[:, :-1] = POINTS ** np.arange(self.step)[:, None]
+        self.G[-1, -1] = self.A_T[-1, -1] = 1
+        self.low = window.padding[-1][0]
+        self.rows = window.only(*range(len(window.kernel_size) - 1))
+        *self.rows_out, self.columns_out = window.output_size(input_size)
+        self.tiles = -(-self.columns_out // self.step)
+
+    def patches(self, X, layout) -> jax.Array:
+        """The six combinations of inputs, each as patches over the kernel's rows."""
+        combined = _combined(B_T, self._columns(X, self.low, INPUTS))
+        as_images = merge_axes(combined, 0, 2)
+        P = patches.patches(as_images, self.rows, layout)
+        return split_axis(P, 0, INPUTS, X.shape[0])
+
+    def outputs(self, dY) -> list[jax.Array]:
+        """The outputs of all tiles; zeros after the last of them."""
+        return self._columns(dY, 0, self.step)
+
+    def columns_of(self, outputs: jax.Array) -> jax.Array:
+        """The columns of which these are the outputs."""
+        Y = jnp.moveaxis(outputs, 0, -2)
+        Y = merge_axes(Y, Y.ndim - 3, 2)
+        return lax.slice_in_dim(Y, 0, self.columns_out, axis=-2)
+
+    def images_at_once(self, X, c_out: int):
+        """So many that all patches and products stay in the cache."""
+        channels = self.rows.number_of_taps * X.shape[-1] + c_out
+        return images_at_once((*self.rows_out, self.tiles, INPUTS, channels), X.shape[0])
+
+    def _columns(self, X, low: int, how_many: int):
+        """For each tile as many columns, the first tile's from column −low on."""
+        span = self.step * (self.tiles - 1) + 1
+        pads = [(0, 0, 0)] * X.ndim
+        pads[-2] = low, span - 1 + how_many - low - X.shape[-2], 0
         X = lax.pad(X, jnp.zeros((), X.dtype), pads)
-        last = OUTPUTS * (groups_of_rows - 1) + 1
-        rows = [
-            lax.slice_in_dim(X, first, first + last, OUTPUTS, axis=1)
-            for first in range(OUTPUTS + TAPS - 1)
+        return [
+            lax.slice_in_dim(X, first, first + span, self.step, axis=-2)
+            for first in range(how_many)
         ]
-        products = [
-            convolve(row, kernel[None])
-            for row, kernel in zip(_combined(B_T, rows), kernels, strict=True)
-        ]
-        # So that no combination is computed inside of the products, again and again.
-        products = lax.optimization_barrier(products)
-        Y = jnp.stack(_combined(A_T, products), 2)
-        Y = Y.reshape(Y.shape[0], -1, *Y.shape[3:])
-        return lax.slice_in_dim(Y, 0, rows_out, axis=1)
-
-    # A few images at a time: their combinations stay in the cache.
-    combined = (*X.shape[1:-1], (X.shape[-1] + W.shape[-1]) * len(G) // OUTPUTS)
-    images = images_at_once(combined, X.shape[0])
-    return in_blocks(of_images, X, images)
 
 
-def _combined(matrix: np.ndarray, arrays: list[jax.Array]) -> list[jax.Array]:
+def _combined(matrix: np.ndarray, arrays: list[jax.Array]) -> jax.Array:
     """Σ_j matrix[i, j] · arrays[j] for every i, without the terms that are zero."""
-    return [
-        sum_of(
-            array if factor == 1 else jnp.asarray(factor, array.dtype) * array
-            for factor, array in zip(row, arrays, strict=True)
-            if factor
-        )
-        for row in matrix
-    ]
+    return jnp.stack(
+        [
+            sum_of(
+                array if factor == 1 else jnp.asarray(factor, array.dtype) * array
+                for factor, array in zip(row, arrays, strict=True)
+                if factor
+            )
+            for row in matrix
+        ]
+    )
+
+
+def _matrices(x: jax.Array) -> jax.Array:
+    """(6, B, H…, C) to six matrices, with a row for each position."""
+    return merge_axes(x, 1, x.ndim - 2)
+
+
+def _product(sum_over: str, A: jax.Array, B: jax.Array, precision) -> jax.Array:
+    """The six products, behind a barrier: no combination is computed anew for each."""
+    return lax.optimization_barrier(jnp.einsum(sum_over, A, B, precision=precision))

@@ -1,0 +1,88 @@
+"""Patches times weights: a convolution as one matrix product, a few images at a time.
+
+Beside each other, the taps of an output position are its patch of the input, a row of
+K²·C_in numbers, and a convolution is the product of all patches P with the weights as a
+matrix (the "im2col" of Chellapilla, Puri and Simard, 2006):
+
+    forward           Y  = P(X)·W
+    weight gradient   dW = P(X)ᵀ·dY
+    input gradient    dX = P(dY)·rotated(W)      for a stride of one
+
+The patches are K² copies of the image, which is why only those of a few images are made at
+a time: they stay in the cache, where they cost a fraction of what the product does. XLA's
+matrix products run at nearly the machine's peak, also with few columns and inside loops,
+and its convolutions do not: the weight gradient above all is up to 2.4 times quicker so
+than as a convolution (:mod:`canonical`).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn.engines.groups import group_by_group
+from jaxcnn.engines.memory import images_at_once, in_blocks, sum_over_blocks
+from jaxcnn.engines.rotation import rotated, window_over_outputs
+from jaxcnn.engines.sums import sum_of_outer_products
+from jaxcnn.equations import sum_dtype
+from jaxcnn.layout import spatial_size
+from jaxcnn.window import Window, padded, tap
+
+MAX_TAPS = 128
+"""So many can be written out before compiling takes too long."""
+
+
+def refuses(description) -> str | None:
+    window = description.window
+    if description.name == "input_gradient" and set(window.stride) != {1}:
+        return "computes input gradients for a stride of one only"
+    if window.number_of_taps > MAX_TAPS:
+        taps = window.number_of_taps
+        return f"writes out no more than {MAX_TAPS} taps, and here they are {taps}"
+    return None
+
+
+def forward(X, W, *, window, layout, groups=1, precision=None):
+    """Y = P(X)·W."""
+    X, W = (each.astype(sum_dtype(each.dtype)) for each in (X, W))
+
+    @group_by_group
+    def product(X, W):
+        W = W.reshape(-1, W.shape[-1])
+        return jnp.matmul(patches(X, window, layout), W, precision=precision)
+
+    images = _images_at_once(X, window, layout)
+    return in_blocks(lambda X: product(X, W, groups=groups), X, images)
+
+
+def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
+    """dWᵀ = dYᵀ·P(X)."""
+    X, dY = (each.astype(sum_dtype(each.dtype)) for each in (X, dY))
+
+    def product(X, dY):
+        return sum_of_outer_products(dY, patches(X, window, layout), precision)
+
+    products = partial(group_by_group(product, 0), groups=groups)
+    dW_t = sum_over_blocks(products, (X, dY), _images_at_once(X, window, layout))
+    return dW_t.T.reshape(*window.kernel_size, X.shape[-1] // groups, dY.shape[-1])
+
+
+def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
+    """dX = P(dY)·rotated(W)."""
+    over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
+    known = {"layout": layout, "groups": groups, "precision": precision}
+    return forward(dY, rotated(W, groups), window=over_outputs, **known)
+
+
+def patches(X: jax.Array, window: Window, layout: str) -> jax.Array:
+    """P (B, H_out…, K…·C_in): what every tap sees, beside each other."""
+    X, window = padded(X, window, layout)
+    X = lax.optimization_barrier(X)  # padded once, not once for every tap
+    seen = [tap(X, m, window, layout) for m in window.offsets()]
+    return lax.optimization_barrier(jnp.concatenate(seen, -1))
+
+
+def _images_at_once(X, window, layout):
+    size = window.output_size(spatial_size(X, layout))
+    return images_at_once((*size, window.number_of_taps, X.shape[-1]), X.shape[0])

@@ -1,0 +1,35 @@
+"""The input gradient as a convolution of dY, spread by the stride, with the rotated kernel.
+
+    dX = spread(dY) ∗ rotated(W)
+
+Input position k receives from output i through tap m where s·i + d·m − p = k. Counted from
+the last tap, m' = K − 1 − m, that is a window over the spread dY: it begins at
+k + p − d·(K − 1).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn.layout import merge_axes, split_axis
+from jaxcnn.window import Window
+
+
+def rotated(W: jax.Array, groups: int = 1) -> jax.Array:
+    """(K…, I, G·O) to (K…, O, G·I), with its taps in the opposite order."""
+    W = jnp.flip(W, range(W.ndim - 2))
+    W = jnp.swapaxes(split_axis(W, W.ndim - 1, groups, W.shape[-1] // groups), -3, -1)
+    return merge_axes(W, W.ndim - 2, 2)
+
+
+def window_over_outputs(window: Window, input_size, output_size) -> Window:
+    """The window that slides over dY, spread by the stride, and has dX as its output."""
+    sizes = zip(
+        *(window.extent, window.stride, window.padding, input_size, output_size),
+        strict=True,
+    )
+    padding = tuple(
+        (extent - 1 - low, size + low - (s * (out - 1) + 1))
+        for extent, s, (low, _), size, out in sizes
+    )
+    one = (1,) * len(window.stride)
+    return Window(window.kernel_size, one, padding, window.dilation)
