@@ -300,7 +300,7 @@ def test_channels_first_networks_keep_their_activations_channels_last(
     def gradient(ws, x):
         return jax.grad(lambda ws: jnp.vdot(network(ws, x), network(ws, x)))(ws)
 
-    # In the gradient, XLA keeps one of them the other way round for each loop that reads it.
+    # In the gradient, XLA keeps some the other way round, for the loops that read them.
     for function, most in ((network, 0), (gradient, most_in_gradient)):
         shapes = jax.tree.map(
             lambda shape: jax.ShapeDtypeStruct(shape, "float32"),
