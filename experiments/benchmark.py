@@ -30,50 +30,59 @@ from float64 (:mod:`experiments.benchmark_reference`) relative to the largest en
 layer that is off by more than 1e-4, or a pool that differs from lax by more than 1e-6,
 makes the command fail.
 
-Measured on two cores of an AMD EPYC (AVX-512, no AMX; a matrix product reaches 170 to 205
-GFLOP/s, and varies by as much from run to run), PyTorch 2.13.0, flax 0.12, with 5 rounds
-(layers, networks), 9 (pools) or 3 (scan); the suites in separate runs. Geometric means, in
-brackets the worst case; "+" with jaxcnn's compiler options.
+Measured on two virtual cores of an AMD EPYC (AVX-512, no AMX; a matrix product reaches 470
+to 520 GFLOP/s), PyTorch 2.13.0, flax 0.12, with 7 rounds (pools 9); networks and scans in
+one run, layers and pools in one each. Geometric means, in brackets the worst case; "+" with
+jaxcnn's compiler options, of which there are none on 0.10.2.
 
-                                    jax 0.10.2           +      jax 0.12.0           +
-    layers, fwd + bwd    × lax     2.27 (0.76)   2.48 (0.54)   2.18 (0.77)   2.35 (0.85)
-                         × torch   0.64 (0.24)   0.70 (0.34)   0.78 (0.35)   0.84 (0.44)
-    pools, fwd + bwd     × lax     4.80 (0.78)   5.07 (0.54)   4.80 (0.87)   5.75 (0.84)
-                         × torch   0.91 (0.66)   0.96 (0.64)   0.85 (0.46)   1.02 (0.45)
-    networks, step       × lax     1.94 (1.19)   2.22 (1.24)   2.20 (1.38)   2.23 (1.31)
-                         × flax    2.05 (1.33)   2.36 (1.39)   2.20 (1.39)   2.23 (1.29)
-                         × torch   0.61 (0.42)   0.70 (0.44)   0.77 (0.57)   0.78 (0.54)
-    in lax.scan          × lax     35.7 (5.5)    38.9 (6.2)    29.4 (MNIST CNN only)
-    a step in lax.scan / alone, jaxcnn: 0.74 to 0.98 on 0.10.2, 0.70 (MNIST CNN) on 0.12;
-        lax: 2.5 (LeNet-5) to 59 (VGG)
-    NCHW / NHWC, a network's step: 1.18 and 1.26, MobileNet worst with 1.48 and 1.81
+                                    jax 0.10.2      jax 0.12.0           +
+    layers, fwd + bwd    × lax     2.83 (0.77)     2.51 (0.92)   2.74 (0.87)
+                         × torch   0.68 (0.24)     0.69 (0.20)   0.76 (0.21)
+    pools, fwd + bwd     × lax     5.46 (1.01)     7.15 (0.99)   6.51 (1.01)
+                         × torch   0.91 (0.42)     0.97 (0.31)   0.89 (0.21)
+    networks, step       × lax     2.76 (1.46)     2.59 (1.26)   2.62 (1.29)
+                         × flax    2.92 (1.54)     2.72 (1.37)   2.75 (1.39)
+                         × torch   0.77 (0.50)     0.82 (0.51)   0.83 (0.52)
+    in lax.scan          × lax     65.8 (8.4)      67.2 (12.5)   68.6 (13.0)
+    a step in lax.scan / alone     0.73 to 0.95    0.67 to 1.06; lax: 4.6 to 113
+    NCHW / NHWC, a network's step  1.40 (1.75)     1.27 (1.60)
+    compile time, × lax's          1.2 to 3.0      1.5 to 3.7
+    temporary memory, × lax's      0.3 to 1.5      0.3 to 1.5
     largest error of a layer against float64: 1.0e-5; lax's own likewise
-    compile time of a step, × lax's, on 0.10.2: 1.2 to 2.4 (MobileNet)
-    temporary memory of a step, × lax's, on 0.10.2: 0.3 to 1.7 (ResNet-20)
 
-After these runs small average pools that do not overlap went back to sums of taps.
+Single cases move by 20 % and more from run to run, some by a factor of two: Linux at times
+keeps both of XLA's threads on one core for seconds, which hurts programs of many short
+tasks, like ours, more than those of few long ones.
 
 What the profiles say about the figures that are lower than one would like:
 
-* Dense layers against lax. XLA's convolution reaches 85 to 95 % of the matrix-product peak
-  on jax 0.12 (64→64 at 56×56: 187 GFLOP/s): nothing that makes the same products can be
-  much faster. Winograd's F(4, 3), which makes half of them in two of the three sums, is
-  1.2 to 1.7 times faster in most (64→64 at 56×56: 16 instead of 20 ms); the weight gradient
-  gains nothing from it, since combining X and dY costs as much as it saves.
-* Weight gradients take half the time of a dense layer. XLA transposes X and dY in memory,
-  10 to 20 % of it, and multiplies with a batch as inner dimension at 80 to 140 GFLOP/s.
-  Tried and slower: a product for each tap; runs of pixels (:mod:`jaxcnn.engines.banded`),
-  whose copies leave the cache; one product per image; dY as the left operand.
-* jax 0.10.2 hands convolutions of 32 channels and more to YNNPACK, which reaches half the
-  peak below 128 output channels; Eigen, which the compiler options bring back, reaches 150
-  GFLOP/s. Space-to-depth, padding to 128 channels, explicit padding and three-dimensional
-  convolutions do not get around it without the options.
-* ResNet-20 (16 to 64 channels): XLA's convolutions at 60 to 90 GFLOP/s are 165 of 227 ms.
-* Depthwise weight gradients: 9 to 25 small loops over rows for each block of images, which
-  take about as long as PyTorch's three sums together. ``reduce`` of a product is 6 to 10
-  times slower still.
-* Buffers over 32 MiB are mapped anew at each execution: 5 to 15 % of a network's step
-  alone, and nothing in a scan, where a step is faster.
+* Dense layers against lax. On jax 0.12 XLA's forward convolution makes 370 to 450 GFLOP/s,
+  80 to 90 % of what a matrix product reaches, and so does the input gradient: nothing that
+  makes the same products can be much faster. Winograd's six products for twelve run at the
+  speed of 450 to 700. The weight gradient is where XLA is slow, 100 to 250 GFLOP/s; as six
+  products of patches it runs at the speed of 300 to 500.
+* Dense layers against PyTorch, which reaches the peak from 64 channels on. Our products
+  take as long as its whole layer, or less; combining columns and laying out patches is
+  what comes on top. With 16 channels patches cost more than the product.
+* Strided and dilated layers have no Winograd; they run at the speed of XLA's convolutions.
+* Depthwise layers take 2 ms where PyTorch takes 0.5 to 1.3: half of it are the weight
+  gradient's 9 to 25 loops over rows; ``reduce`` of a product is 6 to 10 times slower still.
+* Average pools: XLA's windowed sums are vectorized, and only 1 to 5 times slower than ours,
+  which draws the mean of the pools down. Max pools are 8 to 33 times faster than lax's.
+* ResNet-20 and MobileNet against PyTorch. A step's temporary memory, 147 and 164 MiB, is
+  mapped anew at each execution: 37,000 and 43,000 page faults, a quarter to a third of the
+  time. With huge pages (``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``) the same step takes 84
+  instead of 107 ms, and 72 instead of 105 (lax: 116 for 143, 500 for 530); in a scan there
+  is nothing of it either. Batch normalization is 6 ms of ResNet-20's step.
+* Compile time: a Winograd sum is about 15 loops to compile, where a convolution is a call.
+
+Tried and slower: a loop over taps with a product each (the running sum is read and written
+at every tap); patches of one kernel row at a time, with a product for each row; patches put
+together by ``dynamic_update_slice``; Winograd in two dimensions; runs of pixels
+(:mod:`jaxcnn.engines.banded`) with many channels, whose copies leave the cache; six
+separate Winograd products, slower and longer to compile than one batched product; blocks
+of an eighth and of twice the size. On jax 0.10.2 an option that keeps convolutions from
+YNNPACK was right while they were our building block; now it makes networks 11 % slower.
 """
 
 import json

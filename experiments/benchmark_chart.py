@@ -60,6 +60,11 @@ def draw(axes: Axes, title: str, group: Sequence[Ratio], cases: Sequence[str]) -
     means = []
     for lane, peer in enumerate(peers):
         own = [each for each in group if each.peer == peer and each.contestant == "jaxcnn"]
+        advised = {
+            each.case: each.times_faster
+            for each in group
+            if each.peer == peer and each.contestant == WITH_OPTIONS
+        }
         middle = {
             case: row + thickness * (lane - (len(peers) - 1) / 2)
             for row, case in enumerate(cases)
@@ -74,22 +79,20 @@ def draw(axes: Axes, title: str, group: Sequence[Ratio], cases: Sequence[str]) -
         )
         for each in own:
             faster = each.times_faster >= 1
+            ends = each.times_faster, advised.get(each.case, each.times_faster)
             axes.annotate(
                 format(each.times_faster, ".0f" if each.times_faster >= 10 else ".2g"),
-                (each.times_faster, middle[each.case]),
-                xytext=(3 if faster else -3, 0),
+                ((max if faster else min)(ends), middle[each.case]),
+                xytext=(5 if faster else -5, 0),
                 textcoords="offset points",
                 ha="left" if faster else "right",
                 va="center",
                 fontsize=7,
             )
-        advised = [
-            each for each in group if each.peer == peer and each.contestant == WITH_OPTIONS
-        ]
         if advised:
             axes.scatter(
-                [each.times_faster for each in advised],
-                [middle[each.case] for each in advised],
+                list(advised.values()),
+                [middle[case] for case in advised],
                 s=14,
                 marker="D",
                 color="white",

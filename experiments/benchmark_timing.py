@@ -2,10 +2,10 @@
 
 Every contestant warms up: two calls, or up to eleven within 50 ms. Then come rounds, in
 each of which every contestant is timed once, each round starting with another one. Before
-it is timed, one faster than 20 ms is called once more, since the others have emptied its
-caches; one faster than 2 ms is called several times in a row and the time divided. One
-slower than 2 s warms up once and gets two rounds; where that first call takes longer than
-10 s, it is the measurement.
+it is timed, one faster than 20 ms is called again, for 20 ms or 20 times, since the others
+have emptied its caches and its share of the C library's memory; one faster than 2 ms is
+called several times in a row and the time divided. One slower than 2 s warms up once and
+gets two rounds; where that first call takes longer than 10 s, it is the measurement.
 """
 
 import math
@@ -140,7 +140,7 @@ def race(
                 continue
             time.sleep(PAUSE)
             if estimates[i] < BRIEF:
-                contestants[i].run(1)
+                contestants[i].run(min(20, math.ceil(BRIEF / max(estimates[i], 1e-6))))
             seconds[i].append(contestants[i].run(calls[i]) / calls[i])
     return [
         measured(contestant, times, count, suite, case)

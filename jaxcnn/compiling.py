@@ -4,20 +4,11 @@ from functools import cache
 
 import jax
 
-CANDIDATES = (
-    (
-        (0, 12),
-        # Convolutions of few channels go to oneDNN, which jaxlib carries switched off.
-        {"xla_cpu_experimental_onednn_custom_call": True},
-    ),
-    (
-        (0, 10),
-        # Matrix products stay with YNNPACK, which is quick at them; convolutions go back
-        # to Eigen, which is up to 1.8 times quicker at fewer than 128 channels.
-        {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"},
-    ),
-)
-"""From which version of jax on, which options: newest first."""
+SINCE = (0, 12)
+"""The version of jax whose compiler has them and gains from them."""
+
+OPTIONS = {"xla_cpu_experimental_onednn_custom_call": True}
+"""Convolutions of few channels go to oneDNN, which jaxlib carries switched off."""
 
 
 def compiler_options() -> dict[str, bool | str]:
@@ -44,10 +35,7 @@ def compiler_options() -> dict[str, bool | str]:
 
 @cache
 def _known_options():
-    for version, options in CANDIDATES:
-        if jax.__version_info__ >= version:
-            return options if _is_known(options) else {}
-    return {}
+    return OPTIONS if jax.__version_info__ >= SINCE and _is_known(OPTIONS) else {}
 
 
 def _is_known(options) -> bool:

@@ -240,13 +240,17 @@ def test_other_dtypes_are_summed_as_the_equations_do(engine, dtype):
 
 
 @every_engine(SUMS, ["depthwise", "3×3"], drawn)
-def test_images_may_be_worked_on_a_few_at_a_time(case, engine, monkeypatch):
+@pytest.mark.parametrize("images", [1, 4])
+def test_images_may_be_worked_on_a_few_at_a_time(case, engine, images, monkeypatch):
     problem, arrays = drawn(case)
-    # So few numbers at a time that every image is by itself; and another batch than in all
-    # other tests, since compiled calls are remembered.
-    monkeypatch.setattr(memory, "BLOCK", 1)
+    for module in plan.ENGINES.values():
+        if hasattr(module, "images_at_once"):
+            monkeypatch.setattr(module, "images_at_once", lambda image, batch: images)
+    # So many as four does not divide, and another batch each time, and than in all other
+    # tests: compiled calls are remembered.
     for role in ("x", "y"):
-        arrays[role] = np.concatenate([arrays[role], 2 * arrays[role], arrays[role]])
+        times = [1, 2, 1] if images == 1 else [1, 2, 3, 2, 1]
+        arrays[role] = np.concatenate([each * arrays[role] for each in times])
     names = computed_by(engine, problem, arrays, SUMS)
     ours = results_of(names, replace(problem, engine=engine), arrays)
     wide_problem = replace(problem, engine="equations")
@@ -297,10 +301,11 @@ def errors(ours, wanted):
     ]
 
 
-def test_the_plans_convolutions_are_as_accurate_as_xlas_or_nearly(rng):
-    shapes = (2, 16, 16, 64), (3, 3, 64, 64), (2, 16, 16, 64)
+@pytest.mark.parametrize("columns", [2, 3, 4, 5])
+def test_the_plans_convolutions_are_as_accurate_as_xlas_or_nearly(columns, rng):
+    shapes = (2, 16, 16, 64), (3, columns, 64, 64), (2, 16, 19 - columns, 64)
     arrays = [jnp.asarray(rng.standard_normal(each, "float32")) for each in shapes]
-    problem = plan.Problem(window((3, 3), padding=1), (16, 16), "NHWC")
+    problem = plan.Problem(window((3, columns), padding=1), (16, 16), "NHWC")
     x, w, dy = arrays
     asked = replace(problem, precision="highest")
     for name, operands in zip(SUMS, ((x, w), (x, dy), (dy, w)), strict=True):
@@ -331,11 +336,12 @@ def test_the_plans_convolutions_are_as_accurate_as_xlas_or_nearly(rng):
 
 @pytest.mark.parametrize(
     ("batch", "most", "wanted"),
-    [(12, 5, 4), (12, 12, 12), (12, 99, 12), (13, 12, 1), (12, 0, 1), (1, 3, 1), (8, 2, 2)],
+    [
+        *[(12, 5, 4), (12, 12, 12), (12, 99, 12), (12, 0, 1), (1, 3, 1), (8, 2, 2)],
+        *[(13, 12, 7), (13, 5, 5), (97, 16, 14), (22, 7, 6), (26, 3, 2)],  # filled up
+    ],
 )
-def test_as_many_images_at_once_as_divide_the_batch_and_fit(
-    monkeypatch, batch, most, wanted
-):
+def test_as_many_images_at_once_as_fit_and_waste_little(monkeypatch, batch, most, wanted):
     monkeypatch.setattr(memory, "BLOCK", most * 6 + 5)
     assert memory.images_at_once((2, 3), batch) == wanted
 
@@ -345,13 +351,14 @@ def test_all_images_at_once_where_nobody_knows_how_many_there_are():
     assert memory.images_at_once((9**9,), batch) is batch
 
 
-@pytest.mark.parametrize("images", [1, 2, 3, 6])
+@pytest.mark.parametrize("images", [1, 2, 3, 4, 5, 6])
 def test_blocks_of_images_are_all_the_images(images):
     x = jnp.arange(12.0).reshape(6, 2)
-    blocks = [memory.block_of(x, number, images) for number in range(6 // images)]
-    rows = np.concatenate(blocks)
-    assert {each.shape for each in blocks} == {(images, 2)}
-    np.testing.assert_array_equal(rows[np.argsort(rows[:, 0])], x)
+    if 6 % images == 0:
+        blocks = [memory.block_of(x, number, images) for number in range(6 // images)]
+        rows = np.concatenate(blocks)
+        assert {each.shape for each in blocks} == {(images, 2)}
+        np.testing.assert_array_equal(rows[np.argsort(rows[:, 0])], x)
 
     def function(block):
         assert block.shape == (images, 2)
@@ -361,6 +368,14 @@ def test_blocks_of_images_are_all_the_images(images):
     ours = memory.in_blocks(function, x, images)
     chex.assert_trees_all_equal(ours, wanted)
     chex.assert_trees_all_equal_dtypes(ours, wanted)
+
+    def sums(block, other):
+        assert block.shape == other.shape == (images, 2)
+        return {"squares": (block * block).sum(0), "products": (block * other).sum()}
+
+    ours = memory.sum_over_blocks(sums, (x, x + 1), images)
+    wanted = {"squares": (x * x).sum(0), "products": (x * (x + 1)).sum()}
+    chex.assert_trees_all_equal(ours, wanted)  # of small whole numbers, hence exact
 
 
 # --- Pooling --------------------------------------------------------------------------

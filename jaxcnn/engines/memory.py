@@ -19,7 +19,11 @@ BLOCK = 2**21
 
 
 def images_at_once(image: Sequence[int], batch):
-    """The largest divisor of ``batch`` whose images are within BLOCK; at least 1.
+    """How many images of ``batch`` to work on at a time; at least 1.
+
+    The largest divisor of the batch whose images are within BLOCK, if there is one that
+    makes good use of it. Otherwise blocks of about equal size, the last of which is filled
+    up with images of zeros.
 
     Args:
       image: the shape of what is temporary, for one image.
@@ -27,8 +31,11 @@ def images_at_once(image: Sequence[int], batch):
     """
     if not isinstance(batch, int):
         return batch
-    most = max(1, BLOCK // max(1, math.prod(image)))
-    return next((n for n in range(min(batch, most), 1, -1) if batch % n == 0), 1)
+    most = min(batch, max(1, BLOCK // max(1, math.prod(image))))
+    divisor = next(n for n in range(most, 0, -1) if batch % n == 0)
+    if 2 * divisor >= most:
+        return divisor
+    return math.ceil(batch / math.ceil(batch / most))
 
 
 def block_of(x: jax.Array, number, images) -> jax.Array:
@@ -43,10 +50,13 @@ def block_of(x: jax.Array, number, images) -> jax.Array:
 
 
 def sum_over_blocks(function: Callable, arrays: Sequence[jax.Array], images):
-    """Σ ``function(*blocks)``, which sums over images, block by block of all the arrays."""
-    batch = arrays[0].shape[0]
-    if images == batch:
+    """Σ ``function(*blocks)``, which sums over images, block by block of all the arrays.
+
+    Images of zeros must add nothing.
+    """
+    if images == arrays[0].shape[0]:
         return function(*arrays)
+    arrays = [_filled_up(x, images) for x in arrays]
 
     def add(number, totals):
         blocks = lax.optimization_barrier([block_of(x, number, images) for x in arrays])
@@ -56,7 +66,7 @@ def sum_over_blocks(function: Callable, arrays: Sequence[jax.Array], images):
     zeros = jax.tree.map(
         lambda part: jnp.zeros(part.shape, part.dtype), jax.eval_shape(function, *of_block)
     )
-    return lax.fori_loop(0, batch // images, add, zeros)
+    return lax.fori_loop(0, arrays[0].shape[0] // images, add, zeros)
 
 
 def in_blocks(function: Callable, x: jax.Array, images):
@@ -65,8 +75,10 @@ def in_blocks(function: Callable, x: jax.Array, images):
     A loop's result is in memory: XLA does not compute it anew wherever it is read, as it
     may do otherwise.
     """
-    if images == x.shape[0]:
+    batch = x.shape[0]
+    if images == batch:
         return function(x)
+    x = _filled_up(x, images)
 
     def put(number, results):
         block = lax.optimization_barrier(block_of(x, number, images))
@@ -83,4 +95,13 @@ def in_blocks(function: Callable, x: jax.Array, images):
         lambda part: jnp.zeros((images, blocks, *part.shape[1:]), part.dtype), parts
     )
     results = lax.fori_loop(0, blocks, put, results)
-    return jax.tree.map(lambda result: merge_axes(result, 0, 2), results)
+    return jax.tree.map(
+        lambda result: lax.slice_in_dim(merge_axes(result, 0, 2), 0, batch), results
+    )
+
+
+def _filled_up(x: jax.Array, images: int) -> jax.Array:
+    """x with as many images of zeros after the last as make its blocks complete."""
+    missing = -x.shape[0] % images
+    pads = [(0, missing, 0)] + [(0, 0, 0)] * (x.ndim - 1)
+    return lax.pad(x, jnp.zeros((), x.dtype), pads) if missing else x

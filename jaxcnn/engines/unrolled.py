@@ -12,10 +12,10 @@ out as a sum over the columns of an image, it is arithmetic on whole rows of cha
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn.engines.memory import block_of, images_at_once
+from jaxcnn.engines.memory import images_at_once, sum_over_blocks
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import sum_dtype
-from jaxcnn.layout import grouped, merge_channels, spatial_size, split_channels, taps_of
+from jaxcnn.layout import grouped, merge_channels, split_channels, taps_of
 from jaxcnn.window import padded, tap, untap
 
 MAX_TAPS = 64
@@ -56,25 +56,18 @@ def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=Non
 def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     """dW[m] = Σ tap(X, m) · dY, channel by channel."""
     del precision
-    images = images_at_once((8, *X.shape[1:]), X.shape[0])
-    output_rows = window.output_size(spatial_size(X, layout))[:-1]
-
-    def add_block(number, totals):
-        block = (block_of(each, number, images) for each in (X, dY))
-        X_block, dY_block = (_split(each, groups, layout) for each in block)
-        X_block, inner = padded(X_block, window, grouped(layout))
-        X_block, dY_block = lax.optimization_barrier((X_block, dY_block))
-        seen = (tap(X_block, m, inner, grouped(layout)) for m in inner.offsets())
-        return [
-            total + _over_columns(each, dY_block)
-            for total, each in zip(totals, seen, strict=True)
-        ]
-
     multiplier = dY.shape[-1] // groups
-    zeros = jnp.zeros((images, *output_rows, groups, multiplier), sum_dtype(X.dtype))
-    totals = [zeros] * window.number_of_taps
-    totals = lax.fori_loop(0, X.shape[0] // images, add_block, totals)
-    dW = jnp.stack([jnp.sum(total, range(total.ndim - 2)) for total in totals])
+
+    def by_rows(X, dY):
+        X, dY = (_split(each, groups, layout) for each in (X, dY))
+        X, inner = padded(X, window, grouped(layout))
+        X, dY = lax.optimization_barrier((X, dY))
+        seen = (tap(X, m, inner, grouped(layout)) for m in inner.offsets())
+        return [_over_columns(each, dY) for each in seen]
+
+    images = images_at_once((8, *X.shape[1:]), X.shape[0])
+    sums = sum_over_blocks(by_rows, (X, dY), images)
+    dW = jnp.stack([jnp.sum(each, range(each.ndim - 2)) for each in sums])
     return dW.reshape(*window.kernel_size, 1, groups * multiplier)
 
 

@@ -21,8 +21,8 @@ backwards, and the input gradient is the convolution of dY with the rotated kern
 
     dW = Gᵀ [Σ (A·dY) ⊙ (Bᵀ·X)]
 
-Accuracy: the combinations have coefficients up to 16, and so rounding errors are 2 to 5
-times larger than a plain convolution's, about 5e-6 of the largest result. The plan does not
+Accuracy: the combinations have coefficients up to 16, and so rounding errors are 2 to 10
+times larger than a plain convolution's, up to 5e-6 of the largest result. The plan does not
 use it where ``precision`` asks for more than the default.
 """
 
