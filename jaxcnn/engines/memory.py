@@ -41,8 +41,8 @@ def images_at_once(image: Sequence[int], batch):
 def block_of(x: jax.Array, number, images) -> jax.Array:
     """Some of the images of x: every so many-th one, from ``number`` on.
 
-    Not a run of them: where the batch is spread over devices, each has its part of every
-    block, and none has to fetch another's.
+    Not a run of them: where the batch is spread over devices, and a block has images for
+    all of them, each has its part of every block, and none has to fetch another's.
     """
     blocks = x.shape[0] // images
     split = split_axis(x, 0, images, blocks)

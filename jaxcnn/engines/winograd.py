@@ -33,13 +33,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn.engines import patches
+from jaxcnn.engines import canonical, patches
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.memory import images_at_once, in_blocks, sum_over_blocks
 from jaxcnn.engines.rotation import rotated, window_over_outputs
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import sum_dtype
-from jaxcnn.layout import merge_axes, spatial_size, split_axis
+from jaxcnn.layout import merge_axes, spatial_size
 from jaxcnn.window import Window
 
 POINTS = np.array([0, 1, -1, 2, -2])
@@ -66,7 +66,7 @@ def refuses(description) -> str | None:
         return "wants a stride of one"
     if window.kernel_size[-1] not in TAPS or window.dilation[-1] != 1:
         return "wants 2 to 5 kernel columns, and no dilation along them"
-    return patches.refuses(description)
+    return canonical.refuses(description) or patches.refuses(description)
 
 
 def forward(X, W, *, window, layout, groups=1, precision=None):
@@ -134,9 +134,7 @@ class _Filtering:
     def patches(self, X, layout) -> jax.Array:
         """The six combinations of inputs, each as patches over the kernel's rows."""
         combined = _combined(B_T, self._columns(X, self.low, INPUTS))
-        as_images = merge_axes(combined, 0, 2)
-        P = patches.patches(as_images, self.rows, layout)
-        return split_axis(P, 0, INPUTS, X.shape[0])
+        return patches.patches(combined, self.rows, "G" + layout)
 
     def outputs(self, dY) -> list[jax.Array]:
         """The outputs of all tiles; zeros after the last of them."""
