@@ -50,9 +50,10 @@ jaxcnn's compiler options, of which there are none on 0.10.2.
     temporary memory, × lax's      0.3 to 1.5      0.3 to 1.5
     largest error of a layer against float64: 1.0e-5; lax's own likewise
 
-Single cases move by 20 % and more from run to run, some by a factor of two: Linux at times
-keeps both of XLA's threads on one core for seconds, which hurts programs of many short
-tasks, like ours, more than those of few long ones.
+Single cases move by 20 % and more from run to run, some by a factor of two (the step of the
+MNIST CNN: 15 to 36 ms), and with them the means: an hour earlier those of the networks were
+2.35 and 2.31 × lax. Linux at times keeps both of XLA's threads on one core for seconds,
+which hurts programs of many short tasks, like ours, more than those of few long ones.
 
 What the profiles say about the figures that are lower than one would like:
 
