@@ -69,7 +69,7 @@ What the profiles say about the figures that are lower than one would like:
 * Depthwise layers take 2 ms where PyTorch takes 0.5 to 1.3: half of it are the weight
   gradient's 9 to 25 loops over rows; ``reduce`` of a product is 6 to 10 times slower still.
 * Average pools: XLA's windowed sums are vectorized, and only 1 to 5 times slower than ours,
-  which draws the mean of the pools down. Max pools are 8 to 33 times faster than lax's.
+  which draws the mean of the pools down. Max pools are 6 to 33 times faster than lax's.
 * ResNet-20 and MobileNet against PyTorch. A step's temporary memory, 147 and 164 MiB, is
   mapped anew at each execution: 37,000 and 43,000 page faults, a quarter to a third of the
   time. With huge pages (``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``) the same step takes 84

@@ -11,13 +11,12 @@ OPTIONS = {"xla_cpu_experimental_onednn_custom_call": True}
 """Convolutions of few channels go to oneDNN, which jaxlib carries switched off."""
 
 
-def compiler_options() -> dict[str, bool | str]:
+def compiler_options() -> dict[str, bool]:
     """What to hand to ``jax.jit`` so that convolutions on a CPU are faster still.
 
     ``jax.jit(step, compiler_options=jaxcnn.compiler_options())`` computes the same, to
-    within rounding. The options are experimental ones of XLA: which they are depends on
-    the version of jax, and a version that does not know them gets none. They say nothing
-    to GPUs and TPUs.
+    within rounding. The options are experimental ones of XLA: a version of jax that does
+    not know them, or gains nothing from them, gets none. They say nothing to GPUs and TPUs.
 
     Returns:
       Options for ``compiler_options`` of :func:`jax.jit`; a new dict, possibly empty.

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Shaped
 
 Anything = Shaped[Array, "..."]
@@ -83,6 +84,17 @@ def merge_axes(x: Anything, axis: int, count: int) -> Anything:
     """Replace ``count`` axes, from ``axis`` on, by one."""
     size = math.prod(x.shape[axis : axis + count])
     return x.reshape(*x.shape[:axis], size, *x.shape[axis + count :])
+
+
+def resized(x: Anything, axis: int, first: int, size: int) -> Anything:
+    """x[first : first + size] along an axis, zero where x has nothing.
+
+    >>> resized(jnp.array([1, 2, 3]), 0, -1, 3), resized(jnp.array([1, 2, 3]), 0, 1, 3)
+    (Array([0, 1, 2], dtype=int32), Array([2, 3, 0], dtype=int32))
+    """
+    padding = [(0, 0, 0)] * x.ndim
+    padding[axis] = (-first, first + size - x.shape[axis], 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), padding)
 
 
 def taps_of(w: Anything, groups: int, layout: str) -> Anything:

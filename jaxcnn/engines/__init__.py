@@ -9,7 +9,7 @@ An engine is a module whose functions have names, signatures and results of thos
     canonical   all three sums as XLA's channels-last convolution: many channels
     banded      one matrix product of whole runs of pixels: few channels, 1×1 kernels
     patches     one matrix product of patches: weight gradients
-    winograd    kernels of 3 columns with half the products: many channels
+    winograd    the same with fewer products, kernels of 2 to 5 columns: many channels
     unrolled    multiply-adds in one fused loop: depthwise convolution
     pooled      all the poolings, likewise
 

@@ -36,7 +36,7 @@ from jax import lax
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.sums import sum_of, sum_of_outer_products
 from jaxcnn.equations import sum_dtype
-from jaxcnn.layout import merge_axes, spatial_size, split_axis
+from jaxcnn.layout import merge_axes, resized, spatial_size, split_axis
 from jaxcnn.window import Window, tap, untap
 
 MIN_COLUMNS = 32
@@ -60,8 +60,8 @@ def forward(X, W, *, window, layout, groups=1, precision=None):
 def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     """dM = Rᵀ·dY; dW is the sum of the copies."""
     runs = _Runs(window, spatial_size(X, layout), dY.shape[-1], layout)
-    dM = sum_of_outer_products(runs.of_outputs(dY), runs.of(X), precision)
-    return runs.sum_of_copies(dM.T, X.shape[-1])
+    dM = sum_of_outer_products(runs.of(X), runs.of_outputs(dY), precision)
+    return runs.sum_of_copies(dM, X.shape[-1])
 
 
 @group_by_group
@@ -109,7 +109,7 @@ class _Runs:
         """R (b, h, n, r·q·i): the runs that the outputs see."""
         X = X.astype(sum_dtype(X.dtype))
         c_in = X.shape[-1]
-        X = _resized(X, -2, -self.low, self.tiles * self.step)
+        X = resized(X, -2, -self.low, self.tiles * self.step)
         X = X.reshape(*X.shape[:-2], self.tiles, self.step * c_in)
         runs = lax.slice_in_dim(X, 0, self.number, axis=-2)
         if self.tail:
@@ -129,12 +129,12 @@ class _Runs:
             for share, m in zip(shares, self.rows.offsets(), strict=True)
         )
         width = self.step * c_in
-        X = _resized(_resized(runs, -1, 0, width), -2, 0, self.tiles)
+        X = resized(resized(runs, -1, 0, width), -2, 0, self.tiles)
         if self.tail:
-            following = _resized(runs[..., width:], -1, 0, width)
-            X = X + _resized(following, -2, -1, self.tiles)
+            following = resized(runs[..., width:], -1, 0, width)
+            X = X + resized(following, -2, -1, self.tiles)
         X = X.reshape(*X.shape[:-2], self.tiles * self.step, c_in)
-        return _resized(X, -2, self.low, self.columns_in)
+        return resized(X, -2, self.low, self.columns_in)
 
     # --- M, and back ---
 
@@ -172,12 +172,12 @@ class _Runs:
     def outputs(self, Y):
         """Y (b, h, n, t·o) as the convolution's output: the surplus ones cut off."""
         Y = Y.reshape(Y.shape[0], *self.rows_out, self.number * self.t, -1)
-        return _resized(Y, -2, 0, self.columns_out)
+        return resized(Y, -2, 0, self.columns_out)
 
     def of_outputs(self, dY):
         """The transpose of :meth:`outputs`."""
         dY = dY.astype(sum_dtype(dY.dtype))
-        dY = _resized(dY, -2, 0, self.number * self.t)
+        dY = resized(dY, -2, 0, self.number * self.t)
         dY = merge_axes(dY, 1, len(self.rows_out))
         return split_axis(dY, 2, self.number, self.t).reshape(
             *dY.shape[:2], self.number, self.t * dY.shape[-1]
@@ -187,13 +187,6 @@ class _Runs:
     def _row_layout(self):
         """Runs (b, rows…, n, q·i) for ``tap``: everything after the rows is a channel."""
         return self.layout[:-2] + "GC"
-
-
-def _resized(x, axis, first, size):
-    """x[first : first + size] along an axis, zero where x has nothing."""
-    padding = [(0, 0, 0)] * x.ndim
-    padding[axis] = (-first, first + size - x.shape[axis], 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), padding)
 
 
 def _product(formula, a, b, precision):

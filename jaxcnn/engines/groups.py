@@ -9,7 +9,6 @@ group is best computed does not depend on how many there are.
 from collections.abc import Callable
 from functools import wraps
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -33,16 +32,11 @@ def group_by_group(dense: Callable, result_axis: int = -1) -> Callable:
             return dense(first, second, **known)
         if groups <= WRITTEN_OUT:
             parts = zip(*(jnp.split(x, groups, -1) for x in (first, second)), strict=True)
-            results = [dense(*part, **known) for part in parts]
-            return jax.tree.map(lambda *each: jnp.concatenate(each, result_axis), *results)
+            return jnp.concatenate([dense(*part, **known) for part in parts], result_axis)
         split = (split_axis(x, x.ndim - 1, groups, -1) for x in (first, second))
         mapped = tuple(jnp.moveaxis(x, -2, 0) for x in split)
-        results = lax.map(lambda part: dense(*part, **known), mapped)
-
-        def put_together(result):
-            axis = result_axis % (result.ndim - 1)
-            return merge_axes(jnp.moveaxis(result, 0, axis), axis, 2)
-
-        return jax.tree.map(put_together, results)
+        result = lax.map(lambda part: dense(*part, **known), mapped)
+        axis = result_axis % (result.ndim - 1)
+        return merge_axes(jnp.moveaxis(result, 0, axis), axis, 2)
 
     return grouped

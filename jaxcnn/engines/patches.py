@@ -23,7 +23,7 @@ from jax import lax
 
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.memory import images_at_once, in_blocks, sum_over_blocks
-from jaxcnn.engines.rotation import rotated, window_over_outputs
+from jaxcnn.engines.rotation import by_rotation
 from jaxcnn.engines.sums import sum_of_outer_products
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_size
@@ -68,11 +68,7 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     return dW_t.T.reshape(*window.kernel_size, X.shape[-1] // groups, dY.shape[-1])
 
 
-def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
-    """dX = P(dY)·rotated(W)."""
-    over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
-    known = {"layout": layout, "groups": groups, "precision": precision}
-    return forward(dY, rotated(W, groups), window=over_outputs, **known)
+input_gradient = by_rotation(forward)
 
 
 def patches(X: jax.Array, window: Window, layout: str) -> jax.Array:

@@ -7,10 +7,12 @@ the last tap, m' = K − 1 − m, that is a window over the spread dY: it begins
 k + p − d·(K − 1).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.layout import merge_axes, split_axis
+from jaxcnn.layout import merge_axes, spatial_size, split_axis
 from jaxcnn.window import Window
 
 
@@ -33,3 +35,15 @@ def window_over_outputs(window: Window, input_size, output_size) -> Window:
     )
     one = (1,) * len(window.stride)
     return Window(window.kernel_size, one, padding, window.dilation)
+
+
+def by_rotation(forward: Callable) -> Callable:
+    """The input gradient for a stride of one, by an engine's own forward sum."""
+
+    def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
+        """dX = dY ∗ rotated(W)."""
+        over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
+        known = {"layout": layout, "groups": groups, "precision": precision}
+        return forward(dY, rotated(W, groups), window=over_outputs, **known)
+
+    return input_gradient

@@ -36,10 +36,10 @@ from jax import lax
 from jaxcnn.engines import canonical, patches
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.memory import images_at_once, in_blocks, sum_over_blocks
-from jaxcnn.engines.rotation import rotated, window_over_outputs
+from jaxcnn.engines.rotation import by_rotation
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import sum_dtype
-from jaxcnn.layout import merge_axes, spatial_size
+from jaxcnn.layout import merge_axes, resized, spatial_size
 from jaxcnn.window import Window
 
 POINTS = np.array([0, 1, -1, 2, -2])
@@ -106,11 +106,7 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     return jnp.moveaxis(dW, 0, -3)
 
 
-def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
-    """dX: the convolution of dY with the rotated kernel."""
-    over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
-    known = {"layout": layout, "groups": groups, "precision": precision}
-    return forward(dY, rotated(W, groups), window=over_outputs, **known)
+input_gradient = by_rotation(forward)
 
 
 class _Filtering:
@@ -154,9 +150,7 @@ class _Filtering:
     def _columns(self, X, low: int, how_many: int):
         """For each tile as many columns, the first tile's from column −low on."""
         span = self.step * (self.tiles - 1) + 1
-        pads = [(0, 0, 0)] * X.ndim
-        pads[-2] = low, span - 1 + how_many - low - X.shape[-2], 0
-        X = lax.pad(X, jnp.zeros((), X.dtype), pads)
+        X = resized(X, -2, -low, span - 1 + how_many)
         return [
             lax.slice_in_dim(X, first, first + span, self.step, axis=-2)
             for first in range(how_many)
