@@ -9,6 +9,7 @@ The map of the package, from the bottom up; imports point one way:
     plan              which engine computes what
     convolution_rule  how JAX differentiates and maps a convolution
     pooling_rule      … and a pooling
+    rules             which rule differentiates, and what JAX must be told around it
     arguments         from what a user writes to what the library computes with
     convolution  pooling  activations  dense  losses      the public functions
     explain           what the plan chooses for a call, and why
@@ -29,6 +30,7 @@ from jaxcnn.dense import dense, flatten
 from jaxcnn.explain import explain
 from jaxcnn.losses import softmax_cross_entropy
 from jaxcnn.pooling import avg_pool2d, max_pool2d
+from jaxcnn.rules import derivatives
 
 __version__ = "0.1.0"
 
@@ -40,6 +42,7 @@ __all__ = [
     "conv2d_input_gradient",
     "conv2d_weight_gradient",
     "dense",
+    "derivatives",
     "explain",
     "flatten",
     "log_softmax",

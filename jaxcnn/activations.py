@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments
+from jaxcnn import arguments, rules
 
 Operand = Float[Array, "..."]
 
@@ -40,7 +40,7 @@ def _relu_bwd(is_positive, dy):
 _relu.defvjp(_relu_fwd, _relu_bwd)
 
 
-def relu(x: ArrayLike, *, derivatives: str = "custom") -> Operand:
+def relu(x: ArrayLike, *, derivatives: str | None = None) -> Operand:
     r"""Cut off what is negative: the rectified linear unit.
 
     .. math::
@@ -52,7 +52,8 @@ def relu(x: ArrayLike, *, derivatives: str = "custom") -> Operand:
     Args:
       x: an array of any shape; float32, float64, bfloat16 or float16.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the formula itself (which forward mode needs).
+        that JAX differentiates the formula itself (which forward mode needs). By default
+        ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
 
     Returns:
       An array of x's shape and dtype.
@@ -71,7 +72,7 @@ def relu(x: ArrayLike, *, derivatives: str = "custom") -> Operand:
     Array([0., 0., 1.], dtype=float32)
     """
     x = arguments.float_array("x", x)
-    return arguments.one_rule(derivatives, _relu, _relu_formula)(x)
+    return rules.one_rule(derivatives, _relu, _relu_formula)(x)
 
 
 # --- Softmax and its logarithm --------------------------------------------------------
@@ -99,7 +100,7 @@ def _softmax_bwd(axis, y, dy):
 _softmax.defvjp(_softmax_fwd, _softmax_bwd)
 
 
-def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str = "custom") -> Operand:
+def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Operand:
     r"""Turn logits into probabilities.
 
     .. math::
@@ -130,7 +131,7 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str = "custom") -> Ope
     Array([0.25, 0.25, 0.5 ], dtype=float32)
     """
     x, axis = _along("x", x, axis)
-    return arguments.one_rule(derivatives, _softmax, _softmax_formula)(x, axis)
+    return rules.one_rule(derivatives, _softmax, _softmax_formula)(x, axis)
 
 
 def _log_softmax_formula(x, axis):
@@ -155,7 +156,7 @@ def _log_softmax_bwd(axis, y, dy):
 _log_softmax.defvjp(_log_softmax_fwd, _log_softmax_bwd)
 
 
-def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str = "custom") -> Operand:
+def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Operand:
     r"""The logarithm of :func:`softmax`, computed without ever dividing.
 
     .. math::
@@ -179,7 +180,7 @@ def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str = "custom") ->
     Array([    0., -1000.], dtype=float32)
     """
     x, axis = _along("x", x, axis)
-    return arguments.one_rule(derivatives, _log_softmax, _log_softmax_formula)(x, axis)
+    return rules.one_rule(derivatives, _log_softmax, _log_softmax_formula)(x, axis)
 
 
 def _along(name, value, axis):

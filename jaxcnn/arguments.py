@@ -6,7 +6,7 @@ the argument, what it got and what it wants.
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -58,12 +58,6 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
 
 def one_layout(layout: str, dimensions: int = 2) -> str:
     return one_of("layout", layout, LAYOUTS[dimensions])
-
-
-def one_rule(derivatives: str, custom: Callable, autodiff: Callable) -> Callable:
-    """The function with the hand-written rule, or the one that JAX differentiates."""
-    one_of("derivatives", derivatives, ("custom", "autodiff"))
-    return custom if derivatives == "custom" else autodiff
 
 
 def images(name: str, value: ArrayLike, layout: str) -> tuple[Operand, bool]:

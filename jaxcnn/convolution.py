@@ -10,7 +10,7 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, convolution_rule
+from jaxcnn import arguments, convolution_rule, rules
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import spatial_size, weight_layout, with_spatial
 from jaxcnn.plan import Problem
@@ -28,7 +28,7 @@ def conv2d(
     layout: str = "NCHW",
     precision: PrecisionLike = None,
     engine: str = "auto",
-    derivatives: str = "custom",
+    derivatives: str | None = None,
 ) -> Float[Array, "..."]:
     r"""Slide a kernel over images: two-dimensional convolution with a hand-written VJP.
 
@@ -62,7 +62,8 @@ def conv2d(
       precision: of the products, as for :func:`jax.lax.dot_general`.
       engine: how the sums are computed: ``"auto"`` lets the plan choose.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the loops itself.
+        that JAX differentiates the loops itself. By default
+        ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
 
     Returns:
       Images ``(B, C_out, H_out, W_out)`` in the same layout and dtype, without B where x
@@ -115,7 +116,7 @@ def conv2d(
         b = arguments.float_array("b", b)
         arguments.same_dtype("b", b, "x", x)
         arguments.shape_is("b", b, (c_out,), "one entry for each output channel of w")
-    rule = arguments.one_rule(
+    rule = rules.one_rule(
         derivatives, convolution_rule.convolution, convolution_rule.convolution_autodiff
     )
     y = rule(x, w, b, problem)
@@ -123,7 +124,7 @@ def conv2d(
 
 
 def conv2d_bias_gradient(
-    dy: ArrayLike, *, layout: str = "NCHW", derivatives: str = "custom"
+    dy: ArrayLike, *, layout: str = "NCHW", derivatives: str | None = None
 ) -> Float[Array, " C_out"]:
     r"""The gradient of a loss with respect to the bias of :func:`conv2d`.
 
@@ -156,7 +157,7 @@ def conv2d_bias_gradient(
     """
     arguments.one_layout(layout)
     dy, _ = arguments.images("dy", dy, layout)
-    rule = arguments.one_rule(
+    rule = rules.one_rule(
         derivatives, convolution_rule.bias_gradient, convolution_rule.bias_gradient_autodiff
     )
     return rule(dy, dy.shape, layout)
@@ -174,7 +175,7 @@ def conv2d_weight_gradient(
     layout: str = "NCHW",
     precision: PrecisionLike = None,
     engine: str = "auto",
-    derivatives: str = "custom",
+    derivatives: str | None = None,
 ) -> Float[Array, "..."]:
     r"""The gradient of a loss with respect to the weights of :func:`conv2d`.
 
@@ -240,7 +241,7 @@ def conv2d_weight_gradient(
     arguments.groups_divide(problem, "x", x.shape[channels])
     arguments.groups_divide(problem, "dy", dy.shape[channels])
     _check_output_shape(dy, x.shape[layout.index("N")], dy.shape[channels], problem)
-    rule = arguments.one_rule(
+    rule = rules.one_rule(
         derivatives,
         convolution_rule.weight_gradient,
         convolution_rule.weight_gradient_autodiff,
@@ -260,7 +261,7 @@ def conv2d_input_gradient(
     layout: str = "NCHW",
     precision: PrecisionLike = None,
     engine: str = "auto",
-    derivatives: str = "custom",
+    derivatives: str | None = None,
 ) -> Float[Array, "..."]:
     r"""The gradient of a loss with respect to the input of :func:`conv2d`.
 
@@ -323,7 +324,7 @@ def conv2d_input_gradient(
     )
     c_out = _output_channels(w, problem)
     _check_output_shape(dy, dy.shape[layout.index("N")], c_out, problem)
-    rule = arguments.one_rule(
+    rule = rules.one_rule(
         derivatives,
         convolution_rule.input_gradient,
         convolution_rule.input_gradient_autodiff,

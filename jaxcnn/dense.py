@@ -9,7 +9,7 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments
+from jaxcnn import arguments, rules
 from jaxcnn.convolution_rule import bias_gradient
 from jaxcnn.equations import sum_dtype
 
@@ -47,7 +47,7 @@ def dense(
     b: ArrayLike | None = None,
     *,
     precision: PrecisionLike = None,
-    derivatives: str = "custom",
+    derivatives: str | None = None,
 ) -> Float[Array, "..."]:
     r"""Connect every input to every output: a fully connected layer.
 
@@ -65,7 +65,8 @@ def dense(
       b: bias of x's dtype, ``(C_out,)``, or None for none.
       precision: of the products, as for :func:`jax.lax.dot_general`.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the formula itself (which forward mode needs).
+        that JAX differentiates the formula itself (which forward mode needs). By default
+        ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
 
     Returns:
       ``(…, C_out)``, of x's dtype.
@@ -98,7 +99,7 @@ def dense(
         b = arguments.float_array("b", b)
         arguments.same_dtype("b", b, "x", x)
         arguments.shape_is("b", b, w.shape[1:], "one entry for each column of w")
-    rule = arguments.one_rule(derivatives, _dense, _dense_formula)
+    rule = rules.one_rule(derivatives, _dense, _dense_formula)
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     y = rule(rows, w, b, precision)
     return y.reshape(*x.shape[:-1], w.shape[1])

@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments
+from jaxcnn import arguments, rules
 from jaxcnn.activations import log_softmax, softmax
 
 
@@ -42,7 +42,7 @@ def _cross_entropy_autodiff(logits, labels):
 
 
 def softmax_cross_entropy(
-    logits: ArrayLike, labels: ArrayLike, *, derivatives: str = "custom"
+    logits: ArrayLike, labels: ArrayLike, *, derivatives: str | None = None
 ) -> Float[Array, "..."]:
     r"""How surprised a classifier is by the right answer.
 
@@ -57,7 +57,8 @@ def softmax_cross_entropy(
       logits: Z, ``(…, classes)``; float32, float64, bfloat16 or float16.
       labels: t, ``(…)``, integers from 0 to classes − 1.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the formula itself (which forward mode needs).
+        that JAX differentiates the formula itself (which forward mode needs). By default
+        ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
 
     Returns:
       The loss of every example, ``(…)``, of logits' dtype; take the mean for a batch.
@@ -98,5 +99,5 @@ def softmax_cross_entropy(
                 f"labels run from {smallest} to {largest}; logits of shape "
                 f"{logits.shape} have classes 0 to {classes - 1}"
             )
-    rule = arguments.one_rule(derivatives, _cross_entropy, _cross_entropy_autodiff)
+    rule = rules.one_rule(derivatives, _cross_entropy, _cross_entropy_autodiff)
     return rule(logits, labels)

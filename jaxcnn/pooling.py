@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, pooling_rule
+from jaxcnn import arguments, pooling_rule, rules
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import spatial_size
 
@@ -22,7 +22,7 @@ def max_pool2d(
     *,
     layout: str = "NCHW",
     engine: str = "auto",
-    derivatives: str = "custom",
+    derivatives: str | None = None,
 ) -> Float[Array, "..."]:
     r"""Keep the largest value of every window: two-dimensional max pooling.
 
@@ -47,7 +47,8 @@ def max_pool2d(
       layout: ``"NCHW"`` or ``"NHWC"``.
       engine: how it is computed: ``"auto"`` lets the plan choose.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the loops itself.
+        that JAX differentiates the loops itself. By default
+        ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
 
     Returns:
       Images ``(B, C, H_out, W_out)`` in x's layout and dtype, without B where x had none.
@@ -75,7 +76,7 @@ def max_pool2d(
             [0., 0., 0., 0.]]], dtype=float32)
     """
     x, is_batch, problem = _described(x, kernel_size, stride, padding, layout, engine)
-    rule = arguments.one_rule(
+    rule = rules.one_rule(
         derivatives, pooling_rule.max_pooling, pooling_rule.max_pooling_autodiff
     )
     y, _ = rule(x, problem)
@@ -91,7 +92,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     layout: str = "NCHW",
     engine: str = "auto",
-    derivatives: str = "custom",
+    derivatives: str | None = None,
 ) -> Float[Array, "..."]:
     r"""Average every window: two-dimensional average pooling.
 
@@ -134,7 +135,7 @@ def avg_pool2d(
         *(x, kernel_size, stride, padding, layout, engine),
         count_include_pad=count_include_pad,
     )
-    rule = arguments.one_rule(
+    rule = rules.one_rule(
         derivatives, pooling_rule.average_pooling, pooling_rule.average_pooling_autodiff
     )
     y = rule(x, problem)
