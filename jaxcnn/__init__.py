@@ -18,36 +18,132 @@ The map of the package, from the bottom up; imports point one way:
     training          state, one step, a whole epoch, evaluation
 """
 
-from jaxcnn.activations import log_softmax, relu, softmax
+from jaxcnn.activations import (
+    log_softmax,
+    relu,
+    softmax,
+)
+from jaxcnn.adaptive_pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    global_avg_pool,
+    global_max_pool,
+)
+from jaxcnn.average_pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+)
 from jaxcnn.compiling import compiler_options
 from jaxcnn.convolution import (
+    conv1d,
     conv2d,
+    conv3d,
+)
+from jaxcnn.convolution_gradients import (
+    conv1d_bias_gradient,
+    conv1d_input_gradient,
+    conv1d_weight_gradient,
     conv2d_bias_gradient,
     conv2d_input_gradient,
     conv2d_weight_gradient,
+    conv3d_bias_gradient,
+    conv3d_input_gradient,
+    conv3d_weight_gradient,
 )
-from jaxcnn.dense import dense, flatten
+from jaxcnn.dense import (
+    dense,
+    flatten,
+)
 from jaxcnn.explain import explain
 from jaxcnn.losses import softmax_cross_entropy
-from jaxcnn.pooling import avg_pool2d, max_pool2d
+from jaxcnn.max_pooling import (
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+    max_unpool1d,
+    max_unpool2d,
+    max_unpool3d,
+)
 from jaxcnn.rules import derivatives
+from jaxcnn.separable_convolution import (
+    depthwise_conv1d,
+    depthwise_conv2d,
+    depthwise_conv3d,
+    separable_conv1d,
+    separable_conv2d,
+    separable_conv3d,
+)
+from jaxcnn.transposed_convolution import (
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
+from jaxcnn.unfolding import (
+    fold,
+    unfold,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "compiler_options",
+    "conv1d",
+    "conv1d_bias_gradient",
+    "conv1d_input_gradient",
+    "conv1d_weight_gradient",
     "conv2d",
     "conv2d_bias_gradient",
     "conv2d_input_gradient",
     "conv2d_weight_gradient",
+    "conv3d",
+    "conv3d_bias_gradient",
+    "conv3d_input_gradient",
+    "conv3d_weight_gradient",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "dense",
+    "depthwise_conv1d",
+    "depthwise_conv2d",
+    "depthwise_conv3d",
     "derivatives",
     "explain",
     "flatten",
+    "fold",
+    "global_avg_pool",
+    "global_max_pool",
     "log_softmax",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "relu",
+    "separable_conv1d",
+    "separable_conv2d",
+    "separable_conv3d",
     "softmax",
     "softmax_cross_entropy",
+    "unfold",
 ]

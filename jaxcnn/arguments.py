@@ -5,23 +5,29 @@ this file answers with arrays and a static description, or with an exception tha
 the argument, what it got and what it wants.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Int
 
 from jaxcnn.layout import LAYOUTS, weight_layout
 from jaxcnn.plan import ENGINES, Problem
-from jaxcnn.window import PADDING_NAMES, Window, named_padding
+from jaxcnn.window import EXTENSIONS, PADDING_NAMES, Window, named_padding, rounded_up
 
 Operand = Float[Array, "..."]
 
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+_FLOATS = ", ".join(DTYPES)
+
+
+EVERY_LAYOUT = tuple(layout for layouts in LAYOUTS.values() for layout in layouts)
 
 
 def float_array(name: str, value: ArrayLike) -> Operand:
@@ -34,10 +40,35 @@ def float_array(name: str, value: ArrayLike) -> Operand:
     array = jnp.asarray(value)
     if array.dtype not in map(jnp.dtype, DTYPES):
         raise TypeError(
-            f"{name} has dtype {array.dtype}; it must be one of {', '.join(DTYPES)}: "
+            f"{name} has dtype {array.dtype}; it must be one of {_FLOATS}: "
             f"convert it first, as in {name}.astype(jnp.float32)"
         )
     return array
+
+
+def integers(name: str, value: ArrayLike) -> Int[Array, "..."]:
+    """``value`` as a JAX array of integers."""
+    if isinstance(value, list | tuple | str) or value is None:
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; it must be integers, an array"
+        )
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{name} has dtype {array.dtype}; it must be integers")
+    return array
+
+
+def in_range(name: str, array: Int[Array, "..."], end: int, of_what: str) -> None:
+    """Look at integers, where they can be looked at: not under ``jit``."""
+    if isinstance(array, jax.core.Tracer) or not array.size:
+        return
+    values = np.asarray(array)  # under jit, np.min(array) would be traced
+    smallest, largest = values.min(), values.max()
+    if smallest < 0 or largest >= end:
+        raise ValueError(
+            f"{name} run from {smallest} to {largest}; they must lie within 0 and "
+            f"{end - 1}, for {of_what}"
+        )
 
 
 def same_dtype(name: str, array: Operand, other_name: str, other: Operand) -> None:
@@ -46,6 +77,17 @@ def same_dtype(name: str, array: Operand, other_name: str, other: Operand) -> No
             f"{name} has dtype {array.dtype}, but {other_name} has {other.dtype}: "
             f"convert one of them, as in {name}.astype({other_name}.dtype)"
         )
+
+
+def positive(name: str, value: float) -> float:
+    """A positive, finite number: an int where it is whole, which powers are exact for."""
+    try:
+        number = float(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it must be a positive number") from None
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{name} is {value!r}; it must be a positive, finite number")
+    return int(number) if number.is_integer() else number
 
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
@@ -91,6 +133,8 @@ def window_over(
     stride: int | Sequence[int] = 1,
     padding: Padding = 0,
     dilation: int | Sequence[int] = 1,
+    *,
+    ceil_mode: bool = False,
 ) -> Window:
     """The window that a user's arguments mean for an input of this size.
 
@@ -99,6 +143,7 @@ def window_over(
       kernel_size, stride, dilation: an int for every dimension, or one for each.
       padding: an int for every side, one for each dimension, a (low, high) pair for
         each dimension, or a name (see :func:`jaxcnn.window.named_padding`).
+      ceil_mode: whether the last window may reach beyond the padded input.
 
     Raises:
       TypeError, ValueError: when an argument is of another form, or the window is
@@ -116,7 +161,9 @@ def window_over(
         kernel_size, stride, _padding_pairs(padding, input_size, unpadded), dilation
     )
     padded = window.padded_size(input_size)
-    if any(extent > size for extent, size in zip(window.extent, padded, strict=True)):
+    if ceil_mode:
+        window = rounded_up(window, input_size)
+    if 0 in window.output_size(input_size):
         raise ValueError(
             f"kernel_size {kernel_size} with dilation {dilation} spans {window.extent}, "
             f"more than the input of size {tuple(input_size)} with padding "
@@ -124,6 +171,62 @@ def window_over(
             f"padding"
         )
     return window
+
+
+def transposed_window(
+    output_size: Sequence[int],
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    output_padding: int | Sequence[int] = 0,
+) -> tuple[Window, tuple[int, ...]]:
+    """The window that has an output of this size, and the size of its input.
+
+    That is s·(H_out − 1) + d·(K−1) + 1 − p_low − p_high, and ``output_padding`` more: less
+    than s, since the window would have taken another step otherwise. Where the padding is
+    named, it is the largest H of which that padding makes ⌈H/s⌉ = H_out, and for
+    ``"VALID"`` the one that :func:`jax.lax.conv_transpose` has.
+
+    Raises:
+      TypeError, ValueError: when an argument is of another form, or no input is left.
+
+    >>> transposed_window((5, 5), 3, stride=2, padding=1, output_padding=(0, 1))[1]
+    (9, 10)
+    >>> transposed_window((5, 5), 3, stride=2, padding="SAME")[1]
+    (10, 10)
+    """
+    n = len(output_size)
+    kernel_size = one_for_each("kernel_size", kernel_size, n)
+    stride = one_for_each("stride", stride, n)
+    dilation = one_for_each("dilation", dilation, n)
+    extra = one_for_each("output_padding", output_padding, n)
+    window = Window(kernel_size, stride, ((0, 0),) * n, dilation)
+    if any(not 0 <= e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
+        raise ValueError(
+            f"output_padding is {output_padding!r}; it must not be negative, and smaller "
+            f"than stride {stride} or dilation {dilation}"
+        )
+    if isinstance(padding, str):
+        sizes = zip(output_size, stride, window.extent, strict=True)
+        if padding.upper() == "VALID":
+            size = tuple(out * s + max(extent - s, 0) for out, s, extent in sizes)
+        else:
+            size = tuple(out * s for out, s, _ in sizes)
+        pairs = _padding_pairs(padding, size, window)
+    else:
+        pairs = _padding_pairs(padding, output_size, window)
+        sizes = zip(output_size, stride, window.extent, pairs, strict=True)
+        size = tuple(
+            s * (out - 1) + extent - low - high for out, s, extent, (low, high) in sizes
+        )
+    size = tuple(h + e for h, e in zip(size, extra, strict=True))
+    if min(size) < 1:
+        raise ValueError(
+            f"padding is {padding!r}, which leaves nothing of the result: its size would "
+            f"be {size}"
+        )
+    return Window(kernel_size, stride, pairs, dilation), size
 
 
 def one_for_each(name: str, value: int | Sequence[int], n: int) -> tuple[int, ...]:
@@ -140,14 +243,16 @@ def one_for_each(name: str, value: int | Sequence[int], n: int) -> tuple[int, ..
 
 def _padding_pairs(padding, input_size, window):
     n = len(input_size)
+    names = PADDING_NAMES if n == 1 else PADDING_NAMES[:-1]  # time is one-dimensional
     wanted = (
         f"padding is {padding!r}; it must be an int, {n} ints, {n} (low, high) pairs, or "
-        f"one of {', '.join(map(repr, PADDING_NAMES))}"
+        f"one of {', '.join(map(repr, names))}"
     )
     if isinstance(padding, str):
-        if padding not in PADDING_NAMES:
+        name = padding.upper()
+        if name not in names:
             raise ValueError(wanted)
-        return named_padding(padding, window, input_size)
+        return named_padding(name, window, input_size)
     try:
         pairs = tuple(_low_and_high(entry) for entry in _repeated(padding, n))
     except (TypeError, ValueError) as error:
@@ -169,26 +274,64 @@ def _repeated(value, n):
 def convolution_problem(
     input_size: Sequence[int],
     kernel_size: int | Sequence[int],
-    stride: int | Sequence[int],
-    padding: Padding,
-    dilation: int | Sequence[int],
-    groups: int,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    *,
     layout: str,
-    precision: jax.lax.PrecisionLike,
-    engine: str,
+    engine: str = "auto",
+    groups: int = 1,
+    **options,
 ) -> Problem:
     """The static description of a convolution."""
     one_of("engine", engine, ("auto", *ENGINES))
+    groups = number_of_groups(groups)
+    window = window_over(input_size, kernel_size, stride, padding, dilation)
+    return Problem(window, tuple(input_size), layout, engine, groups=groups, **options)
+
+
+def number_of_groups(groups: int) -> int:
     try:
         groups = operator.index(groups)
     except TypeError:
         raise TypeError(f"groups is {groups!r}; it must be a positive int") from None
     if groups < 1:
         raise ValueError(f"groups is {groups}; it must be a positive int")
-    window = window_over(input_size, kernel_size, stride, padding, dilation)
-    return Problem(
-        window, tuple(input_size), layout, engine, groups=groups, precision=precision
-    )
+    return groups
+
+
+def preferred_dtype(preferred: DTypeLike | None, x: Operand) -> DTypeLike | None:
+    """The dtype of a result, where another than x's is asked for."""
+    if preferred is None:
+        return None
+    wanted = f"preferred_element_type is {preferred!r}; it must be one of {_FLOATS}"
+    try:
+        dtype = jnp.dtype(preferred)
+    except TypeError:
+        raise TypeError(wanted) from None
+    if dtype not in map(jnp.dtype, DTYPES):
+        raise TypeError(wanted)
+    if dtype.itemsize < x.dtype.itemsize:
+        raise ValueError(
+            f"preferred_element_type is {dtype}, narrower than x's {x.dtype}: convert the "
+            f"result instead, as in y.astype({str(dtype)!r})"
+        )
+    return dtype
+
+
+def padding_mode_fits(mode: str, problem: Problem) -> None:
+    """Whether there are pixels enough to fill the padding with."""
+    one_of("padding_mode", mode, ("zeros", *EXTENSIONS))
+    window, size = problem.window, problem.input_size
+    most = [h - 1 if mode == "reflect" else h for h in size]
+    if mode == "replicate":
+        most = [math.inf] * len(size)
+    pairs = zip(window.padding, most, strict=True)
+    if any(not 0 <= pad <= limit for pair, limit in pairs for pad in pair):
+        raise ValueError(
+            f"padding is {window.padding}, which padding_mode {mode!r} cannot fill from an "
+            f"input of size {size}: use padding between 0 and {most}"
+        )
 
 
 def pooling_problem(
@@ -197,20 +340,37 @@ def pooling_problem(
     stride: int | Sequence[int] | None,
     padding: Padding,
     layout: str,
-    engine: str,
-    **options,
+    *,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | float | None = None,
+    engine: str = "auto",
 ) -> Problem:
     """The static description of a pooling, whose stride is its kernel size by default."""
     one_of("engine", engine, ("auto", *ENGINES))
     stride = kernel_size if stride is None else stride
-    window = window_over(input_size, kernel_size, stride, padding)
+    window = window_over(
+        input_size, kernel_size, stride, padding, dilation, ceil_mode=ceil_mode
+    )
     if window.sees_only_padding(input_size):
         raise ValueError(
             f"padding is {padding!r}, so that a window of kernel_size "
             f"{window.kernel_size} can lie wholly in the padding of an input of size "
             f"{tuple(input_size)}: use less padding"
         )
-    return Problem(window, tuple(input_size), layout, engine, **options)
+    counted = ((0, 0),) * len(input_size)
+    if count_include_pad:
+        # What ceil_mode adds counts for nothing: only the padding that was asked for.
+        counted = _padding_pairs(padding, input_size, window)
+    return Problem(
+        window,
+        tuple(input_size),
+        layout,
+        engine,
+        counted=None if counted == window.padding else counted,
+        divisor=divisor,
+    )
 
 
 def groups_divide(problem: Problem, name: str, channels: int) -> None:
@@ -221,11 +381,48 @@ def groups_divide(problem: Problem, name: str, channels: int) -> None:
         )
 
 
+def output_channels(w: Operand, problem: Problem) -> int:
+    """C_out, the channels that the weights make."""
+    c_out = w.shape[weight_layout(problem.layout).index("O")]
+    groups_divide(problem, "the output of w", c_out)
+    return c_out
+
+
+def input_channels_fit(x: Operand, w: Operand, problem: Problem) -> None:
+    """Whether the weights are for as many channels as x has."""
+    c_in = x.shape[problem.layout.index("C")]
+    per_group = weight_layout(problem.layout).index("I")
+    wanted = list(w.shape)
+    wanted[per_group] = c_in // problem.groups
+    shape_is(
+        "w",
+        w,
+        wanted,
+        f"because x has {c_in} channels in {problem.groups} group(s) "
+        f"(w is laid out as {weight_layout(problem.layout)})",
+    )
+
+
+def bias(b: ArrayLike | None, x: Operand, length: int, of_what: str) -> Operand | None:
+    """A bias, if there is one: as many entries as there are output channels."""
+    if b is None:
+        return None
+    array = float_array("b", b)
+    same_dtype("b", array, "x", x)
+    shape_is("b", array, (length,), f"one entry for each {of_what}")
+    return array
+
+
 def shape_is(name: str, array: Operand, wanted: Sequence[int], because: str) -> None:
     if array.shape != tuple(wanted):
         raise ValueError(
             f"{name} has shape {array.shape}; it must be {tuple(wanted)}, {because}"
         )
+
+
+def has_entries(name: str, array: Operand) -> None:
+    if 0 in array.shape[1:]:
+        raise ValueError(f"{name} has shape {array.shape}; every size must be at least 1")
 
 
 def _letters_of(layout):

@@ -42,7 +42,8 @@ Operand = Float[Array, "..."]
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def convolution(x: Operand, w: Operand, b: Operand | None, problem: Problem) -> Operand:
     """Y = b + Σ_m tap(X, m) · W[m]"""
-    return _rounded(_plus_bias(_mapped("forward", x, w, problem), b, problem), x)
+    y = _mapped("forward", x, w, problem)
+    return _rounded(_plus_bias(y, b, problem), _output_dtype(x, problem))
 
 
 def _convolution_fwd(x, w, b, problem):
@@ -51,19 +52,48 @@ def _convolution_fwd(x, w, b, problem):
 
 def _convolution_bwd(problem, residuals, dy):
     x, w, b = residuals
-    dx = input_gradient(dy, w, problem)
-    dw = weight_gradient(x, dy, problem)
-    db = None if b is None else bias_gradient(dy, dy.shape, problem.layout)
-    return dx, dw, db
+    dx = _rounded(input_gradient(dy, w, problem), x.dtype)
+    dw = _rounded(weight_gradient(x, dy, problem), w.dtype)
+    return dx, dw, _bias_gradient_for(b, dy, problem)
 
 
 convolution.defvjp(_convolution_fwd, _convolution_bwd)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def transposed_convolution(
+    x: Operand, w: Operand, b: Operand | None, problem: Problem
+) -> Operand:
+    """Y = b + Σ_m untap(X · W[m], m): the input gradient, as a forward operation"""
+    y = _mapped("input_gradient", x, w, problem)
+    return _rounded(_plus_bias(y, b, problem), _output_dtype(x, problem))
+
+
+def _transposed_convolution_fwd(x, w, b, problem):
+    return transposed_convolution(x, w, b, problem), (x, w, b)
+
+
+def _transposed_convolution_bwd(problem, residuals, dy):
+    x, w, b = residuals
+    arriving = replace(problem, preferred=x.dtype)
+    dx = convolution(dy, w, None, arriving)
+    dw = _rounded(weight_gradient(dy, x, problem), w.dtype)
+    return dx, dw, _bias_gradient_for(b, dy, problem)
+
+
+transposed_convolution.defvjp(_transposed_convolution_fwd, _transposed_convolution_bwd)
+
+
+def _bias_gradient_for(b, dy, problem):
+    if b is None:
+        return None
+    return _rounded(bias_gradient(dy, dy.shape, problem.layout), b.dtype)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def weight_gradient(x: Operand, dy: Operand, problem: Problem) -> Operand:
     """dW[m] = Σ tap(X, m) ⊗ dY"""
-    return _rounded(_mapped("weight_gradient", x, dy, problem), x)
+    return _rounded(_mapped("weight_gradient", x, dy, problem), x.dtype)
 
 
 def _weight_gradient_fwd(x, dy, problem):
@@ -74,7 +104,7 @@ def _weight_gradient_bwd(problem, residuals, ddw):
     x, dy = residuals
     dx = input_gradient(dy, ddw, problem)
     ddy = convolution(x, ddw, None, problem)
-    return dx, ddy
+    return _rounded(dx, x.dtype), _rounded(ddy, dy.dtype)
 
 
 weight_gradient.defvjp(_weight_gradient_fwd, _weight_gradient_bwd)
@@ -83,7 +113,7 @@ weight_gradient.defvjp(_weight_gradient_fwd, _weight_gradient_bwd)
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def input_gradient(dy: Operand, w: Operand, problem: Problem) -> Operand:
     """dX = Σ_m untap(dY · W[m], m)"""
-    return _rounded(_mapped("input_gradient", dy, w, problem), dy)
+    return _rounded(_mapped("input_gradient", dy, w, problem), w.dtype)
 
 
 def _input_gradient_fwd(dy, w, problem):
@@ -94,7 +124,7 @@ def _input_gradient_bwd(problem, residuals, ddx):
     dy, w = residuals
     ddy = convolution(ddx, w, None, problem)
     dw = weight_gradient(ddx, dy, problem)
-    return ddy, dw
+    return _rounded(ddy, dy.dtype), _rounded(dw, w.dtype)
 
 
 input_gradient.defvjp(_input_gradient_fwd, _input_gradient_bwd)
@@ -103,7 +133,7 @@ input_gradient.defvjp(_input_gradient_fwd, _input_gradient_bwd)
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def bias_gradient(dy: Operand, shape: tuple, layout: str) -> Operand:
     """db = Σ_{batch, positions} dY, for dY of this shape (whose batch may be symbolic)"""
-    return _rounded(equations.bias_gradient(dy, layout=layout), dy)
+    return _rounded(equations.bias_gradient(dy, layout=layout), dy.dtype)
 
 
 def _bias_gradient_fwd(dy, shape, layout):
@@ -126,31 +156,41 @@ def _over_channels(b, layout):
     return b.reshape([-1 if letter == "C" else 1 for letter in layout])
 
 
-def _rounded(total, operand):
-    """A sum in the dtype of what was summed."""
-    return total.astype(operand.dtype)
+def _output_dtype(x, problem):
+    return x.dtype if problem.preferred is None else problem.preferred
+
+
+def _rounded(total, dtype):
+    """A sum in the dtype of what was summed, or of what was asked for."""
+    return total.astype(dtype)
 
 
 # --- The same without the rules: what ``derivatives="autodiff"`` means ----------------
 
 
 def convolution_autodiff(x, w, b, problem):
-    return _rounded(
-        _plus_bias(plan.compute("forward", loops_by_default(problem), x, w), b, problem), x
-    )
+    y = plan.compute("forward", loops_by_default(problem), *_alike(x, w, problem))
+    return _rounded(_plus_bias(y, b, problem), _output_dtype(x, problem))
+
+
+def transposed_convolution_autodiff(x, w, b, problem):
+    y = plan.compute("input_gradient", loops_by_default(problem), *_alike(x, w, problem))
+    return _rounded(_plus_bias(y, b, problem), _output_dtype(x, problem))
 
 
 def weight_gradient_autodiff(x, dy, problem):
-    return _rounded(plan.compute("weight_gradient", loops_by_default(problem), x, dy), x)
+    dw = plan.compute("weight_gradient", loops_by_default(problem), x, dy)
+    return _rounded(dw, x.dtype)
 
 
 def input_gradient_autodiff(dy, w, problem):
-    return _rounded(plan.compute("input_gradient", loops_by_default(problem), dy, w), dy)
+    dx = plan.compute("input_gradient", loops_by_default(problem), dy, w)
+    return _rounded(dx, w.dtype)
 
 
 def bias_gradient_autodiff(dy, shape, layout):
     del shape
-    return _rounded(equations.bias_gradient(dy, layout=layout), dy)
+    return _rounded(equations.bias_gradient(dy, layout=layout), dy.dtype)
 
 
 # --- The mapping rule -----------------------------------------------------------------
@@ -159,7 +199,21 @@ LETTERS = {"x": {"b", "i"}, "w": {"o", "i"}, "y": {"b", "o"}}
 """The indices of each array, the groups' g aside, which all three have."""
 
 
+def _alike(first, second, problem):
+    """Two operands in one dtype: the wider of theirs.
+
+    They differ where the output's preferred dtype is wider than the input's: then its
+    gradient is, too. For a result in float64 all sums are computed in it.
+    """
+    dtypes = [first.dtype, second.dtype]
+    if problem.preferred is not None and jnp.dtype(problem.preferred).itemsize > 4:
+        dtypes.append(jnp.dtype(problem.preferred))
+    widest = max(dtypes, key=lambda dtype: jnp.dtype(dtype).itemsize)
+    return first.astype(widest), second.astype(widest)
+
+
 def _mapped(sum_name, first, second, problem):
+    first, second = _alike(first, second, problem)
     plan.record(sum_name, problem, first, second)
     return _with_mapping_rule(sum_name, problem)(first, second)
 

@@ -41,7 +41,7 @@ from jaxcnn.layout import (
     weights_of,
     with_spatial,
 )
-from jaxcnn.window import Window, tap, untap, valid_positions
+from jaxcnn.window import Pairs, Window, tap, untap, valid_positions
 
 Operand = Num[Array, "..."]
 
@@ -201,6 +201,48 @@ def input_gradient(
     return merge_channels(dX, layout)
 
 
+# --- Patches --------------------------------------------------------------------------
+
+
+def unfold(X: Operand, *, window: Window, layout: str) -> Operand:
+    """What every tap sees, side by side: "im2col".
+
+        P[b, m, c, i, j] = tap(X, m)[b, c, i, j]
+
+    With it a convolution is one matrix product: Y = W · P, summed over (m, c).
+
+    Args:
+      X: (B, C, H, W).
+      window, layout: as for :func:`forward`.
+
+    Returns:
+      P: (B, K_h·K_w, C, H_out, W_out), taps beside channels, in ``grouped(layout)``.
+    """
+    P = lax.map(lambda m: tap(X, m, window, layout), window.offsets())
+    return jnp.moveaxis(P, 0, layout.index("C"))
+
+
+def fold(P: Operand, *, window: Window, input_size: Sequence[int], layout: str) -> Operand:
+    """The transpose of :func:`unfold`: add up what every tap saw, where it saw it.
+
+        X = Σ_m untap(P[m], m)
+
+    Args:
+      P: (B, K_h·K_w, C, H_out, W_out), in ``grouped(layout)``.
+      window, input_size, layout: as for :func:`input_gradient`.
+
+    Returns:
+      X: (B, C, H, W).
+    """
+    P = P.astype(sum_dtype(P.dtype))
+    by_tap = jnp.moveaxis(P, layout.index("C"), 0)
+
+    def at_tap(m, P_m):
+        return untap(P_m, m, window, input_size, layout)
+
+    return _sum_over(at_tap, window.offsets(), by_tap)
+
+
 # --- Pooling --------------------------------------------------------------------------
 
 
@@ -302,7 +344,12 @@ def take_winners(
 
 
 def average_pool(
-    X: Operand, *, window: Window, layout: str, count_include_pad: bool = True
+    X: Operand,
+    *,
+    window: Window,
+    layout: str,
+    counted: Pairs | None = None,
+    divisor: int | float | None = None,
 ) -> Operand:
     """The average of what the window sees.
 
@@ -311,15 +358,16 @@ def average_pool(
     Args:
       X: (B, C, H, W).
       window, layout: as for :func:`forward`.
-      count_include_pad: whether n is always K_h·K_w, or the number of taps that lie
-        inside the input.
+      counted: n is how many taps lie inside the input, or in so much (low, high) of the
+        padding around it; None counts them all, so that n is always K_h·K_w.
+      divisor: n itself, whatever the taps see.
 
     Returns:
       Y: (B, C, H_out, W_out).
     """
     input_size = spatial_size(X, layout)
     X = X.astype(sum_dtype(X.dtype))
-    n = _divisor(window, input_size, layout, count_include_pad, X.dtype)
+    n = _divisor(window, input_size, layout, counted, divisor, X.dtype)
     return _sum_over(lambda m: tap(X, m, window, layout), window.offsets()) / n
 
 
@@ -329,7 +377,8 @@ def average_pool_gradient(
     window: Window,
     input_size: Sequence[int],
     layout: str,
-    count_include_pad: bool = True,
+    counted: Pairs | None = None,
+    divisor: int | float | None = None,
 ) -> Operand:
     """Every position that was averaged receives an equal share.
 
@@ -341,7 +390,7 @@ def average_pool_gradient(
     Args:
       dY: (B, C, H_out, W_out).
       window, input_size, layout: as for :func:`input_gradient`.
-      count_include_pad: as for :func:`average_pool`.
+      counted, divisor: as for :func:`average_pool`.
 
     Returns:
       dX: (B, C, H, W).
@@ -349,18 +398,19 @@ def average_pool_gradient(
     Source: the document, "for pooling, backward pass upsamples the gradient".
     """
     dY = dY.astype(sum_dtype(dY.dtype))
-    share = dY / _divisor(window, input_size, layout, count_include_pad, dY.dtype)
+    share = dY / _divisor(window, input_size, layout, counted, divisor, dY.dtype)
     return _sum_over(
         lambda m: untap(share, m, window, input_size, layout), window.offsets()
     )
 
 
-def _divisor(window, input_size, layout, count_include_pad, dtype):
+def _divisor(window, input_size, layout, counted, divisor, dtype):
     """n: by how much an average divides, in a shape that broadcasts against Y."""
-    if count_include_pad:
-        return jnp.asarray(window.number_of_taps, dtype)
+    if counted is None or divisor is not None:
+        return jnp.asarray(window.number_of_taps if divisor is None else divisor, dtype)
+    inner, size = window.within(counted, input_size)
     return _sum_over(
-        lambda m: valid_positions(m, window, input_size, layout).astype(dtype),
+        lambda m: valid_positions(m, inner, size, layout).astype(dtype),
         window.offsets(),
     )
 

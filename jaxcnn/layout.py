@@ -15,7 +15,7 @@ from jaxtyping import Array, Shaped
 
 Anything = Shaped[Array, "..."]
 
-LAYOUTS = {2: ("NCHW", "NHWC")}
+LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 """The layouts that the public functions take, by number of spatial dimensions."""
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from jaxcnn.activations import relu
 from jaxcnn.convolution import conv2d
 from jaxcnn.dense import dense, flatten
-from jaxcnn.pooling import max_pool2d
+from jaxcnn.max_pooling import max_pool2d
 
 Parameters = PyTree[Float[Array, "..."]]
 Images = Float[Array, "B H W C"]

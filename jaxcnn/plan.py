@@ -16,21 +16,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Num
 
 from jaxcnn.engines import ENGINES
-from jaxcnn.layout import channels_last, weight_layout
-from jaxcnn.window import Window
+from jaxcnn.layout import channels_last, grouped, weight_layout
+from jaxcnn.window import Pairs, Window
 
 STATIC_ARGUMENTS = {
     "forward": ("window", "layout", "groups", "precision"),
     "weight_gradient": ("window", "layout", "groups", "precision"),
     "input_gradient": ("window", "input_size", "layout", "groups", "precision"),
+    "unfold": ("window", "layout"),
+    "fold": ("window", "input_size", "layout"),
     "max_pool": ("window", "layout"),
     "max_pool_gradient": ("window", "input_size", "layout"),
     "take_winners": ("window", "layout"),
-    "average_pool": ("window", "layout", "count_include_pad"),
-    "average_pool_gradient": ("window", "input_size", "layout", "count_include_pad"),
+    "average_pool": ("window", "layout", "counted", "divisor"),
+    "average_pool_gradient": ("window", "input_size", "layout", "counted", "divisor"),
 }
 """What each function of an engine must know of the problem, besides its arrays."""
 
@@ -40,6 +43,9 @@ ROLES = {
     "input_gradient": ("y", "w", "x"),
 }
 """For each sum of a convolution: what its two arguments and its result are."""
+
+PATCH_ROLES = {"unfold": ("x", "p"), "fold": ("p", "x")}
+"""What is laid out with the taps beside the channels."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class Problem:
       engine: the name of an engine, or ``"auto"``.
       groups: of a convolution.
       precision: of a convolution's products.
-      count_include_pad: of an average pooling.
+      preferred: the dtype of a convolution's result; None for that of its arguments.
+      counted, divisor: by what an average pooling divides.
     """
 
     window: Window
@@ -64,7 +71,9 @@ class Problem:
     engine: str = "auto"
     groups: int = 1
     precision: jax.lax.PrecisionLike = None
-    count_include_pad: bool = True
+    preferred: DTypeLike | None = None
+    counted: Pairs | None = None
+    divisor: int | float | None = None
 
 
 def loops_by_default(problem: Problem) -> Problem:
@@ -154,8 +163,13 @@ RULES = (
     ),
     Rule(
         "pooled",
-        lambda d: not d.is_convolution,
+        lambda d: not d.is_convolution and d.name not in PATCH_ROLES,
         "one pass over the input instead of one for each tap",
+    ),
+    Rule(
+        "patches",
+        lambda d: d.name in PATCH_ROLES,
+        "each tap's patch is written, or added, once",
     ),
     Rule(
         "banded",
@@ -290,7 +304,8 @@ def _call(engine, name, problem, *operands):
     positions = layout.replace("N", "").replace("C", "")
     last = f"N{positions}C"
     function = partial(function, layout=last)
-    *of_operands, of_result = ROLES.get(name, ("x",) * (len(operands) + 1))
+    roles = {**ROLES, **PATCH_ROLES}
+    *of_operands, of_result = roles.get(name, ("x",) * (len(operands) + 1))
     turned = (
         _turned(operand, role, layout, last)
         for operand, role in zip(operands, of_operands, strict=True)
@@ -304,4 +319,6 @@ def _turned(x, role, layout, other):
     """An array from one layout to another; weights between the layouts of weights."""
     if role == "w":
         layout, other = weight_layout(layout), weight_layout(other)
+    if role == "p":
+        layout, other = grouped(layout), grouped(other)
     return x.transpose([layout.index(letter) for letter in other])

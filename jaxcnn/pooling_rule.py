@@ -22,6 +22,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Int
 
 from jaxcnn import plan
+from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import merge_axes, split_axis
 from jaxcnn.plan import Problem, loops_by_default
 
@@ -124,6 +125,84 @@ average_pooling_gradient.defvjp(
 )
 
 
+# --- Power-average pooling ------------------------------------------------------------
+#
+# Y = S^(1/p), where S is the sum of X^p. With dS = Y^(1−p)·dY/p and dX = p·X^(p−1)·dS at
+# every position that was summed, p cancels.
+
+
+def _power_sums(average, x, p, problem):
+    """S: the averages, as if every window had as many elements as the kernel."""
+    return average(x**p, problem) * jnp.asarray(problem.window.number_of_taps, x.dtype)
+
+
+def _root(sums, exponent):
+    """sums^exponent, and 0 where the sum is 0: there also the gradient is taken to be 0."""
+    is_zero = sums == 0
+    return jnp.where(is_zero, 0, jnp.where(is_zero, 1, sums) ** exponent)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def power_pooling(x: Operand, p: int | float, problem: Problem) -> Operand:
+    """Y = (Σ_m tap(X, m)^p)^(1/p)"""
+    return _power_pooling_fwd(x, p, problem)[0]
+
+
+def _power_pooling_fwd(x, p, problem):
+    wide = x.astype(sum_dtype(x.dtype))
+    sums = _power_sums(average_pooling, wide, p, problem)
+    return _root(sums, 1 / p).astype(x.dtype), (x, sums)
+
+
+def _power_pooling_bwd(p, problem, residuals, dy):
+    x, sums = residuals
+    wide = x.astype(sums.dtype)
+    arriving = dy.astype(sums.dtype) * _root(sums, 1 / p - 1)
+    shared = average_pooling_gradient(arriving, problem)
+    dx = wide ** (p - 1) * shared * jnp.asarray(problem.window.number_of_taps, wide.dtype)
+    return (dx.astype(x.dtype),)
+
+
+power_pooling.defvjp(_power_pooling_fwd, _power_pooling_bwd)
+
+
+# --- Patches --------------------------------------------------------------------------
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def unfolding(x: Operand, problem: Problem) -> Operand:
+    """P[m] = tap(X, m)"""
+    return _mapped("unfold", problem, x)
+
+
+def _unfolding_fwd(x, problem):
+    return unfolding(x, problem), None
+
+
+def _unfolding_bwd(problem, _, dp):
+    return (folding(dp, problem),)
+
+
+unfolding.defvjp(_unfolding_fwd, _unfolding_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def folding(p: Operand, problem: Problem) -> Operand:
+    """X = Σ_m untap(P[m], m)"""
+    return _mapped("fold", problem, p).astype(p.dtype)
+
+
+def _folding_fwd(p, problem):
+    return folding(p, problem), None
+
+
+def _folding_bwd(problem, _, dx):
+    return (unfolding(dx, problem),)
+
+
+folding.defvjp(_folding_fwd, _folding_bwd)
+
+
 # --- The same without the rules: what ``derivatives="autodiff"`` means ----------------
 
 
@@ -133,6 +212,20 @@ def max_pooling_autodiff(x, problem):
 
 def average_pooling_autodiff(x, problem):
     return plan.compute("average_pool", loops_by_default(problem), x).astype(x.dtype)
+
+
+def unfolding_autodiff(x, problem):
+    return plan.compute("unfold", loops_by_default(problem), x)
+
+
+def folding_autodiff(p, problem):
+    return plan.compute("fold", loops_by_default(problem), p).astype(p.dtype)
+
+
+def power_pooling_autodiff(x, p, problem):
+    wide = x.astype(sum_dtype(x.dtype))
+    sums = _power_sums(average_pooling_autodiff, wide, p, problem)
+    return _root(sums, 1 / p).astype(x.dtype)
 
 
 # --- The mapping rule -----------------------------------------------------------------

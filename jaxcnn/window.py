@@ -34,11 +34,13 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Shaped
 
-from jaxcnn.layout import spatial_size, with_spatial
+from jaxcnn.layout import spatial_axes, spatial_size, with_spatial
 
 Tap = Sequence[int] | Int[np.ndarray, " dimensions"] | Int[Array, " dimensions"]
 """A traced array may stand for a tap in a loop; a tap that is known makes better code."""
-PADDING_NAMES = ("SAME", "SAME_LOWER", "VALID")
+Pairs = tuple[tuple[int, int], ...]
+"""(low, high), before and after the input, for each spatial dimension."""
+PADDING_NAMES = ("SAME", "SAME_LOWER", "VALID", "CAUSAL")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Window:
 
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
+    padding: Pairs
     dilation: tuple[int, ...]
 
     def __post_init__(self):
@@ -121,6 +123,19 @@ class Window:
             one_for_each(self.padding, (0, 0)),
             one_for_each(self.dilation, 1),
         )
+
+    def within(
+        self, counted: Pairs, input_size: Sequence[int]
+    ) -> tuple["Window", tuple[int, ...]]:
+        """The same window over an input that has so much of its padding in it.
+
+        >>> Window((3,), (1,), ((1, 2),), (1,)).within(((1, 1),), (5,))
+        (Window(kernel_size=(3,), stride=(1,), padding=((0, 1),), dilation=(1,)), (7,))
+        """
+        pairs = list(zip(self.padding, counted, strict=True))
+        left = tuple((low - a, high - b) for (low, high), (a, b) in pairs)
+        sizes = zip(input_size, counted, strict=True)
+        return replace(self, padding=left), tuple(size + a + b for size, (a, b) in sizes)
 
     @property
     def is_padded(self) -> bool:
@@ -254,8 +269,57 @@ def padded(
     x: Shaped[Array, "..."], window: Window, layout: str, fill: ArrayLike = 0
 ) -> tuple[Shaped[Array, "..."], Window]:
     """x with its padding around it, and the window that slides over that unpadded."""
-    unpadded = replace(window, padding=((0, 0),) * len(window.padding))
-    return _pad(x, window, layout, fill), unpadded
+    return _pad(x, window, layout, fill), unpadded(window)
+
+
+def unpadded(window: Window) -> Window:
+    return replace(window, padding=((0, 0),) * len(window.padding))
+
+
+EXTENSIONS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+"""What may stand in the padding instead of zeros, and ``jnp.pad``'s word for it."""
+
+
+def extended(
+    x: Shaped[Array, "..."], window: Window, layout: str, mode: str
+) -> tuple[Shaped[Array, "..."], Window]:
+    """As :func:`padded`, with pixels of x in the padding.
+
+    * ``"reflect"``: x mirrored at its first and last pixels;
+    * ``"replicate"``: the nearest pixel;
+    * ``"circular"``: the pixels of the other end.
+
+    >>> w = Window((3,), (1,), ((1, 2),), (1,))
+    >>> x = jnp.arange(4).reshape(1, 1, 4)
+    >>> [extended(x, w, "NCW", mode)[0][0, 0].tolist() for mode in EXTENSIONS]
+    [[1, 0, 1, 2, 3, 2, 1], [0, 0, 1, 2, 3, 3, 3], [3, 0, 1, 2, 3, 0, 1]]
+    """
+    pads = with_spatial([(0, 0)] * x.ndim, window.padding, layout)
+    return jnp.pad(x, pads, EXTENSIONS[mode]), unpadded(window)
+
+
+def positions(
+    winner: Int[Array, "..."], window: Window, layout: str
+) -> list[Int[Array, "..."]]:
+    """Where in the input the winners are: s·i + d·m − p, for each spatial dimension.
+
+    Args:
+      winner: the row-major number of a tap, at every output position.
+      window: the sliding window.
+      layout: of winner.
+
+    >>> w = Window((2,), (2,), ((1, 1),), (1,))
+    >>> positions(jnp.array([[[1, 0, 1]]]), w, "NCW")[0][0, 0].tolist()
+    [0, 1, 4]
+    """
+    m = jnp.unravel_index(winner.astype(jnp.int32), window.kernel_size)
+    axes = spatial_axes(layout)
+    return [
+        s * lax.broadcasted_iota(jnp.int32, winner.shape, axis) + d * m_k - low
+        for axis, m_k, s, d, (low, _) in zip(
+            axes, m, window.stride, window.dilation, window.padding, strict=True
+        )
+    ]
 
 
 def valid_positions(
@@ -272,17 +336,16 @@ def valid_positions(
     return tap(inside, m, window, layout)
 
 
-def named_padding(
-    name: str, window: Window, input_size: Sequence[int]
-) -> tuple[tuple[int, int], ...]:
+def named_padding(name: str, window: Window, input_size: Sequence[int]) -> Pairs:
     """The padding that a name asks for.
 
     * ``"VALID"``: none;
     * ``"SAME"``: so much that H_out = ⌈H/s⌉; an odd zero goes to the high side;
-    * ``"SAME_LOWER"``: likewise; an odd zero goes to the low side.
+    * ``"SAME_LOWER"``: likewise; an odd zero goes to the low side;
+    * ``"CAUSAL"``: as many before the input as let no output see what comes after it.
 
     Args:
-      name: one of the three.
+      name: one of the four.
       window: the window, whose own padding does not count.
       input_size: H, one entry for each spatial dimension.
 
@@ -292,6 +355,8 @@ def named_padding(
     """
     if name == "VALID":
         return ((0, 0),) * len(input_size)
+    if name == "CAUSAL":
+        return tuple((extent - 1, 0) for extent in window.extent)
     totals = [
         max(0, (math.ceil(h / s) - 1) * s + extent - h)
         for h, s, extent in zip(input_size, window.stride, window.extent, strict=True)
@@ -300,6 +365,31 @@ def named_padding(
     if name == "SAME":
         return smaller_first
     return tuple((high, low) for low, high in smaller_first)
+
+
+def rounded_up(window: Window, input_size: Sequence[int]) -> Window:
+    """The window with one more position where the last one leaves a part unseen.
+
+    H_out = ⌈(H + p_low + p_high − d·(K−1) − 1)/s⌉ + 1, but no window begins in the padding
+    after the input: PyTorch's and Keras's ``ceil_mode``. It is the padding after the input
+    that is changed.
+
+    >>> w = Window((2,), (2,), ((0, 0),), (1,))
+    >>> rounded_up(w, (5,)).padding, rounded_up(w, (5,)).output_size((5,))
+    (((0, 1),), (3,))
+    """
+    padding = []
+    sizes = zip(
+        *(window.extent, window.stride, window.padding),
+        *(input_size, window.padded_size(input_size)),
+        strict=True,
+    )
+    for extent, s, (low, _), size, padded in sizes:
+        steps = -(-(padded - extent) // s)
+        if steps * s >= size + low:
+            steps -= 1
+        padding.append((low, steps * s + extent - size - low))
+    return replace(window, padding=tuple(padding))
 
 
 def _config(ndim, spatial, layout):

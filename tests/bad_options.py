@@ -130,9 +130,9 @@ BAD_WINDOWS = {
     "input_size None": (lambda a: dx_of(a.dy, a.w, None), TypeError, "input_size is None"),
     # Paddings of another form
     "padding unknown": (
-        lambda a: conv2d(a.x, a.w, padding="same"),
+        lambda a: conv2d(a.x, a.w, padding="full"),
         ValueError,
-        f"padding is 'same' … {FORMS_OF_PADDING}",
+        f"padding is 'full' … {FORMS_OF_PADDING}",
     ),
     "padding a float": (
         lambda a: conv2d(a.x, a.w, padding=0.5),

@@ -17,6 +17,7 @@ k input position, o output channel, c input channel within its group.
 
 import itertools
 import math
+import operator
 
 import jax.numpy as jnp
 import numpy as np
@@ -187,8 +188,14 @@ def max_pool(x, window, layout, dy=None):
     return in_layout(y, layout), in_layout(dx, layout)
 
 
-def average_pool(x, window, layout, count_include_pad, dy=None):
-    """Y, and for a gradient dY that arrives, dX: each entry of dY is shared out evenly."""
+def average_pool(
+    x, window, layout, count_include_pad=True, dy=None, counted=None, divisor=None
+):
+    """Y, and for a gradient dY that arrives, dX: each entry of dY is shared out evenly.
+
+    What divides is ``divisor``; or how many taps are within so much padding (``counted``);
+    or all taps, or those inside.
+    """
     x = channels_first(x, layout)
     size = x.shape[2:]
     out = output_size(size, window)
@@ -199,10 +206,21 @@ def average_pool(x, window, layout, count_include_pad, dy=None):
     for i in positions(out):
         seen = seen_from(i, window, size)
         n = math.prod(window.kernel_size) if count_include_pad else len(seen)
+        if counted is not None:
+            n = number_within(counted, i, window, size)
+        n = n if divisor is None else divisor
         for k in seen:
             y[(*everything, *i)] += x[(*everything, *k)] / n
             dx[(*everything, *k)] += dy[(*everything, *i)] / n
     return in_layout(y, layout), in_layout(dx, layout)
+
+
+def number_within(counted, i, window, input_size):
+    """How many taps meet the input, or so much (low, high) of the padding around it."""
+    lows, highs = zip(*counted, strict=True)
+    whole = [h + a + b for h, a, b in zip(input_size, lows, highs, strict=True)]
+    met = (met_at(i, m, window) for m in positions(window.kernel_size))
+    return sum(is_inside(map(operator.add, k, lows), whole) for k in met)
 
 
 # --- The same through XLA -------------------------------------------------------------

@@ -497,6 +497,16 @@ def test_the_gradient_of_a_maximum_goes_to_the_winner_and_nowhere_else(case, rng
     np.testing.assert_array_equal(jax.jit(gradient)(dy, winner), wanted)
 
 
+DIVISIONS = {
+    "padding counts": lambda padding: {},
+    "or not": lambda padding: {"counted": ((0, 0),) * len(padding)},
+    "some of it does": lambda padding: {
+        "counted": tuple((low, min(high, 1)) for low, high in padding)
+    },
+    "by a number": lambda padding: {"divisor": 3},
+}
+
+
 def averages_are_close(engine, problem, arrays, computed=results_of):
     names = computed_by(engine, problem, arrays, AVERAGES)
     ours = computed(names, replace(problem, engine=engine), arrays)
@@ -506,10 +516,11 @@ def averages_are_close(engine, problem, arrays, computed=results_of):
 
 
 @every_engine(AVERAGES, POOLINGS, drawn_for_pooling)
-@pytest.mark.parametrize("counted", [True, False], ids=["padding counts", "or not"])
-def test_averages_are_those_of_the_equations(case, engine, counted):
+@pytest.mark.parametrize("divide", DIVISIONS)
+def test_averages_are_those_of_the_equations(case, engine, divide):
     problem, arrays = drawn_for_pooling(case)
-    averages_are_close(engine, replace(problem, count_include_pad=counted), arrays)
+    options = DIVISIONS[divide](problem.window.padding)
+    averages_are_close(engine, replace(problem, **options), arrays)
 
 
 @every_engine(MAXIMA + AVERAGES, ["all at once"], drawn_for_pooling)

@@ -238,8 +238,17 @@ def test_the_winner_has_the_smallest_type_that_holds_every_tap(taps, dtype):
     assert winner.item() == taps - 1
 
 
+# What an average divides by: see tests.oracles.average_pool.
+DIVISIONS = {
+    "all taps": lambda padding: {},
+    "those inside": lambda padding: {"counted": ((0, 0),) * len(padding)},
+    "some outside": lambda padding: {"counted": tuple((low, 1) for low, _ in padding)},
+    "a number": lambda padding: {"divisor": 3},
+}
+
+
 @functools.partial(
-    jax.jit, static_argnames=("size", "window", "layout", "count_include_pad")
+    jax.jit, static_argnames=("size", "window", "layout", "counted", "divisor")
 )
 def our_average_pool(x, dy, size, **static):
     y = equations.average_pool(x, **static)
@@ -247,12 +256,10 @@ def our_average_pool(x, dy, size, **static):
 
 
 @every_pooling
-@pytest.mark.parametrize("count_include_pad", [True, False])
-def test_average_pooling_and_its_gradient_are_the_documents(
-    rng, name, last, count_include_pad
-):
+@pytest.mark.parametrize("divide", DIVISIONS)
+def test_average_pooling_and_its_gradient_are_the_documents(rng, name, last, divide):
     x, dy, size, static = drawn_for_pooling(rng, name, last)
-    static["count_include_pad"] = count_include_pad
+    static |= DIVISIONS[divide](static["window"].padding)
     # A dozen terms of order 1, added in another order: 12 · 2e-16.
     chex.assert_trees_all_close(
         our_average_pool(x, dy, size, **static),

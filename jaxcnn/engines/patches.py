@@ -24,10 +24,10 @@ from jax import lax
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.memory import images_at_once, in_blocks, sum_over_blocks
 from jaxcnn.engines.rotation import by_rotation
-from jaxcnn.engines.sums import sum_of_outer_products
+from jaxcnn.engines.sums import sum_of, sum_of_outer_products
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_size
-from jaxcnn.window import Window, padded, tap
+from jaxcnn.window import Window, padded, tap, untap
 
 MAX_TAPS = 128
 """So many can be written out before compiling takes too long."""
@@ -69,6 +69,21 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
 
 
 input_gradient = by_rotation(forward)
+
+
+def unfold(X, *, window, layout):
+    """P: (B, H_out…, K, C)."""
+    X, window = padded(X, window, layout)
+    return jnp.stack([tap(X, m, window, layout) for m in window.offsets()], -2)
+
+
+def fold(P, *, window, input_size, layout):
+    """X = Σ_m untap(P[m], m)"""
+    P = P.astype(sum_dtype(P.dtype))
+    return sum_of(
+        untap(P[..., number, :], m, window, input_size, layout)
+        for number, m in enumerate(window.offsets())
+    )
 
 
 def patches(X: jax.Array, window: Window, layout: str) -> jax.Array:

@@ -31,6 +31,8 @@ NOBODY, NO_TAP = -2, -3
 def refuses(description) -> str | None:
     window = description.window
     taps = window.number_of_taps
+    if _is_tiled(window, description.problem.input_size):
+        return None
     if description.name.startswith("average_pool"):
         taps = sum(window.kernel_size)  # one dimension after the other
     if taps > MAX_TAPS:
@@ -41,6 +43,13 @@ def refuses(description) -> str | None:
 def max_pool(X, *, window, layout):
     """Y = max_m tap(X, m), then the first tap that is equal to it."""
     input_size = spatial_size(X, layout)
+    if _is_tiled(window, input_size, MAX_TAPS):
+        tiles, within = _in_tiles(X, window, layout), _within_tiles(window)
+        Y = jnp.max(tiles, within)
+        found = (tiles == jnp.expand_dims(Y, within)) | jnp.isnan(tiles)
+        number = _numbers_in_tiles(window)
+        winner = jnp.min(jnp.where(found, number, number.size - 1), within)
+        return Y, winner.astype(winner_dtype(window))
     X, inner = padded(X, window, layout, lowest(X.dtype))
     seen = [tap(X, m, inner, layout) for m in window.offsets()]
     Y = reduce(jnp.maximum, seen)
@@ -62,6 +71,10 @@ def max_pool_gradient(dY, winner, *, window, input_size, layout):
     from one output each, which is compared with as many numbers of taps.
     """
     dY = dY.astype(sum_dtype(dY.dtype))
+    if _is_tiled(window, input_size, MAX_TAPS):
+        within, shape = _within_tiles(window), with_spatial(dY.shape, input_size, layout)
+        winner, dY = (jnp.expand_dims(each, within) for each in (winner, dY))
+        return _where(winner == _numbers_in_tiles(window), dY).reshape(shape)
     axes, sizes = spatial_axes(layout), spatial_size(dY, layout)
     strides = window.stride
     lows = [low for low, _ in window.padding]
@@ -135,17 +148,21 @@ def _tap_number(taps, kernel_size):
 
 def take_winners(X, winner, *, window, layout):
     """Y = Σ_m tap(X, m) · [winner = m]"""
+    if _is_tiled(window, spatial_size(X, layout), MAX_TAPS):
+        tiles, within = _in_tiles(X, window, layout), _within_tiles(window)
+        theirs = jnp.expand_dims(winner, within) == _numbers_in_tiles(window)
+        return jnp.sum(_where(theirs, tiles), within)
     return sum_of(
         _where(winner == number, tap(X, m, window, layout))
         for number, m in _numbered(window)
     )
 
 
-def average_pool(X, *, window, layout, count_include_pad=True):
+def average_pool(X, *, window, layout, counted=None, divisor=None):
     """Y = 1/n · Σ_m tap(X, m), for large windows one dimension at a time."""
     X = X.astype(sum_dtype(X.dtype))
     input_size = spatial_size(X, layout)
-    n = _divisor(window, input_size, layout, count_include_pad, X.dtype)
+    n = _divisor(window, input_size, layout, counted, divisor, X.dtype)
     if _is_tiled(window, input_size):
         return jnp.sum(_in_tiles(X, window, layout), _within_tiles(window)) / n
     for part, _ in _parts(window, input_size):
@@ -154,10 +171,10 @@ def average_pool(X, *, window, layout, count_include_pad=True):
     return X / n
 
 
-def average_pool_gradient(dY, *, window, input_size, layout, count_include_pad=True):
+def average_pool_gradient(dY, *, window, input_size, layout, counted=None, divisor=None):
     """dX = Σ_m untap(dY / n, m), for large windows one dimension at a time."""
     dY = dY.astype(sum_dtype(dY.dtype))
-    share = dY / _divisor(window, input_size, layout, count_include_pad, dY.dtype)
+    share = dY / _divisor(window, input_size, layout, counted, divisor, dY.dtype)
     if _is_tiled(window, input_size):
         shape = with_spatial(dY.shape, input_size, layout)
         tiles = jnp.expand_dims(share, _within_tiles(window))
@@ -171,11 +188,11 @@ def average_pool_gradient(dY, *, window, input_size, layout, count_include_pad=T
     return share
 
 
-def _is_tiled(window, input_size):
+def _is_tiled(window, input_size, large=MAX_TAPS_AT_ONCE):
     """Whether large windows cover the input without overlap, gap or padding."""
     sizes = zip(window.kernel_size, window.stride, input_size, strict=True)
     return (
-        window.number_of_taps > MAX_TAPS_AT_ONCE
+        window.number_of_taps > large
         and not window.is_padded
         and set(window.dilation) == {1}
         and all(size % k == 0 and (s == k or size == k) for k, s, size in sizes)
@@ -196,6 +213,13 @@ def _within_tiles(window):
     return tuple(range(2, 2 * len(window.kernel_size) + 1, 2))
 
 
+def _numbers_in_tiles(window):
+    """The number of every tap, in a shape that broadcasts against :func:`_in_tiles`."""
+    number = np.arange(window.number_of_taps, dtype=winner_dtype(window))
+    shape = [1, *(each for k in window.kernel_size for each in (1, k)), 1]
+    return jnp.asarray(number.reshape(shape))
+
+
 def _parts(window, input_size):
     """Windows that sum one after the other what ``window`` does; each with its input."""
     if window.number_of_taps <= MAX_TAPS_AT_ONCE:
@@ -210,10 +234,11 @@ def _parts(window, input_size):
     ]
 
 
-def _divisor(window, input_size, layout, count_include_pad, dtype):
+def _divisor(window, input_size, layout, counted, divisor, dtype):
     """n, which is a product with one factor for each dimension."""
-    if count_include_pad or not window.is_padded:
-        return jnp.asarray(window.number_of_taps, dtype)
+    if counted in (None, window.padding) or divisor is not None:
+        return jnp.asarray(window.number_of_taps if divisor is None else divisor, dtype)
+    window, input_size = window.within(counted, input_size)
     n = jnp.ones((), dtype)
     for dimension, axis in enumerate(spatial_axes(layout)):
         one = window.along(slice(dimension, dimension + 1))

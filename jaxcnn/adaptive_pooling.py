@@ -1,0 +1,372 @@
+"""Pooling to a size that is asked for, and over whole images, as public functions.
+
+Output i of H_out sees the inputs from ⌊i·H/H_out⌋ to ⌈(i+1)·H/H_out⌉ − 1. Where H_out
+divides H these are windows of H/H_out, side by side. Where it does not, their sizes differ,
+and they overlap: then the windows are laid out side by side, each filled up to the size of
+the largest, and pooled as such.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypedDict, Unpack
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jaxcnn import arguments, pooling_rule, rules
+from jaxcnn.equations import sum_dtype
+from jaxcnn.layout import spatial_axes, spatial_size
+from jaxcnn.max_pooling import Pooled, flat_index
+from jaxcnn.window import positions
+
+Size = int | None | Sequence[int | None]
+
+
+class _Windows(NamedTuple):
+    """The windows along one dimension.
+
+    Attributes:
+      seen: the input that each window's taps see, (H_out, K); the last one repeated.
+      sizes: how many different ones they are, (H_out,).
+    """
+
+    seen: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def are_even(self) -> bool:
+        return self.seen.size == self.seen[-1, -1] + 1 and np.ptp(self.sizes) == 0
+
+
+def _windows(size: int, output_size: int) -> _Windows:
+    """The windows of an input of this size.
+
+    >>> _windows(5, 3).seen.tolist(), _windows(5, 3).sizes.tolist()
+    ([[0, 1, 1], [1, 2, 3], [3, 4, 4]], [2, 3, 2])
+    """
+    i = np.arange(output_size)
+    first, end = i * size // output_size, -(-(i + 1) * size // output_size)
+    sizes = end - first
+    taps = np.minimum(np.arange(sizes.max())[None], sizes[:, None] - 1)
+    return _Windows(first[:, None] + taps, sizes)
+
+
+class AdaptiveOptions(TypedDict, total=False):
+    """The options of adaptive pooling that do not depend on the number of dimensions."""
+
+    engine: str
+    derivatives: str | None
+
+
+# --- Maximum --------------------------------------------------------------------------
+
+
+def adaptive_max_pool2d(
+    x: ArrayLike,
+    output_size: Size,
+    *,
+    return_indices: bool = False,
+    layout: str = "NCHW",
+    engine: str = "auto",
+    derivatives: str | None = None,
+) -> Pooled:
+    r"""Max pooling to a size that is asked for.
+
+    .. math::
+
+        Y_{b,c,i,j} = \max_{k,l} X_{b,c,k,l}, \qquad
+        \lfloor i H / H_{out} \rfloor \le k < \lceil (i+1) H / H_{out} \rceil
+
+    and likewise for l. The gradient goes to the first maximum, as in
+    :func:`jaxcnn.max_pool2d`.
+
+    Args:
+      x: images ``(B, C, H, W)``, or one image ``(C, H, W)``; with ``layout="NHWC"``,
+        channels last. One of float32, float64, bfloat16, float16.
+      output_size: (H_out, W_out), or one int for both; None for the size of x.
+      return_indices, layout, engine, derivatives: as for :func:`jaxcnn.max_pool2d`.
+
+    Returns:
+      Images ``(B, C, H_out, W_out)`` in x's layout and dtype, without B where x had none;
+      with ``return_indices`` a pair of them and the places of the maxima.
+
+    Raises:
+      TypeError: when x is not of a supported float dtype.
+      ValueError: when x's rank or the size does not fit, or an option is unknown.
+
+    Derivatives: as for :func:`jaxcnn.max_pool2d`.
+
+    Cost: one comparison for each element of each window. Sizes that divide those of x cost
+    what :func:`jaxcnn.max_pool2d` does; others a copy of x besides.
+
+    Source: ``torch.nn.functional.adaptive_max_pool2d``.
+
+    >>> adaptive_max_pool2d(jnp.arange(15.0).reshape(1, 3, 5), (1, 3))
+    Array([[[11., 13., 14.]]], dtype=float32)
+    """
+    return _adaptive_max_pool(
+        *(2, x, output_size, layout),
+        return_indices=return_indices,
+        engine=engine,
+        derivatives=derivatives,
+    )
+
+
+def adaptive_max_pool1d(
+    x: ArrayLike,
+    output_size: Size,
+    *,
+    return_indices: bool = False,
+    layout: str = "NCW",
+    **options: Unpack[AdaptiveOptions],
+) -> Pooled:
+    """Max pooling of sequences to a length: :func:`adaptive_max_pool2d` in 1-D.
+
+    >>> adaptive_max_pool1d(jnp.arange(5.0).reshape(1, 5), 3)
+    Array([[1., 3., 4.]], dtype=float32)
+    """
+    return _adaptive_max_pool(
+        1, x, output_size, layout, return_indices=return_indices, **options
+    )
+
+
+def adaptive_max_pool3d(
+    x: ArrayLike,
+    output_size: Size,
+    *,
+    return_indices: bool = False,
+    layout: str = "NCDHW",
+    **options: Unpack[AdaptiveOptions],
+) -> Pooled:
+    """Max pooling of volumes to a size: :func:`adaptive_max_pool2d` in 3-D.
+
+    >>> adaptive_max_pool3d(jnp.arange(8.0).reshape(1, 2, 2, 2), (2, 1, 1))
+    Array([[[[3.]],
+    <BLANKLINE>
+            [[7.]]]], dtype=float32)
+    """
+    return _adaptive_max_pool(
+        3, x, output_size, layout, return_indices=return_indices, **options
+    )
+
+
+def _adaptive_max_pool(
+    dimensions,
+    x,
+    output_size,
+    layout,
+    *,
+    return_indices=False,
+    engine="auto",
+    derivatives=None,
+):
+    x, is_batch, windows = _described(dimensions, x, output_size, layout)
+    # The last pixel of a window is repeated: of equal ones the first wins.
+    laid_out, problem = _side_by_side(x, windows, layout, engine, repeated=True)
+    rule = rules.one_rule(
+        derivatives, pooling_rule.max_pooling, pooling_rule.max_pooling_autodiff
+    )
+    y, winner = rule(laid_out, problem)
+    if not return_indices:
+        return y if is_batch else y[0]
+    seen = (jnp.asarray(each.seen.reshape(-1), jnp.int32) for each in windows)
+    places = zip(seen, positions(winner, problem.window, layout), strict=True)
+    at = flat_index([jnp.take(each, k) for each, k in places], spatial_size(x, layout))
+    return (y, at) if is_batch else (y[0], at[0])
+
+
+# --- Average --------------------------------------------------------------------------
+
+
+def adaptive_avg_pool2d(
+    x: ArrayLike,
+    output_size: Size,
+    *,
+    layout: str = "NCHW",
+    engine: str = "auto",
+    derivatives: str | None = None,
+) -> Float[Array, "..."]:
+    r"""Average pooling to a size that is asked for.
+
+    .. math::
+
+        Y_{b,c,i,j} = \frac{1}{n_{i,j}} \sum_{k,l} X_{b,c,k,l}, \qquad
+        \lfloor i H / H_{out} \rfloor \le k < \lceil (i+1) H / H_{out} \rceil
+
+    and likewise for l; n is how many they are. Each of them receives 1/n of the gradient.
+
+    Args:
+      x, output_size, layout, engine, derivatives: as for :func:`adaptive_max_pool2d`.
+
+    Returns:
+      Images ``(B, C, H_out, W_out)`` in x's layout and dtype, without B where x had none.
+
+    Raises:
+      TypeError, ValueError: as for :func:`adaptive_max_pool2d`.
+
+    Derivatives, cost: as for :func:`jaxcnn.avg_pool2d`, and a copy of x where a size does
+    not divide that of x.
+
+    Source: ``torch.nn.functional.adaptive_avg_pool2d``.
+
+    >>> adaptive_avg_pool2d(jnp.arange(15.0).reshape(1, 3, 5), (1, 3))
+    Array([[[5.5, 7. , 8.5]]], dtype=float32)
+    """
+    return _adaptive_avg_pool(
+        2, x, output_size, layout, engine=engine, derivatives=derivatives
+    )
+
+
+def adaptive_avg_pool1d(
+    x: ArrayLike,
+    output_size: Size,
+    *,
+    layout: str = "NCW",
+    **options: Unpack[AdaptiveOptions],
+) -> Float[Array, "..."]:
+    """Average pooling of sequences to a length: :func:`adaptive_avg_pool2d` in 1-D.
+
+    >>> adaptive_avg_pool1d(jnp.arange(5.0).reshape(1, 5), 3)
+    Array([[0.5, 2. , 3.5]], dtype=float32)
+    """
+    return _adaptive_avg_pool(1, x, output_size, layout, **options)
+
+
+def adaptive_avg_pool3d(
+    x: ArrayLike,
+    output_size: Size,
+    *,
+    layout: str = "NCDHW",
+    **options: Unpack[AdaptiveOptions],
+) -> Float[Array, "..."]:
+    """Average pooling of volumes to a size: :func:`adaptive_avg_pool2d` in 3-D.
+
+    >>> adaptive_avg_pool3d(jnp.arange(8.0).reshape(1, 2, 2, 2), (2, 1, 1)).ravel()
+    Array([1.5, 5.5], dtype=float32)
+    """
+    return _adaptive_avg_pool(3, x, output_size, layout, **options)
+
+
+def _adaptive_avg_pool(
+    dimensions, x, output_size, layout, *, engine="auto", derivatives=None
+):
+    x, is_batch, windows = _described(dimensions, x, output_size, layout)
+    wide = x.astype(sum_dtype(x.dtype))
+    laid_out, problem = _side_by_side(wide, windows, layout, engine, repeated=False)
+    rule = rules.one_rule(
+        derivatives, pooling_rule.average_pooling, pooling_rule.average_pooling_autodiff
+    )
+    sums = rule(laid_out, replace(problem, divisor=1))
+    n = np.array(math.prod(np.ix_(*(each.sizes for each in windows))), sums.dtype)
+    n = jnp.expand_dims(n, [k for k, letter in enumerate(layout) if letter in "NC"])
+    y = (sums / n).astype(x.dtype)
+    return y if is_batch else y[0]
+
+
+# --- Whole images ---------------------------------------------------------------------
+
+
+def global_max_pool(
+    x: ArrayLike,
+    *,
+    keepdims: bool = False,
+    layout: str = "NCHW",
+    **options: Unpack[AdaptiveOptions],
+) -> Float[Array, "..."]:
+    """The largest value of every channel.
+
+    Args:
+      x: a batch in ``layout``, or one image without its N.
+      keepdims: whether to keep the spatial dimensions, each of size 1.
+      layout: of one, two or three spatial dimensions, such as ``"NWC"`` or ``"NCDHW"``.
+      options: as for :func:`adaptive_max_pool2d`, of which this is the size 1.
+
+    Returns:
+      ``(B, C)``, or ``(C,)`` for one image.
+
+    Raises:
+      TypeError, ValueError: as for :func:`adaptive_max_pool2d`.
+
+    >>> global_max_pool(jnp.arange(12.0).reshape(1, 2, 2, 3))
+    Array([[ 5., 11.]], dtype=float32)
+    """
+    return _globally(_adaptive_max_pool, x, keepdims, layout, options)
+
+
+def global_avg_pool(
+    x: ArrayLike,
+    *,
+    keepdims: bool = False,
+    layout: str = "NCHW",
+    **options: Unpack[AdaptiveOptions],
+) -> Float[Array, "..."]:
+    """The average of every channel: what a network without dense layers ends with.
+
+    Args:
+      x, keepdims, layout: as for :func:`global_max_pool`.
+      options: as for :func:`adaptive_avg_pool2d`, of which this is the size 1.
+
+    Returns:
+      ``(B, C)``, or ``(C,)`` for one image.
+
+    Raises:
+      TypeError, ValueError: as for :func:`adaptive_avg_pool2d`.
+
+    Source: Lin, Chen and Yan, "Network in network" (2014).
+
+    >>> global_avg_pool(jnp.arange(12.0).reshape(1, 2, 2, 3))
+    Array([[2.5, 8.5]], dtype=float32)
+    """
+    return _globally(_adaptive_avg_pool, x, keepdims, layout, options)
+
+
+def _globally(pool, x, keepdims, layout, options):
+    arguments.one_of("layout", layout, arguments.EVERY_LAYOUT)
+    dimensions = len(layout) - 2
+    y = pool(dimensions, x, 1, layout, **options)
+    without_batch = len(layout) - y.ndim
+    axes = tuple(axis - without_batch for axis in spatial_axes(layout))
+    return y if keepdims else jnp.squeeze(y, axes)
+
+
+# --- What they share ------------------------------------------------------------------
+
+
+def _described(dimensions, x, output_size, layout):
+    """The batch, whether it was one, and the windows along each of its dimensions."""
+    arguments.one_layout(layout, dimensions)
+    x, is_batch = arguments.images("x", x, layout)
+    size = spatial_size(x, layout)
+    arguments.has_entries("x", x)
+    entries = (
+        output_size if isinstance(output_size, Sequence) else (output_size,) * dimensions
+    )
+    known = dict(enumerate(size))
+    wanted = [known.get(k) if entry is None else entry for k, entry in enumerate(entries)]
+    wanted = arguments.one_for_each("output_size", wanted, dimensions)
+    if min(wanted) < 1:
+        raise ValueError(f"output_size is {wanted}: every entry must be at least 1")
+    return x, is_batch, [_windows(*each) for each in zip(size, wanted, strict=True)]
+
+
+def _side_by_side(x, windows, layout, engine, *, repeated):
+    """The windows side by side in place of x, and their pooling.
+
+    A window's missing pixels are its last one ``repeated``, or zeros.
+    """
+    for axis, each in zip(spatial_axes(layout), windows, strict=True):
+        if each.are_even:
+            continue
+        x = jnp.take(x, each.seen.reshape(-1), axis, mode="clip")
+        if not repeated:
+            is_there = np.arange(each.seen.shape[1]) < each.sizes[:, None]
+            shape = [-1 if k == axis else 1 for k in range(x.ndim)]
+            x = jnp.where(is_there.reshape(shape), x, 0)
+    kernel_size = [each.seen.shape[1] for each in windows]
+    problem = arguments.pooling_problem(
+        spatial_size(x, layout), kernel_size, None, 0, layout, engine=engine
+    )
+    return x, problem

@@ -1,0 +1,302 @@
+"""Average and power-average pooling, as public functions.
+
+Each checks its arguments, describes the problem statically and hands its array to
+:mod:`jaxcnn.pooling_rule`, where JAX is told how to differentiate and to map it.
+"""
+
+from collections.abc import Sequence
+from typing import TypedDict, Unpack
+
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jaxcnn import arguments, pooling_rule, rules
+from jaxcnn.arguments import Padding
+from jaxcnn.layout import spatial_size
+
+
+class AverageOptions(TypedDict, total=False):
+    """The options of :func:`avg_pool2d` that do not depend on the number of dimensions."""
+
+    dilation: int | Sequence[int]
+    ceil_mode: bool
+    count_include_pad: bool
+    divisor_override: float | None
+    engine: str
+    derivatives: str | None
+
+
+def avg_pool2d(
+    x: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: float | None = None,
+    layout: str = "NCHW",
+    engine: str = "auto",
+    derivatives: str | None = None,
+) -> Float[Array, "..."]:
+    r"""Average every window: two-dimensional average pooling.
+
+    .. math::
+
+        Y_{b,c,i,j} = \frac{1}{n_{i,j}} \sum_{m,n}
+            X_{b,\, c,\; s i + d m - p,\; s j + d n - p}
+        \qquad
+        \frac{\partial L}{\partial X_{b,c,k,l}} = \sum_{i,j\,:\,(k,l) \in \text{window}}
+            \frac{1}{n_{i,j}} \frac{\partial L}{\partial Y_{b,c,i,j}}
+
+    Args:
+      x, kernel_size, stride, padding, dilation, ceil_mode, layout, engine, derivatives: as
+        for :func:`jaxcnn.max_pool2d`.
+      count_include_pad: whether n counts the zeros of the padding (n is then K_h·K_w, but
+        for windows that ``ceil_mode`` lets reach beyond it), as PyTorch and flax do by
+        default, or only elements of the image.
+      divisor_override: n itself, for every window; 1 makes it sum pooling.
+
+    Returns:
+      Images ``(B, C, H_out, W_out)`` in x's layout and dtype, without B where x had none.
+
+    Raises:
+      TypeError, ValueError: as for :func:`jaxcnn.max_pool2d`, and when
+        ``divisor_override`` is zero.
+
+    Derivatives: linear; nothing is kept for the backward pass. Every order of gradient
+    is hand-written. Forward mode needs ``derivatives="autodiff"``.
+
+    Cost: B · C · H_out · W_out · K_h · K_w additions. Half precisions are summed in
+    float32 and rounded once.
+
+    Source: the document, "for pooling, backward pass upsamples the gradient".
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[[1.0, 5.0, 2.0, 2.0], [3.0, 3.0, 2.0, 2.0]]])
+    >>> avg_pool2d(x, 2)
+    Array([[[3., 2.]]], dtype=float32)
+    >>> avg_pool2d(x, 2, padding=1, count_include_pad=False)
+    Array([[[1. , 3.5, 2. ],
+            [3. , 2.5, 2. ]]], dtype=float32)
+    """
+    return _avg_pool(
+        *(2, x, kernel_size, stride, padding, layout),
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
+        divisor_override=divisor_override,
+        engine=engine,
+        derivatives=derivatives,
+    )
+
+
+def avg_pool1d(
+    x: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    layout: str = "NCW",
+    **options: Unpack[AverageOptions],
+) -> Float[Array, "..."]:
+    """Average every window: one-dimensional average pooling.
+
+    Arguments, results and errors are those of :func:`avg_pool2d`, for sequences
+    ``(B, C, W)`` or ``(C, W)``; with ``layout="NWC"``, channels last.
+
+    >>> import jax.numpy as jnp
+    >>> avg_pool1d(jnp.array([[1.0, 5.0, 2.0, 4.0, 3.0]]), 2, ceil_mode=True)
+    Array([[3., 3., 3.]], dtype=float32)
+    """
+    return _avg_pool(1, x, kernel_size, stride, padding, layout, **options)
+
+
+def avg_pool3d(
+    x: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    layout: str = "NCDHW",
+    **options: Unpack[AverageOptions],
+) -> Float[Array, "..."]:
+    """Average every window: three-dimensional average pooling.
+
+    Arguments, results and errors are those of :func:`avg_pool2d`, for volumes
+    ``(B, C, D, H, W)`` or ``(C, D, H, W)``; with ``layout="NDHWC"``, channels last.
+
+    >>> import jax.numpy as jnp
+    >>> avg_pool3d(jnp.arange(8.0).reshape(1, 2, 2, 2), 2)
+    Array([[[[3.5]]]], dtype=float32)
+    """
+    return _avg_pool(3, x, kernel_size, stride, padding, layout, **options)
+
+
+def _avg_pool(
+    dimensions,
+    x,
+    kernel_size,
+    stride,
+    padding,
+    layout,
+    *,
+    divisor_override=None,
+    derivatives=None,
+    **options,
+):
+    if divisor_override == 0:
+        raise ValueError("divisor_override is 0; it must be another number, or None")
+    arguments.one_layout(layout, dimensions)
+    x, is_batch = arguments.images("x", x, layout)
+    problem = arguments.pooling_problem(
+        *(spatial_size(x, layout), kernel_size, stride, padding, layout),
+        divisor=divisor_override,
+        **options,
+    )
+    rule = rules.one_rule(
+        derivatives, pooling_rule.average_pooling, pooling_rule.average_pooling_autodiff
+    )
+    y = rule(x, problem)
+    return y if is_batch else y[0]
+
+
+# --- Power averages -------------------------------------------------------------------
+
+
+class PowerOptions(TypedDict, total=False):
+    """The options of :func:`lp_pool2d`, likewise."""
+
+    dilation: int | Sequence[int]
+    ceil_mode: bool
+    engine: str
+    derivatives: str | None
+
+
+def lp_pool2d(
+    x: ArrayLike,
+    norm_type: float,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    layout: str = "NCHW",
+    engine: str = "auto",
+    derivatives: str | None = None,
+) -> Float[Array, "..."]:
+    r"""The p-norm of every window: two-dimensional power-average pooling.
+
+    .. math::
+
+        Y_{b,c,i,j} = \Big( \sum_{m,n} X_{b,\, c,\; s i + d m,\; s j + d n}^{\,p}
+            \Big)^{1/p}
+        \qquad
+        \frac{\partial L}{\partial X} = X^{p-1} \sum_{i,j\,:\,(k,l) \in \text{window}}
+            Y_{i,j}^{1-p} \, \frac{\partial L}{\partial Y_{i,j}}
+
+    p = 1 is sum pooling, and the larger p, the nearer it comes to max pooling (of x ≥ 0).
+    Where Y is zero its gradient is taken to be zero, as in PyTorch. As there, X is raised
+    to the p-th power as it is: for an odd p, a sum may be negative, and its root NaN; and
+    with ``ceil_mode`` the sum of a window that reaches beyond the image is scaled up to
+    K_h·K_w elements.
+
+    Args:
+      x: as for :func:`jaxcnn.max_pool2d`.
+      norm_type: p, a positive number.
+      kernel_size, stride, padding, dilation, ceil_mode, layout, engine, derivatives: as
+        for :func:`jaxcnn.max_pool2d`; padding is with zeros.
+
+    Returns:
+      Images ``(B, C, H_out, W_out)`` in x's layout and dtype, without B where x had none.
+
+    Raises:
+      TypeError, ValueError: as for :func:`jaxcnn.max_pool2d`, and when ``norm_type`` is
+        not a positive, finite number.
+
+    Derivatives: the rule keeps x and the sums of its powers. Forward mode needs
+    ``derivatives="autodiff"``.
+
+    Source: ``torch.nn.functional.lp_pool2d``.
+
+    >>> import jax.numpy as jnp
+    >>> lp_pool2d(jnp.array([[[3.0, 0.0], [0.0, 4.0]]]), 2, kernel_size=2)
+    Array([[[5.]]], dtype=float32)
+    """
+    return _lp_pool(
+        *(2, x, norm_type, kernel_size, stride, padding, layout),
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+        engine=engine,
+        derivatives=derivatives,
+    )
+
+
+def lp_pool1d(
+    x: ArrayLike,
+    norm_type: float,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    layout: str = "NCW",
+    **options: Unpack[PowerOptions],
+) -> Float[Array, "..."]:
+    """The p-norm of every window: one-dimensional power-average pooling.
+
+    Arguments, results and errors are those of :func:`lp_pool2d`, for sequences.
+
+    >>> import jax.numpy as jnp
+    >>> lp_pool1d(jnp.array([[3.0, 4.0, 5.0, 12.0]]), 2, kernel_size=2)
+    Array([[ 5., 13.]], dtype=float32)
+    """
+    return _lp_pool(1, x, norm_type, kernel_size, stride, padding, layout, **options)
+
+
+def lp_pool3d(
+    x: ArrayLike,
+    norm_type: float,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    layout: str = "NCDHW",
+    **options: Unpack[PowerOptions],
+) -> Float[Array, "..."]:
+    """The p-norm of every window: three-dimensional power-average pooling.
+
+    Arguments, results and errors are those of :func:`lp_pool2d`, for volumes.
+
+    >>> import jax.numpy as jnp
+    >>> lp_pool3d(jnp.ones((1, 4, 2, 2)), 2, kernel_size=(4, 1, 1))
+    Array([[[[2., 2.],
+             [2., 2.]]]], dtype=float32)
+    """
+    return _lp_pool(3, x, norm_type, kernel_size, stride, padding, layout, **options)
+
+
+def _lp_pool(
+    dimensions,
+    x,
+    norm_type,
+    kernel_size,
+    stride,
+    padding,
+    layout,
+    *,
+    derivatives=None,
+    **options,
+):
+    norm_type = arguments.positive("norm_type", norm_type)
+    arguments.one_layout(layout, dimensions)
+    x, is_batch = arguments.images("x", x, layout)
+    problem = arguments.pooling_problem(
+        spatial_size(x, layout), kernel_size, stride, padding, layout, **options
+    )
+    rule = rules.one_rule(
+        derivatives, pooling_rule.power_pooling, pooling_rule.power_pooling_autodiff
+    )
+    y = rule(x, norm_type, problem)
+    return y if is_batch else y[0]

@@ -1,0 +1,357 @@
+"""Max pooling and its inverse, as public functions.
+
+Each checks its arguments, describes the problem statically and hands its array to
+:mod:`jaxcnn.pooling_rule`, where JAX is told how to differentiate and to map it.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, TypedDict, Unpack
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from jaxcnn import arguments, pooling_rule, rules
+from jaxcnn.arguments import Padding
+from jaxcnn.layout import channels_last, merge_axes, spatial_size, with_spatial
+from jaxcnn.window import positions
+
+Pooled = Any
+"""Float[Array, "..."], or with ``return_indices`` a pair of it and Int[Array, "..."]."""
+
+
+class MaxOptions(TypedDict, total=False):
+    """The options of :func:`max_pool2d` that do not depend on the number of dimensions."""
+
+    dilation: int | Sequence[int]
+    ceil_mode: bool
+    return_indices: bool
+    engine: str
+    derivatives: str | None
+
+
+def max_pool2d(
+    x: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    layout: str = "NCHW",
+    engine: str = "auto",
+    derivatives: str | None = None,
+) -> Pooled:
+    r"""Keep the largest value of every window: two-dimensional max pooling.
+
+    .. math::
+
+        Y_{b,c,i,j} = \max_{m,n} X_{b,\, c,\; s i + d m - p,\; s j + d n - p}
+        \qquad
+        \frac{\partial L}{\partial X_{b,c,k,l}} = \sum_{i,j}
+            \frac{\partial L}{\partial Y_{b,c,i,j}}
+            \big[(k, l) \text{ is the maximum of window } (i, j)\big]
+
+    Of several equal maxima the first in row-major order receives the gradient, as in
+    PyTorch and in XLA. A NaN beats every number. Padding never wins.
+
+    Args:
+      x: images ``(B, C, H, W)``, or one image ``(C, H, W)``; with ``layout="NHWC"``,
+        channels last. One of float32, float64, bfloat16, float16.
+      kernel_size: (K_h, K_w), or one int for both.
+      stride: s, an int or one for each dimension; by default the kernel size.
+      padding: p, an int, one for each dimension, a (low, high) pair for each dimension,
+        or ``"VALID"``, ``"SAME"``, ``"SAME_LOWER"``, as for :func:`jaxcnn.conv2d`.
+      dilation: d, the distance between the elements of a window.
+      ceil_mode: whether a last window that reaches beyond the padded image counts, if it
+        begins before the padding after the image.
+      return_indices: whether to return, too, where each maximum was.
+      layout: ``"NCHW"`` or ``"NHWC"``.
+      engine: how it is computed: ``"auto"`` lets the plan choose.
+      derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
+        that JAX differentiates the loops itself. By default
+        ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
+
+    Returns:
+      Images ``(B, C, H_out, W_out)`` in x's layout and dtype, without B where x had none;
+      with ``return_indices`` a pair of them and, in the same shape, the places of the
+      maxima in a flattened channel: row · W + column, as int32.
+
+    Raises:
+      TypeError: when x is not of a supported float dtype.
+      ValueError: when x's rank or the window does not fit, a window could lie wholly in
+        padding, or an option is unknown.
+
+    Derivatives: the rule keeps the winner of each window, one byte where a window has
+    at most 128 elements, and not x. Every order of gradient is hand-written. Forward
+    mode needs ``derivatives="autodiff"``.
+
+    Cost: B · C · H_out · W_out · K_h · K_w comparisons.
+
+    Source: the document, "Pooling (e.g., max pooling) … takes the max value in each
+    patch", and "place gradient only at max position".
+
+    >>> x = jnp.array([[[1.0, 5.0, 2.0, 2.0], [3.0, 4.0, 2.0, 2.0]]])
+    >>> max_pool2d(x, 2)
+    Array([[[5., 2.]]], dtype=float32)
+    >>> max_pool2d(x, 2, return_indices=True)[1]
+    Array([[[1, 2]]], dtype=int32)
+    >>> jax.grad(lambda x: max_pool2d(x, 2).sum())(x)
+    Array([[[0., 1., 1., 0.],
+            [0., 0., 0., 0.]]], dtype=float32)
+    """
+    return _max_pool(
+        *(2, x, kernel_size, stride, padding, layout),
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+        return_indices=return_indices,
+        engine=engine,
+        derivatives=derivatives,
+    )
+
+
+def max_pool1d(
+    x: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    layout: str = "NCW",
+    **options: Unpack[MaxOptions],
+) -> Pooled:
+    """Keep the largest value of every window: one-dimensional max pooling.
+
+    Arguments, results and errors are those of :func:`max_pool2d`, for sequences
+    ``(B, C, W)`` or ``(C, W)``; with ``layout="NWC"``, channels last.
+
+    >>> max_pool1d(jnp.array([[1.0, 5.0, 2.0, 4.0, 3.0]]), 2, ceil_mode=True)
+    Array([[5., 4., 3.]], dtype=float32)
+    """
+    return _max_pool(1, x, kernel_size, stride, padding, layout, **options)
+
+
+def max_pool3d(
+    x: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    layout: str = "NCDHW",
+    **options: Unpack[MaxOptions],
+) -> Pooled:
+    """Keep the largest value of every window: three-dimensional max pooling.
+
+    Arguments, results and errors are those of :func:`max_pool2d`, for volumes
+    ``(B, C, D, H, W)`` or ``(C, D, H, W)``; with ``layout="NDHWC"``, channels last.
+
+    >>> max_pool3d(jnp.arange(8.0).reshape(1, 2, 2, 2), 2)
+    Array([[[[7.]]]], dtype=float32)
+    """
+    return _max_pool(3, x, kernel_size, stride, padding, layout, **options)
+
+
+def _max_pool(
+    dimensions,
+    x,
+    kernel_size,
+    stride,
+    padding,
+    layout,
+    *,
+    return_indices=False,
+    derivatives=None,
+    **options,
+):
+    arguments.one_layout(layout, dimensions)
+    x, is_batch = arguments.images("x", x, layout)
+    problem = arguments.pooling_problem(
+        spatial_size(x, layout), kernel_size, stride, padding, layout, **options
+    )
+    rule = rules.one_rule(
+        derivatives, pooling_rule.max_pooling, pooling_rule.max_pooling_autodiff
+    )
+    y, winner = rule(x, problem)
+    if not return_indices:
+        return y if is_batch else y[0]
+    at = flat_index(positions(winner, problem.window, layout), problem.input_size)
+    return (y, at) if is_batch else (y[0], at[0])
+
+
+def flat_index(position: Sequence[Int[Array, "..."]], size: Sequence[int]):
+    """The row-major number of a position in a grid of this size."""
+    index = jnp.zeros_like(position[0])
+    for each, length in zip(position, size, strict=True):
+        index = index * length + each
+    return index
+
+
+# --- Its inverse ----------------------------------------------------------------------
+
+
+def _unpool_formula(x, indices, length, axis):
+    shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
+    return jnp.put_along_axis(jnp.zeros(shape, x.dtype), indices, x, axis, inplace=False)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _unpool(x, indices, length, axis):
+    return _unpool_formula(x, indices, length, axis)
+
+
+def _unpool_fwd(x, indices, length, axis):
+    return _unpool(x, indices, length, axis), indices
+
+
+def _unpool_bwd(length, axis, indices, dy):
+    del length
+    dx = jnp.take_along_axis(dy, indices, axis, mode="fill", fill_value=0)
+    return dx, None
+
+
+_unpool.defvjp(_unpool_fwd, _unpool_bwd)
+
+
+class UnpoolOptions(TypedDict, total=False):
+    """The options of :func:`max_unpool2d`, likewise."""
+
+    output_size: int | Sequence[int] | None
+    derivatives: str | None
+
+
+def max_unpool2d(
+    x: ArrayLike,
+    indices: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    output_size: int | Sequence[int] | None = None,
+    layout: str = "NCHW",
+    derivatives: str | None = None,
+) -> Float[Array, "..."]:
+    r"""Put the maxima back where they were: the partial inverse of :func:`max_pool2d`.
+
+    .. math::
+
+        Y_{b,c,\, \text{indices}_{b,c,i,j}} = X_{b,c,i,j} \qquad
+        \frac{\partial L}{\partial X_{b,c,i,j}} =
+            \frac{\partial L}{\partial Y_{b,c,\, \text{indices}_{b,c,i,j}}}
+
+    and zero everywhere else. Where several windows had the same maximum, one of the
+    entries of x for it is put there.
+
+    Args:
+      x: pooled images ``(B, C, H_out, W_out)``, or one, ``(C, H_out, W_out)``; with
+        ``layout="NHWC"``, channels last.
+      indices: integers of x's shape, as :func:`max_pool2d` returns them.
+      kernel_size, stride, padding: those of the pooling, which tell the size of its input
+        where the windows covered it exactly: s·(H_out − 1) + K − 2p.
+      output_size: (H, W), where it was another: the size of the pooling's input.
+      layout: ``"NCHW"`` or ``"NHWC"``.
+      derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`max_pool2d`.
+
+    Returns:
+      Images ``(B, C, H, W)`` in x's layout and dtype, without B where x had none.
+
+    Raises:
+      TypeError: when x is not of a supported float dtype, or indices are no integers.
+      ValueError: when the shapes do not fit, or an index lies outside the output. Indices
+        can only be looked at where they are concrete: under ``jit``, those outside are
+        left out.
+
+    Derivatives: the rule keeps the indices, which have no gradient.
+
+    Source: ``torch.nn.functional.max_unpool2d``.
+
+    >>> x = jnp.array([[[1.0, 5.0, 2.0, 2.0], [3.0, 4.0, 2.0, 2.0]]])
+    >>> max_unpool2d(*max_pool2d(x, 2, return_indices=True), kernel_size=2)
+    Array([[[0., 5., 2., 0.],
+            [0., 0., 0., 0.]]], dtype=float32)
+    """
+    return _max_unpool(
+        *(2, x, indices, kernel_size, stride, padding, layout),
+        output_size=output_size,
+        derivatives=derivatives,
+    )
+
+
+def max_unpool1d(
+    x: ArrayLike,
+    indices: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    layout: str = "NCW",
+    **options: Unpack[UnpoolOptions],
+) -> Float[Array, "..."]:
+    """Put the maxima back where they were: the partial inverse of :func:`max_pool1d`.
+
+    Arguments, results and errors are those of :func:`max_unpool2d`, for sequences.
+
+    >>> y, indices = jnp.array([[5.0, 4.0]]), jnp.array([[1, 3]])
+    >>> max_unpool1d(y, indices, 2)
+    Array([[0., 5., 0., 4.]], dtype=float32)
+    """
+    return _max_unpool(1, x, indices, kernel_size, stride, padding, layout, **options)
+
+
+def max_unpool3d(
+    x: ArrayLike,
+    indices: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = 0,
+    *,
+    layout: str = "NCDHW",
+    **options: Unpack[UnpoolOptions],
+) -> Float[Array, "..."]:
+    """Put the maxima back where they were: the partial inverse of :func:`max_pool3d`.
+
+    Arguments, results and errors are those of :func:`max_unpool2d`, for volumes.
+
+    >>> y, indices = jnp.array([[[[9.0]]]]), jnp.array([[[[6]]]])
+    >>> max_unpool3d(y, indices, 2)[0, 1]
+    Array([[0., 0.],
+           [9., 0.]], dtype=float32)
+    """
+    return _max_unpool(3, x, indices, kernel_size, stride, padding, layout, **options)
+
+
+def _max_unpool(
+    dimensions,
+    x,
+    indices,
+    kernel_size,
+    stride,
+    padding,
+    layout,
+    *,
+    output_size=None,
+    derivatives=None,
+):
+    arguments.one_layout(layout, dimensions)
+    x, is_batch = arguments.images("x", x, layout)
+    indices = arguments.integers("indices", indices)
+    indices = indices if is_batch else indices[None]
+    arguments.shape_is("indices", indices, x.shape, "that of x")
+    if output_size is None:
+        _, output_size = arguments.transposed_window(
+            *(spatial_size(x, layout), kernel_size),
+            *(kernel_size if stride is None else stride, padding),
+        )
+    size = arguments.one_for_each("output_size", output_size, dimensions)
+    length = math.prod(size)
+    arguments.in_range("indices", indices, length, f"an output of size {size}")
+    axis = 1 if channels_last(layout) else 2
+    rule = rules.one_rule(derivatives, _unpool, _unpool_formula)
+    y = rule(
+        merge_axes(x, axis, dimensions),
+        *(merge_axes(indices, axis, dimensions), length, axis),
+    )
+    y = y.reshape(with_spatial(x.shape, size, layout))
+    return y if is_batch else y[0]
