@@ -15,8 +15,9 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jaxcnn.layout import LAYOUTS, weight_layout
+from jaxcnn.layout import LAYOUTS, spatial_axes, weight_layout
 from jaxcnn.plan import ENGINES, Problem
+from jaxcnn.sharding import whole_along
 from jaxcnn.window import EXTENSIONS, PADDING_NAMES, Window, named_padding, rounded_up
 
 Operand = Float[Array, "..."]
@@ -112,7 +113,9 @@ def images(name: str, value: ArrayLike, layout: str) -> tuple[Operand, bool]:
             f"{batched}, or {batched.replace('N, ', '')} for a single image"
         )
     is_batch = array.ndim == len(layout)
-    return (array if is_batch else array[None]), is_batch
+    array = array if is_batch else array[None]
+    # Images may be spread over devices, and channels: but no image by itself.
+    return whole_along(array, spatial_axes(layout)), is_batch
 
 
 def weights(name: str, value: ArrayLike, layout: str) -> Operand:

@@ -32,6 +32,7 @@ from jaxtyping import Array, Float
 from jaxcnn import equations, plan
 from jaxcnn.layout import merge_axes, split_axis, weight_layout
 from jaxcnn.plan import ROLES, Problem, loops_by_default
+from jaxcnn.sharding import automatically, spread_like
 
 Operand = Float[Array, "..."]
 
@@ -52,9 +53,9 @@ def _convolution_fwd(x, w, b, problem):
 
 def _convolution_bwd(problem, residuals, dy):
     x, w, b = residuals
-    dx = _rounded(input_gradient(dy, w, problem), x.dtype)
-    dw = _rounded(weight_gradient(x, dy, problem), w.dtype)
-    return dx, dw, _bias_gradient_for(b, dy, problem)
+    dx = input_gradient(dy, w, problem)
+    dw = weight_gradient(x, dy, problem)
+    return _for(x, dx), _for(w, dw), _bias_gradient_for(b, dy, problem)
 
 
 convolution.defvjp(_convolution_fwd, _convolution_bwd)
@@ -77,8 +78,8 @@ def _transposed_convolution_bwd(problem, residuals, dy):
     x, w, b = residuals
     arriving = replace(problem, preferred=x.dtype)
     dx = convolution(dy, w, None, arriving)
-    dw = _rounded(weight_gradient(dy, x, problem), w.dtype)
-    return dx, dw, _bias_gradient_for(b, dy, problem)
+    dw = weight_gradient(dy, x, problem)
+    return _for(x, dx), _for(w, dw), _bias_gradient_for(b, dy, problem)
 
 
 transposed_convolution.defvjp(_transposed_convolution_fwd, _transposed_convolution_bwd)
@@ -87,7 +88,7 @@ transposed_convolution.defvjp(_transposed_convolution_fwd, _transposed_convoluti
 def _bias_gradient_for(b, dy, problem):
     if b is None:
         return None
-    return _rounded(bias_gradient(dy, dy.shape, problem.layout), b.dtype)
+    return _for(b, bias_gradient(dy, dy.shape, problem.layout))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -104,7 +105,7 @@ def _weight_gradient_bwd(problem, residuals, ddw):
     x, dy = residuals
     dx = input_gradient(dy, ddw, problem)
     ddy = convolution(x, ddw, None, problem)
-    return _rounded(dx, x.dtype), _rounded(ddy, dy.dtype)
+    return _for(x, dx), _for(dy, ddy)
 
 
 weight_gradient.defvjp(_weight_gradient_fwd, _weight_gradient_bwd)
@@ -124,7 +125,7 @@ def _input_gradient_bwd(problem, residuals, ddx):
     dy, w = residuals
     ddy = convolution(ddx, w, None, problem)
     dw = weight_gradient(ddx, dy, problem)
-    return _rounded(ddy, dy.dtype), _rounded(dw, w.dtype)
+    return _for(dy, ddy), _for(w, dw)
 
 
 input_gradient.defvjp(_input_gradient_fwd, _input_gradient_bwd)
@@ -163,6 +164,11 @@ def _output_dtype(x, problem):
 def _rounded(total, dtype):
     """A sum in the dtype of what was summed, or of what was asked for."""
     return total.astype(dtype)
+
+
+def _for(operand, gradient):
+    """A gradient in the dtype of its operand, and spread over devices as that is."""
+    return spread_like(gradient.astype(operand.dtype), operand)
 
 
 # --- The same without the rules: what ``derivatives="autodiff"`` means ----------------
@@ -215,7 +221,20 @@ def _alike(first, second, problem):
 def _mapped(sum_name, first, second, problem):
     first, second = _alike(first, second, problem)
     plan.record(sum_name, problem, first, second)
-    return _with_mapping_rule(sum_name, problem)(first, second)
+    *of_operands, of_result = ROLES[sum_name]
+    return automatically(
+        _with_mapping_rule(sum_name, problem),
+        [_indices(role, problem) for role in of_operands],
+        _indices(of_result, problem),
+        *(first, second),
+    )
+
+
+def _indices(role, problem):
+    """The index b, i or o of every axis of an array; None for spatial ones."""
+    layout = weight_layout(problem.layout) if role == "w" else problem.layout
+    known = {"N": "b", "C": "i" if role == "x" else "o", "I": "i", "O": "o"}
+    return [known.get(letter) for letter in layout]
 
 
 @lru_cache(maxsize=4096)

@@ -41,6 +41,7 @@ from jaxcnn.layout import (
     weights_of,
     with_spatial,
 )
+from jaxcnn.sharding import varying_like
 from jaxcnn.window import Pairs, Window, tap, untap, valid_positions
 
 Operand = Num[Array, "..."]
@@ -281,6 +282,7 @@ def max_pool(
 
     shape = with_spatial(X.shape, window.output_size(input_size), layout)
     nobody = jnp.full(shape, lowest(X.dtype)), jnp.full(shape, -1, index.dtype)
+    nobody = tuple(varying_like(each, X) for each in nobody)
     best, _ = lax.scan(challenge, nobody, (index, window.offsets()))
     return best
 

@@ -23,8 +23,9 @@ from jaxtyping import Array, Float, Int
 
 from jaxcnn import plan
 from jaxcnn.equations import sum_dtype
-from jaxcnn.layout import merge_axes, split_axis
-from jaxcnn.plan import Problem, loops_by_default
+from jaxcnn.layout import grouped, merge_axes, split_axis
+from jaxcnn.plan import PATCH_ROLES, Problem, loops_by_default
+from jaxcnn.sharding import automatically
 
 Operand = Float[Array, "..."]
 Winner = Int[Array, "..."]
@@ -233,7 +234,19 @@ def power_pooling_autodiff(x, p, problem):
 
 def _mapped(name, problem, *operands):
     plan.record(name, problem, *operands)
-    return _with_mapping_rule(name, problem)(*operands)
+    *of_operands, of_result = PATCH_ROLES.get(name, ("x",) * (len(operands) + 1))
+    return automatically(
+        _with_mapping_rule(name, problem),
+        [_images_and_channels(role, problem.layout) for role in of_operands],
+        _images_and_channels(of_result, problem.layout),
+        *operands,
+    )
+
+
+def _images_and_channels(role, layout):
+    """The axes N and C of an array by name, for :func:`jaxcnn.sharding.automatically`."""
+    letters = grouped(layout) if role == "p" else layout
+    return [letter if letter in "NC" else None for letter in letters]
 
 
 @lru_cache(maxsize=4096)

@@ -21,6 +21,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jaxcnn.sharding import varying_like
+
 CHOICES = ("custom", "autodiff")
 
 _derivatives = jax.make_user_context("custom")
@@ -61,13 +63,6 @@ def one_rule(which: str | None, custom: Callable, autodiff: Callable) -> Callabl
     return lambda *operands: custom(*_prepared(operands))
 
 
-def varying_like(x: jax.Array, *others: jax.Array) -> jax.Array:
-    """x, said to differ along the axes of a ``shard_map`` along which the others do."""
-    axes = frozenset[str]().union(*(_varying_axes(each) for each in others))
-    missing = tuple(sorted(axes - _varying_axes(x)))
-    return jax.lax.pcast(x, missing, to="varying") if missing else x
-
-
 def _one_choice(which: str) -> str:
     if which not in CHOICES:
         raise ValueError(
@@ -85,10 +80,6 @@ def _prepared(operands: tuple) -> list:
     guarded = [next(traced) if isinstance(x, jax.core.Tracer) else x for x in operands]
     arrays = [x for x in guarded if isinstance(x, jax.Array)]
     return [varying_like(x, *arrays) if isinstance(x, jax.Array) else x for x in guarded]
-
-
-def _varying_axes(x: jax.Array) -> frozenset[str]:
-    return getattr(jax.typeof(x), "vma", frozenset())
 
 
 # --- No forward mode ------------------------------------------------------------------

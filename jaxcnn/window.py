@@ -244,7 +244,8 @@ def untap(
     """
     zero = jnp.zeros((), y.dtype)
     if not isinstance(m, Array):
-        # A pad does it all, where it is known how far: low and high, cropping if negative.
+        # Where it is known how far, a pad does it all; cropping apart from that, since
+        # XLA cannot do both at once to an image that is spread over devices.
         place = [
             (first - low, size - span - (first - low), s - 1)
             for first, (low, _), size, span, s in zip(
@@ -253,7 +254,10 @@ def untap(
                 strict=True,
             )
         ]
-        return lax.pad(y, zero, _config(y.ndim, place, layout))
+        around = [(max(low, 0), max(high, 0), between) for low, high, between in place]
+        crop = [(min(low, 0), min(high, 0), 0) for low, high, _ in place]
+        placed = lax.pad(y, zero, _config(y.ndim, around, layout))
+        return lax.pad(placed, zero, _config(y.ndim, crop, layout))
     spread = lax.pad(
         y, zero, _config(y.ndim, [(0, 0, s - 1) for s in window.stride], layout)
     )

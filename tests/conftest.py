@@ -30,9 +30,12 @@ INTERNAL_MODULES = [
     "jaxcnn.models",
     "jaxcnn.plan",
     "jaxcnn.pooling_rule",
+    "jaxcnn.sharding",
     "jaxcnn.training",
     "jaxcnn.window",
 ]
+
+jax.config.update("jax_num_cpu_devices", 8)  # for tests.test_sharding
 
 if "jaxcnn" in sys.modules:
     raise RuntimeError("jaxcnn was imported before its types could be checked")

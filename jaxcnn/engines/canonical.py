@@ -14,12 +14,12 @@ position m of that convolution is the sum over images and positions that dW[m] i
 """
 
 import jax.numpy as jnp
-from jax import lax
 
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.rotation import rotated, window_over_outputs
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_size, weight_layout
+from jaxcnn.originals import conv_general_dilated
 
 
 def refuses(description) -> str | None:
@@ -86,7 +86,7 @@ def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=Non
 
 def _convolve(X, W, layout, **options):
     dtype = sum_dtype(X.dtype)
-    return lax.conv_general_dilated(
+    return conv_general_dilated(
         X.astype(dtype),
         W.astype(dtype),
         dimension_numbers=(layout, weight_layout(layout), layout),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn.layout import merge_axes, resized, split_axis
+from jaxcnn.sharding import varying_like
 
 BLOCK = 2**21
 """So many numbers of temporary arrays at a time: 8 MiB."""
@@ -64,7 +65,8 @@ def sum_over_blocks(function: Callable, arrays: Sequence[jax.Array], images):
 
     of_block = [jax.ShapeDtypeStruct((images, *x.shape[1:]), x.dtype) for x in arrays]
     zeros = jax.tree.map(
-        lambda part: jnp.zeros(part.shape, part.dtype), jax.eval_shape(function, *of_block)
+        lambda part: varying_like(jnp.zeros(part.shape, part.dtype), *arrays),
+        jax.eval_shape(function, *of_block),
     )
     return lax.fori_loop(0, arrays[0].shape[0] // images, add, zeros)
 
@@ -92,7 +94,10 @@ def in_blocks(function: Callable, x: jax.Array, images):
     blocks = x.shape[0] // images
     parts = jax.eval_shape(function, jax.ShapeDtypeStruct((images, *x.shape[1:]), x.dtype))
     results = jax.tree.map(
-        lambda part: jnp.zeros((images, blocks, *part.shape[1:]), part.dtype), parts
+        lambda part: varying_like(
+            jnp.zeros((images, blocks, *part.shape[1:]), part.dtype), x
+        ),
+        parts,
     )
     results = lax.fori_loop(0, blocks, put, results)
     return jax.tree.map(

@@ -5,10 +5,12 @@ phrased in a way that is slow, above all inside of loops: see :mod:`canonical`.
 """
 
 import jax
-from jax import lax
+import jax.numpy as jnp
 
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import weight_layout, with_spatial
+from jaxcnn.originals import conv_general_dilated, not_served
+from jaxcnn.sharding import varying_like
 
 ANY_LAYOUT = True
 
@@ -30,26 +32,23 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     shape = [0] * len(letters)
     shape[letters.index("O")] = dY.shape[layout.index("C")]
     shape[letters.index("I")] = X.shape[layout.index("C")] // groups
-    W = jax.ShapeDtypeStruct(
-        tuple(with_spatial(shape, window.kernel_size, letters)), X.dtype
-    )
+    W = jnp.zeros(with_spatial(shape, window.kernel_size, letters), X.dtype)
+    W = varying_like(W, X, dY)
     known = {"window": window, "layout": layout, "groups": groups, "precision": precision}
-    (dW,) = jax.linear_transpose(lambda W: _convolve(X, W, **known), W)(dY)
-    return _summed(dW)
+    return _summed(_transposed(lambda W: _convolve(X, W, **known), W, dY))
 
 
 def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
     """dX = Σ_m untap(dY · W[m], m): forward, which is linear in X, transposed."""
     shape = with_spatial(dY.shape, input_size, layout)
     shape[layout.index("C")] = W.shape[weight_layout(layout).index("I")] * groups
-    X = jax.ShapeDtypeStruct(tuple(shape), dY.dtype)
+    X = varying_like(jnp.zeros(shape, dY.dtype), dY, W)
     known = {"window": window, "layout": layout, "groups": groups, "precision": precision}
-    (dX,) = jax.linear_transpose(lambda X: _convolve(X, W, **known), X)(dY)
-    return _summed(dX)
+    return _summed(_transposed(lambda X: _convolve(X, W, **known), X, dY))
 
 
 def _convolve(X, W, *, window, layout, groups, precision):
-    return lax.conv_general_dilated(
+    return conv_general_dilated(
         X,
         W,
         window.stride,
@@ -59,6 +58,13 @@ def _convolve(X, W, *, window, layout, groups, precision):
         feature_group_count=groups,
         precision=precision,
     )
+
+
+def _transposed(function, argument, dY):
+    """JAX's transpose of a function that is linear in its argument."""
+    with not_served():  # it is a convolution, and JAX calls its own by name
+        (result,) = jax.linear_transpose(function, argument)(dY)
+    return result
 
 
 def _summed(result):

@@ -1,0 +1,168 @@
+"""Arrays spread over eight virtual devices: the same gradients as on one.
+
+With automatic sharding, with explicit sharding, and inside ``shard_map``, where JAX checks
+which values differ from device to device.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxcnn
+
+B, C, H = 8, 4, 8  # images for every device, or for each of two times four
+
+
+@functools.cache
+def mesh(kind):
+    return jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind, kind))
+
+
+def drawn(rng, layout):
+    """Images, labels, and the parameters of a network for them."""
+    x = rng.standard_normal((B, C, H, H))
+    w = rng.standard_normal((8, C // 2, 3, 3))
+    if layout == "NHWC":
+        x, w = x.transpose(0, 2, 3, 1), w.transpose(2, 3, 1, 0)
+    parameters = {"w": w, "b": rng.standard_normal(8), "d": rng.standard_normal((8, 5))}
+    floats = jax.tree.map(lambda each: jnp.asarray(each, "float32"), (parameters, x))
+    return *floats, jnp.arange(B) % 5
+
+
+def loss_of(layout):
+    """Every kind of operation once: its losses, one for each image."""
+
+    def losses(parameters, x, labels):
+        w, b, d = (parameters[name] for name in "wbd")
+        y = jaxcnn.conv2d(x, w, b, padding=1, groups=2, layout=layout)
+        y = jaxcnn.max_pool2d(jaxcnn.relu(y), 3, 2, padding=1, layout=layout)
+        y = jaxcnn.avg_pool2d(y, 2, layout=layout)
+        y = jaxcnn.global_avg_pool(y, layout=layout)
+        return jaxcnn.softmax_cross_entropy(jaxcnn.dense(y, d), labels)
+
+    return losses
+
+
+def gradients(losses, *arrays):
+    """Of the mean loss, with respect to parameters and images."""
+    return jax.grad(lambda *a: losses(*a).mean(), (0, 1))(*arrays)
+
+
+def close(ours, theirs):
+    # Float32, for which the plan has engines: some hundred terms of order 1, added in
+    # another order, by winograd with ten times the rounding: 100 · 6e-8 · 10.
+    ours, theirs = jax.device_get((ours, theirs))
+    chex.assert_trees_all_close(ours, theirs, rtol=0, atol=6e-5)
+
+
+def spread(arrays, specs, kind):
+    def put(array, spec):
+        return jax.device_put(array, NamedSharding(mesh(kind), spec))
+
+    return jax.tree.map(put, arrays, specs)
+
+
+def specs_of(layout, *, channels=None, spatial=None, features=None):
+    """How images and weights are spread: images over "data", and what else is asked for."""
+    axes = {"N": "data", "C": channels, "H": spatial, "W": None}
+    weights = {"O": features, "I": None, "H": None, "W": None}
+    letters = "OIHW" if layout == "NCHW" else "HWIO"
+    return (
+        {
+            "w": P(*(weights[letter] for letter in letters)),
+            "b": P(features),
+            "d": P(),
+        },
+        P(*(axes[letter] for letter in layout)),
+        P("data"),
+    )
+
+
+WAYS = {
+    "images": {},
+    "images and input channels": {"channels": "model"},
+    "images and rows": {"spatial": "model"},
+    "images and output channels": {"features": "model"},
+}
+every_kind = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("layout", "way"), [("NCHW", "images"), *(("NHWC", way) for way in WAYS)]
+)
+def test_gradients_are_those_of_one_device(rng, kind, layout, way):
+    arrays, losses = drawn(rng, layout), loss_of(layout)
+    wanted = jax.jit(functools.partial(gradients, losses))(*arrays)
+    specs = specs_of(layout, **WAYS[way])
+    with jax.set_mesh(mesh(kind)):
+        computed = jax.jit(functools.partial(gradients, losses))(
+            *spread(arrays, specs, kind)
+        )
+    close(computed, wanted)
+
+
+def test_explicit_sharding_says_how_outputs_and_gradients_are_spread(rng, layout="NHWC"):
+    arrays, losses = drawn(rng, layout), loss_of(layout)
+    parameters, x, labels = spread(arrays, specs_of(layout), AxisType.Explicit)
+    with jax.set_mesh(mesh(AxisType.Explicit)):
+        assert jax.typeof(losses(parameters, x, labels)).sharding.spec == P("data")
+        dw, dx = gradients(losses, parameters, x, labels)
+    assert jax.typeof(dx) == jax.typeof(x)
+    assert jax.tree.map(jax.typeof, dw) == jax.tree.map(jax.typeof, parameters)
+
+
+@pytest.mark.parametrize(
+    ("layout", "derivatives"),
+    [("NCHW", "custom"), ("NHWC", "custom"), ("NHWC", "autodiff")],
+)
+def test_gradients_inside_of_shard_map_are_those_of_one_device(rng, layout, derivatives):
+    parameters, x, labels = drawn(rng, layout)
+    losses = loss_of(layout)
+
+    def mean_loss(parameters, x, labels):
+        def on_one_device(*shard):
+            return jax.lax.pmean(losses(*shard).mean(), "data")
+
+        over_devices = jax.shard_map(
+            on_one_device,
+            mesh=mesh(AxisType.Auto),
+            in_specs=(P(), P("data"), P("data")),
+            out_specs=P(),
+            check_vma=True,
+        )
+        return over_devices(parameters, x, labels)
+
+    with jaxcnn.derivatives(derivatives):
+        computed = jax.jit(jax.grad(mean_loss, (0, 1)))(parameters, x, labels)
+        wanted = jax.jit(functools.partial(gradients, losses))(parameters, x, labels)
+    close(computed, wanted)
+
+
+@pytest.mark.parametrize("engine", ["equations", "winograd", "patches", "canonical", "xla"])
+def test_loops_over_blocks_and_taps_know_what_varies_inside_of_shard_map(
+    rng, engine, monkeypatch
+):
+    monkeypatch.setattr("jaxcnn.engines.memory.BLOCK", 1)  # a block for every image
+    x = jnp.asarray(rng.standard_normal((16, 6, 6, 3)), "float32")
+    w = jnp.asarray(rng.standard_normal((3, 3, 3, 4)), "float32")
+
+    def loss(w, x):
+        y = jaxcnn.conv2d(x, w, layout="NHWC", engine=engine)
+        return jnp.sum(jnp.sin(y))
+
+    def over_devices(w, x):
+        return jax.shard_map(
+            lambda w, x: jax.lax.psum(loss(w, x), "data"),
+            mesh=mesh(AxisType.Auto),
+            in_specs=(P(), P("data")),
+            out_specs=P(),
+            check_vma=True,
+        )(w, x)
+
+    close(jax.jit(jax.grad(over_devices, (0, 1)))(w, x), jax.grad(loss, (0, 1))(w, x))
