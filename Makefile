@@ -6,7 +6,7 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: train compare bench test check clean
+.PHONY: train compare bench frameworks test test-slow docs check clean
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
@@ -17,10 +17,19 @@ compare: $(VENV)/with-experiments  ## compare every gradient four ways
 bench: $(VENV)/with-bench  ## time everything beside lax, flax and PyTorch
 	$(RUN) -m experiments.benchmark $(ARGS)
 
+frameworks: $(VENV)/with-frameworks  ## train a CNN of every framework, as it is and patched
+	$(RUN) -m experiments.frameworks $(ARGS)
+
 test: $(VENV)/with-test  ## all tests, README and docstring examples included
 	$(RUN) -m pytest -n auto $(ARGS)
 
-check: $(VENV)/with-check test  ## format, lint, types, tests
+test-slow: $(VENV)/with-slow  ## hundreds of random cases an operator, PyTorch among the oracles
+	$(RUN) -m pytest -n auto -m slow tests $(ARGS)
+
+docs: $(VENV)/with-docs  ## render the docstrings: docs/_build/index.html
+	$(RUN) -m sphinx --quiet --fail-on-warning -b html docs docs/_build
+
+check: $(VENV)/with-check test docs  ## format, lint, types, tests, docstrings
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m pyright
@@ -30,7 +39,10 @@ clean:  ## remove the virtual environment
 
 $(VENV)/with-experiments: EXTRAS = experiments
 $(VENV)/with-bench: EXTRAS = experiments,bench
+$(VENV)/with-frameworks: EXTRAS = experiments,frameworks
 $(VENV)/with-test: EXTRAS = experiments,test
+$(VENV)/with-slow: EXTRAS = experiments,test,bench
+$(VENV)/with-docs: EXTRAS = docs
 $(VENV)/with-check: EXTRAS = experiments,test,check
 
 $(VENV)/with-%: pyproject.toml

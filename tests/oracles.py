@@ -158,6 +158,30 @@ def input_gradient(dy, w, window, input_size, groups, layout):
     return in_layout(dx, layout)
 
 
+# --- Patches, by loops ----------------------------------------------------------------
+
+
+def patches(x, window, layout, dp=None):
+    """P (B, taps, C, …), or with the taps before the channels last, and for dP the dX."""
+    x = channels_first(x, layout)
+    batch, channels, *size = x.shape
+    out, taps = output_size(size, window), list(positions(window.kernel_size))
+    p = np.zeros((batch, len(taps), channels, *out), x.dtype)
+    dx = np.zeros_like(x)
+    if dp is not None and layout.endswith("C"):
+        dp = np.moveaxis(np.asarray(dp), (-2, -1), (1, 2))
+    everything = (slice(None), slice(None))
+    for (number, m), i in itertools.product(enumerate(taps), positions(out)):
+        k = met_at(i, m, window)
+        if is_inside(k, size):
+            p[(slice(None), number, slice(None), *i)] = x[(*everything, *k)]
+            if dp is not None:
+                dx[(*everything, *k)] += dp[(slice(None), number, slice(None), *i)]
+    if layout.endswith("C"):
+        p = np.moveaxis(p, (1, 2), (-2, -1))
+    return p, in_layout(dx, layout)
+
+
 # --- Pooling, by loops ----------------------------------------------------------------
 
 

@@ -18,15 +18,18 @@ from jax import lax
 import jaxcnn
 from jaxcnn import equations, plan
 from jaxcnn.engines import memory, pooled
+from jaxcnn.layout import grouped
 from jaxcnn.window import Window
 from tests import oracles
 
 ENGINES = [engine for engine in plan.ENGINES if engine != "equations"]
 FIRST = {"NWC": "NCW", "NHWC": "NCHW", "NDHWC": "NCDHW"}
 
-# What the functions are of, and what they give: x, w and y, and i for the winners.
+# What the functions are of, and what they give: x, w and y, p for patches, and i for the
+# winners.
 ROLES = {
     **plan.ROLES,
+    **plan.PATCH_ROLES,
     "max_pool": ("x", "y"),
     "max_pool_gradient": ("y", "i", "x"),
     "take_winners": ("x", "i", "y"),
@@ -36,6 +39,7 @@ ROLES = {
 SUMS = ("forward", "weight_gradient", "input_gradient")
 MAXIMA = ("max_pool", "max_pool_gradient", "take_winners")
 AVERAGES = ("average_pool", "average_pool_gradient")
+PATCHES = ("unfold", "fold")
 
 
 def window(kernel_size, stride=1, padding=0, dilation=1):
@@ -78,6 +82,8 @@ def turned(array, role, layout, other):
     """An array of a role, from one layout to another."""
     if role == "w":
         layout, other = map(oracles.weight_letters, (layout, other))
+    if role == "p":
+        layout, other = map(grouped, (layout, other))
     return array.transpose([layout.index(letter) for letter in other])
 
 
@@ -389,6 +395,8 @@ POOLINGS = {
     ),
     "many taps": ("NHWC", (1, 9, 10, 2), window((5, 4), (3, 2), ((3, 1), (-1, 3)), (2, 1))),
     "the whole image": ("NHWC", (2, 4, 5, 3), window((4, 5))),
+    "large windows, side by side": ("NHWC", (2, 18, 9, 3), window((9, 9), 9)),
+    "the whole of a large image": ("NHWC", (2, 9, 8, 3), window((9, 8), (1, 3))),
     "1-D": ("NWC", (2, 9, 3), window((3,), 2, 1)),
     "3-D": (
         *("NDHWC", (1, 3, 4, 5, 2)),
@@ -409,6 +417,7 @@ def drawn_for_pooling(case, draw=numbers):
     rng = np.random.default_rng(len(case))
     arrays = {"x": draw(rng, x_shape), "y": draw(rng, y_shape)}
     arrays["i"] = np.zeros(y_shape, equations.winner_dtype(window))
+    arrays["p"] = draw(rng, (*y_shape[:-1], window.number_of_taps, y_shape[-1]))
     return plan.Problem(window, size, layout), arrays
 
 
@@ -539,3 +548,35 @@ def test_averages_of_halves_are_summed_in_float32(case, engine, dtype):
         return numbers(rng, shape).astype(jnp.dtype(dtype))
 
     averages_are_close(engine, *drawn_for_pooling(case, draw))
+
+
+# --- Patches --------------------------------------------------------------------------
+
+
+def patches_are_close(engine, problem, arrays, computed=results_of):
+    names = computed_by(engine, problem, arrays, PATCHES)
+    ours = computed(names, replace(problem, engine=engine), arrays)
+    wanted = computed(names, replace(problem, engine="equations"), wide(arrays))
+    close(ours, wanted, rounding_of(engine))
+
+
+@every_engine(PATCHES, POOLINGS, drawn_for_pooling)
+def test_patches_are_those_of_the_equations(case, engine):
+    patches_are_close(engine, *drawn_for_pooling(case))
+
+
+@every_engine(PATCHES, ["all at once"], drawn_for_pooling)
+def test_the_channels_of_patches_may_come_first(case, engine):
+    patches_are_close(engine, *drawn_for_pooling(case), results_channels_first)
+
+
+@every_engine(PATCHES, ["all at once"], drawn_for_pooling)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_patches_of_halves_are_added_in_float32(case, engine, dtype):
+    def draw(rng, shape):
+        return numbers(rng, shape).astype(jnp.dtype(dtype))
+
+    problem, arrays = drawn_for_pooling(case, draw)
+    ours = results_of(PATCHES, replace(problem, engine=engine), arrays)
+    assert ours["fold"].dtype == jnp.dtype("float32")
+    patches_are_close(engine, problem, arrays)

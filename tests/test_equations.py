@@ -238,6 +238,18 @@ def test_the_winner_has_the_smallest_type_that_holds_every_tap(taps, dtype):
     assert winner.item() == taps - 1
 
 
+@every_pooling
+def test_patches_are_what_the_taps_see_and_fold_is_the_transpose(rng, name, last):
+    x, _, size, static = drawn_for_pooling(rng, name, last)
+    p = jax.jit(functools.partial(equations.unfold, **static))(x)
+    dp = rng.standard_normal(p.shape)
+    fold = functools.partial(equations.fold, input_size=size, **static)
+    wanted, dx = oracles.patches(x, dp=dp, **static)
+    np.testing.assert_array_equal(p, wanted)
+    # A dozen terms of order 1, added in another order: 12 · 2e-16.
+    chex.assert_trees_all_close(jax.jit(fold)(dp), dx, rtol=0, atol=1e-14)
+
+
 # What an average divides by: see tests.oracles.average_pool.
 DIVISIONS = {
     "all taps": lambda padding: {},
