@@ -216,7 +216,7 @@ def lp_pool2d(
       TypeError, ValueError: as for :func:`jaxcnn.max_pool2d`, and when ``norm_type`` is
         not a positive, finite number.
 
-    Derivatives: the rule keeps x and the sums of its powers. Forward mode needs
+    Derivatives: the rule keeps x and y. Forward mode needs
     ``derivatives="autodiff"``.
 
     Source: ``torch.nn.functional.lp_pool2d``.

@@ -132,15 +132,16 @@ average_pooling_gradient.defvjp(
 # every position that was summed, p cancels.
 
 
-def _power_sums(average, x, p, problem):
-    """S: the averages, as if every window had as many elements as the kernel."""
-    return average(x**p, problem) * jnp.asarray(problem.window.number_of_taps, x.dtype)
+def _power_formula(average, x, p, problem):
+    """Y, as wide as sums are; and 0 where S is 0, so that its gradient is 0 there, too."""
+    x = x.astype(sum_dtype(x.dtype))
+    # The averages, as if every window had as many elements as the kernel.
+    S = average(x**p, problem) * jnp.asarray(problem.window.number_of_taps, x.dtype)
+    return jnp.where(S == 0, 0, _nonzero(S) ** (1 / p))
 
 
-def _root(sums, exponent):
-    """sums^exponent, and 0 where the sum is 0: there also the gradient is taken to be 0."""
-    is_zero = sums == 0
-    return jnp.where(is_zero, 0, jnp.where(is_zero, 1, sums) ** exponent)
+def _nonzero(x):
+    return jnp.where(x == 0, 1, x)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -150,17 +151,15 @@ def power_pooling(x: Operand, p: int | float, problem: Problem) -> Operand:
 
 
 def _power_pooling_fwd(x, p, problem):
-    wide = x.astype(sum_dtype(x.dtype))
-    sums = _power_sums(average_pooling, wide, p, problem)
-    return _root(sums, 1 / p).astype(x.dtype), (x, sums)
+    y = _power_formula(average_pooling, x, p, problem)
+    return y.astype(x.dtype), (x, y)
 
 
 def _power_pooling_bwd(p, problem, residuals, dy):
-    x, sums = residuals
-    wide = x.astype(sums.dtype)
-    arriving = dy.astype(sums.dtype) * _root(sums, 1 / p - 1)
-    shared = average_pooling_gradient(arriving, problem)
-    dx = wide ** (p - 1) * shared * jnp.asarray(problem.window.number_of_taps, wide.dtype)
+    x, y = residuals
+    arriving = jnp.where(y == 0, 0, dy.astype(y.dtype) * _nonzero(y) ** (1 - p))
+    arriving *= jnp.asarray(problem.window.number_of_taps, y.dtype)
+    dx = x.astype(y.dtype) ** (p - 1) * average_pooling_gradient(arriving, problem)
     return (dx.astype(x.dtype),)
 
 
@@ -224,9 +223,7 @@ def folding_autodiff(p, problem):
 
 
 def power_pooling_autodiff(x, p, problem):
-    wide = x.astype(sum_dtype(x.dtype))
-    sums = _power_sums(average_pooling_autodiff, wide, p, problem)
-    return _root(sums, 1 / p).astype(x.dtype)
+    return _power_formula(average_pooling_autodiff, x, p, problem).astype(x.dtype)
 
 
 # --- The mapping rule -----------------------------------------------------------------
