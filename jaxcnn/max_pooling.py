@@ -193,8 +193,16 @@ def flat_index(position: Sequence[Int[Array, "..."]], size: Sequence[int]):
 
 
 def _unpool_formula(x, indices, length, axis):
-    shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
-    return jnp.put_along_axis(jnp.zeros(shape, x.dtype), indices, x, axis, inplace=False)
+    def put(x, at):
+        return jnp.zeros(length, x.dtype).at[at].set(x, mode="drop")
+
+    return _for_each_channel(put, axis)(x, indices)
+
+
+def _for_each_channel(function, axis):
+    """For arrays (B, C, positions), or with positions along another axis than the last."""
+    channels = 2 - axis  # of the two axes of one image, the one that is left
+    return jax.vmap(jax.vmap(function, channels, channels))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -208,8 +216,11 @@ def _unpool_fwd(x, indices, length, axis):
 
 def _unpool_bwd(length, axis, indices, dy):
     del length
-    dx = jnp.take_along_axis(dy, indices, axis, mode="fill", fill_value=0)
-    return dx, None
+
+    def take(dy, at):
+        return dy.at[at].get(mode="fill", fill_value=0)
+
+    return _for_each_channel(take, axis)(dy, indices), None
 
 
 _unpool.defvjp(_unpool_fwd, _unpool_bwd)
@@ -347,6 +358,7 @@ def _max_unpool(
     size = arguments.one_for_each("output_size", output_size, dimensions)
     length = math.prod(size)
     arguments.in_range("indices", indices, length, f"an output of size {size}")
+    indices = jnp.where(indices < 0, length, indices)  # which else would count from the end
     axis = 1 if channels_last(layout) else 2
     rule = rules.one_rule(derivatives, _unpool, _unpool_formula)
     y = rule(
