@@ -21,7 +21,7 @@ napoleon_use_rtype = False
 
 
 def keep_formulas_as_they_are(app, what, name, obj, options, lines):
-    """An indented block after a paragraph is a formula or a table: literal, as it stands."""
+    """An indented block after a paragraph is a formula or a table: leave it as it is."""
     for number in reversed(range(1, len(lines))):
         above = [line for line in lines[:number] if line.strip()]
         paragraph = above[-1] if above else ""

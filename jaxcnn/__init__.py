@@ -3,26 +3,34 @@
 The map of the package, from the bottom up; imports point one way:
 
     layout            which axis of an array means what
+    sharding          arrays that are spread over devices
     window            a sliding window, tap and untap
     equations         the document's sums as explicit loops over taps: the reference
     engines           the sums made fast, one file for each way
     plan              which engine computes what
-    convolution_rule  how JAX differentiates and maps a convolution
-    pooling_rule      … and a pooling
     rules             which rule differentiates, and what JAX must be told around it
+    convolution_rule  how JAX differentiates and maps a convolution
+    pooling_rule      … a pooling and patches
     arguments         from what a user writes to what the library computes with
-    convolution  pooling  activations  dense  losses      the public functions
+
+The public functions, by what they are for:
+
+    convolution  convolution_gradients  transposed_convolution  separable_convolution
+    max_pooling  average_pooling  adaptive_pooling  unfolding
+    activations  smooth_activations  softmax  dense  losses
+    normalization (by normalization_rule)  dropout
+
+And around them:
+
     explain           what the plan chooses for a call, and why
     compiling         options for XLA's compiler
+    drop_in           the same behind the signatures of jax.lax (lax_arguments) and flax
+    patching          … in the place of JAX's own functions (originals)
     models            networks as (init, apply) pairs
     training          state, one step, a whole epoch, evaluation
 """
 
-from jaxcnn.activations import (
-    log_softmax,
-    relu,
-    softmax,
-)
+from jaxcnn.activations import elu, hard_swish, leaky_relu, relu
 from jaxcnn.adaptive_pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -42,11 +50,7 @@ from jaxcnn.average_pooling import (
     lp_pool3d,
 )
 from jaxcnn.compiling import compiler_options
-from jaxcnn.convolution import (
-    conv1d,
-    conv2d,
-    conv3d,
-)
+from jaxcnn.convolution import conv1d, conv2d, conv3d
 from jaxcnn.convolution_gradients import (
     conv1d_bias_gradient,
     conv1d_input_gradient,
@@ -58,12 +62,10 @@ from jaxcnn.convolution_gradients import (
     conv3d_input_gradient,
     conv3d_weight_gradient,
 )
-from jaxcnn.dense import (
-    dense,
-    flatten,
-)
+from jaxcnn.dense import dense, flatten
+from jaxcnn.dropout import dropout
 from jaxcnn.explain import explain
-from jaxcnn.losses import softmax_cross_entropy
+from jaxcnn.losses import binary_cross_entropy_with_logits, mse_loss, softmax_cross_entropy
 from jaxcnn.max_pooling import (
     max_pool1d,
     max_pool2d,
@@ -72,6 +74,8 @@ from jaxcnn.max_pooling import (
     max_unpool2d,
     max_unpool3d,
 )
+from jaxcnn.normalization import batch_norm, group_norm, instance_norm, layer_norm
+from jaxcnn.patching import patch_jax, patched_jax, unpatch_jax
 from jaxcnn.rules import derivatives
 from jaxcnn.separable_convolution import (
     depthwise_conv1d,
@@ -81,15 +85,20 @@ from jaxcnn.separable_convolution import (
     separable_conv2d,
     separable_conv3d,
 )
+from jaxcnn.smooth_activations import (
+    gelu,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
+from jaxcnn.softmax import log_softmax, softmax
 from jaxcnn.transposed_convolution import (
     conv_transpose1d,
     conv_transpose2d,
     conv_transpose3d,
 )
-from jaxcnn.unfolding import (
-    fold,
-    unfold,
-)
+from jaxcnn.unfolding import fold, unfold
 
 __version__ = "0.1.0"
 
@@ -103,6 +112,8 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "batch_norm",
+    "binary_cross_entropy_with_logits",
     "compiler_options",
     "conv1d",
     "conv1d_bias_gradient",
@@ -124,11 +135,19 @@ __all__ = [
     "depthwise_conv2d",
     "depthwise_conv3d",
     "derivatives",
+    "dropout",
+    "elu",
     "explain",
     "flatten",
     "fold",
+    "gelu",
     "global_avg_pool",
     "global_max_pool",
+    "group_norm",
+    "hard_swish",
+    "instance_norm",
+    "layer_norm",
+    "leaky_relu",
     "log_softmax",
     "lp_pool1d",
     "lp_pool2d",
@@ -139,11 +158,19 @@ __all__ = [
     "max_unpool1d",
     "max_unpool2d",
     "max_unpool3d",
+    "mse_loss",
+    "patch_jax",
+    "patched_jax",
     "relu",
     "separable_conv1d",
     "separable_conv2d",
     "separable_conv3d",
+    "sigmoid",
+    "silu",
     "softmax",
     "softmax_cross_entropy",
+    "softplus",
+    "tanh",
     "unfold",
+    "unpatch_jax",
 ]

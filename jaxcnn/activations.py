@@ -1,9 +1,12 @@
 """Activations, with their derivatives written down.
 
 In each rule the letters are those of its equation: y = f(x), and dy and dx the gradients
-with respect to them.
+with respect to them. Every activation but ReLU is its equation and its derivative, from
+which :func:`elementwise` makes the rule; the derivative at a kink is PyTorch's choice.
+Those without kinks are in :mod:`jaxcnn.smooth_activations`.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -12,15 +15,62 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments, rules
+from jaxcnn.rounding import rounded_once
 
 Operand = Float[Array, "..."]
 
 
-# --- ReLU -----------------------------------------------------------------------------
+# --- From f and f' to a rule ----------------------------------------------------------
+
+
+def elementwise(
+    formula: Callable, derivative: Callable, kept: Callable = lambda x, y: x
+) -> Callable:
+    """The function y = f(x) of each element, whose rule is dx = dy · f'.
+
+    Args:
+      formula: f, of x and f's options.
+      derivative: f', of what the rule keeps and f's options.
+      kept: what the rule keeps, of x and y.
+
+    Returns:
+      A function of x, of which rule is wanted, and of f's options.
+    """
+
+    @rounded_once
+    def plain(x, parameters):
+        return formula(x, *parameters)
+
+    @partial(jax.custom_vjp, nondiff_argnums=(1,))
+    def rule(x, parameters):
+        return plain(x, parameters)
+
+    def fwd(x, parameters):
+        y = rule(x, parameters)
+        return y, kept(x, y)
+
+    @rounded_once
+    def gradient(dy, kept, parameters):
+        return dy * derivative(kept, *parameters)
+
+    def bwd(parameters, kept, dy):
+        return (gradient(dy, kept, parameters),)
+
+    rule.defvjp(fwd, bwd)
+
+    def activation(x: ArrayLike, derivatives: str | None, *parameters) -> Operand:
+        x = arguments.float_array("x", x)
+        return rules.one_rule(derivatives, rule, plain)(x, parameters)
+
+    return activation
+
+
+# --- ReLU and what is like it ---------------------------------------------------------
 
 
 def _relu_formula(x):
-    return jnp.where(x <= 0, jnp.zeros_like(x), x)
+    # Of the second branch, which is 0 or NaN, the derivative is 0.
+    return jnp.where(x > 0, x, jax.lax.stop_gradient(jnp.maximum(x, 0)))
 
 
 @jax.custom_vjp
@@ -75,120 +125,123 @@ def relu(x: ArrayLike, *, derivatives: str | None = None) -> Operand:
     return rules.one_rule(derivatives, _relu, _relu_formula)(x)
 
 
-# --- Softmax and its logarithm --------------------------------------------------------
+_leaky_relu = elementwise(
+    lambda x, slope: jnp.where(x > 0, x, slope * x),
+    lambda is_positive, slope: jnp.where(is_positive, 1.0, slope),
+    kept=lambda x, y: x > 0,
+)
 
 
-def _softmax_formula(x, axis):
-    e = jnp.exp(x - jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True)))
-    return e / jnp.sum(e, axis, keepdims=True)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _softmax(x, axis):
-    return _softmax_formula(x, axis)
-
-
-def _softmax_fwd(x, axis):
-    y = _softmax(x, axis)
-    return y, y
-
-
-def _softmax_bwd(axis, y, dy):
-    return (y * (dy - jnp.sum(y * dy, axis, keepdims=True)),)
-
-
-_softmax.defvjp(_softmax_fwd, _softmax_bwd)
-
-
-def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Operand:
-    r"""Turn logits into probabilities.
+def leaky_relu(
+    x: ArrayLike, negative_slope: float = 0.01, *, derivatives: str | None = None
+) -> Operand:
+    r"""Flatten what is negative, but let it through: the leaky rectified linear unit.
 
     .. math::
 
-        y_i = \frac{e^{x_i}}{\sum_j e^{x_j}} \qquad
-        \frac{\partial L}{\partial x_i} = y_i \Big( \frac{\partial L}{\partial y_i}
-            - \sum_j y_j \frac{\partial L}{\partial y_j} \Big)
+        f(x) = x \text{ if } x > 0, \text{ else } a x \qquad
+        f'(x) = 1 \text{ if } x > 0, \text{ else } a
 
-    The largest logit is subtracted first, so that no exponential overflows.
+    At the kink f'(0) = a.
 
     Args:
-      x: logits of any shape; float32, float64, bfloat16 or float16.
-      axis: over which the probabilities sum to one.
+      x: an array of any shape; float32, float64, bfloat16 or float16. Half precisions are
+        computed in float32 and rounded once, gradients included.
+      negative_slope: a, a number.
       derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`relu`.
 
     Returns:
-      Probabilities of x's shape and dtype.
+      An array of x's shape and dtype.
 
     Raises:
-      TypeError: when x is not of a supported float dtype.
-      ValueError: when x has no such axis, or ``derivatives`` is unknown.
+      TypeError: when x is not of a supported float dtype, or an option is not a number.
+      ValueError: when an option is out of its range, or ``derivatives`` is unknown.
 
-    Derivatives: the rule keeps y.
+    Derivatives: the rule keeps one truth value for each element.
 
-    Source: the document, "Output layer: Often softmax for classification".
+    Source: Maas, Hannun and Ng (2013), "Rectifier nonlinearities improve neural network
+    acoustic models"; :func:`torch.nn.functional.leaky_relu`.
 
-    >>> softmax(jnp.array([0.0, 0.0, jnp.log(2.0)]))
-    Array([0.25, 0.25, 0.5 ], dtype=float32)
+    >>> leaky_relu(jnp.array([-100.0, 2.0]))
+    Array([-1.,  2.], dtype=float32)
     """
-    x, axis = _along("x", x, axis)
-    return rules.one_rule(derivatives, _softmax, _softmax_formula)(x, axis)
+    return _leaky_relu(x, derivatives, arguments.number("negative_slope", negative_slope))
 
 
-def _log_softmax_formula(x, axis):
-    x = x - jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True))
-    return x - jnp.log(jnp.sum(jnp.exp(x), axis, keepdims=True))
+def _negative_part(x):
+    """x where it is negative, else 0: what exp takes without overflowing."""
+    return jnp.where(x > 0, 0, x)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _log_softmax(x, axis):
-    return _log_softmax_formula(x, axis)
+_elu = elementwise(
+    lambda x, alpha: jnp.where(x > 0, x, alpha * jnp.expm1(_negative_part(x))),
+    lambda x, alpha: jnp.where(x > 0, 1, alpha * jnp.exp(_negative_part(x))),
+)
 
 
-def _log_softmax_fwd(x, axis):
-    y = _log_softmax(x, axis)
-    return y, y
-
-
-def _log_softmax_bwd(axis, y, dy):
-    return (dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True),)
-
-
-_log_softmax.defvjp(_log_softmax_fwd, _log_softmax_bwd)
-
-
-def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Operand:
-    r"""The logarithm of :func:`softmax`, computed without ever dividing.
+def elu(x: ArrayLike, alpha: float = 1.0, *, derivatives: str | None = None) -> Operand:
+    r"""Let what is negative approach −α: the exponential linear unit.
 
     .. math::
 
-        y_i = x_i - \log \sum_j e^{x_j} \qquad
-        \frac{\partial L}{\partial x_i} = \frac{\partial L}{\partial y_i}
-            - e^{y_i} \sum_j \frac{\partial L}{\partial y_j}
+        f(x) = x \text{ if } x > 0, \text{ else } \alpha (e^x - 1) \qquad
+        f'(x) = 1 \text{ if } x > 0, \text{ else } \alpha e^x
+
+    Where α is not 1 there is a kink, and f'(0) = α.
 
     Args:
-      x, axis, derivatives: as for :func:`softmax`.
+      x: as for :func:`leaky_relu`.
+      alpha: α, a number.
+      derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`relu`.
 
     Returns:
-      Log-probabilities of x's shape and dtype.
+      An array of x's shape and dtype.
 
     Raises:
-      TypeError, ValueError: as for :func:`softmax`.
+      TypeError, ValueError: as for :func:`leaky_relu`.
 
-    Derivatives: the rule keeps y.
+    Derivatives: the rule keeps x.
 
-    >>> log_softmax(jnp.array([1000.0, 0.0]))
-    Array([    0., -1000.], dtype=float32)
+    Source: Clevert, Unterthiner and Hochreiter (2016), arXiv:1511.07289;
+    :func:`torch.nn.functional.elu`.
+
+    >>> elu(jnp.array([-jnp.log(2.0), 2.0]), alpha=4.0)
+    Array([-2.,  2.], dtype=float32)
     """
-    x, axis = _along("x", x, axis)
-    return rules.one_rule(derivatives, _log_softmax, _log_softmax_formula)(x, axis)
+    return _elu(x, derivatives, arguments.number("alpha", alpha))
 
 
-def _along(name, value, axis):
-    """A float array, and one of its axes."""
-    array = arguments.float_array(name, value)
-    if not -array.ndim <= axis < array.ndim:
-        raise ValueError(
-            f"axis is {axis}, but {name} has shape {array.shape}: use an axis from "
-            f"{-array.ndim} to {array.ndim - 1}"
-        )
-    return array, axis
+_hard_swish = elementwise(
+    lambda x: jnp.where(x <= -3, 0, jnp.where(x < 3, x * (x + 3) / 6, x)),
+    lambda x: jnp.where(x <= -3, 0, jnp.where(x < 3, x / 3 + 0.5, 1)),
+)
+
+
+def hard_swish(x: ArrayLike, *, derivatives: str | None = None) -> Operand:
+    r"""Come close to :func:`jaxcnn.silu` without an exponential.
+
+    .. math::
+
+        f(x) = x \, \frac{\min(\max(x + 3, 0), 6)}{6} \qquad
+        f'(x) = \begin{cases} 0 & x \le -3 \\
+            \frac{x}{3} + \frac{1}{2} & -3 < x < 3 \\ 1 & x \ge 3 \end{cases}
+
+    At the kinks f'(−3) = 0 and f'(3) = 1.
+
+    Args:
+      x, derivatives: as for :func:`leaky_relu`.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError, ValueError: as for :func:`leaky_relu`.
+
+    Derivatives: the rule keeps x.
+
+    Source: Howard et al. (2019), arXiv:1905.02244; :func:`torch.nn.functional.hardswish`.
+
+    >>> hard_swish(jnp.array([-4.0, 1.5, 4.0]))
+    Array([0.   , 1.125, 4.   ], dtype=float32)
+    """
+    return _hard_swish(x, derivatives)

@@ -6,6 +6,7 @@ the argument, what it got and what it wants.
 """
 
 import math
+import numbers
 import operator
 from collections.abc import Sequence
 
@@ -67,8 +68,7 @@ def in_range(name: str, array: Int[Array, "..."], end: int, of_what: str) -> Non
     smallest, largest = values.min(), values.max()
     if smallest < 0 or largest >= end:
         raise ValueError(
-            f"{name} run from {smallest} to {largest}; they must lie within 0 and "
-            f"{end - 1}, for {of_what}"
+            f"{name} run from {smallest} to {largest}; {of_what} 0 to {end - 1}"
         )
 
 
@@ -80,15 +80,35 @@ def same_dtype(name: str, array: Operand, other_name: str, other: Operand) -> No
         )
 
 
-def positive(name: str, value: float) -> float:
+def number(name: str, value: float) -> float:
+    """A number that is known now: neither an array nor a NaN."""
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r}; it must be a number, and not an array")
+    if math.isnan(value):
+        raise ValueError(f"{name} is {value!r}; it must be a number")
+    return float(value)
+
+
+def positive(name: str, value: float) -> int | float:
     """A positive, finite number: an int where it is whole, which powers are exact for."""
-    try:
-        number = float(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; it must be a positive number") from None
-    if not 0 < number < float("inf"):
+    positive = number(name, value)
+    if not 0 < positive < math.inf:
         raise ValueError(f"{name} is {value!r}; it must be a positive, finite number")
-    return int(number) if number.is_integer() else number
+    return int(positive) if positive.is_integer() else positive
+
+
+def fraction(name: str, value: float) -> float:
+    """A number from 0 to 1."""
+    if not 0 <= number(name, value) <= 1:
+        raise ValueError(f"{name} is {value!r}; it must lie between 0 and 1")
+    return float(value)
+
+
+def flag(name: str, value: bool) -> bool:
+    """True or False, known now."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {value!r}; it must be True or False, and not traced")
+    return bool(value)
 
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
@@ -376,10 +396,10 @@ def pooling_problem(
     )
 
 
-def groups_divide(problem: Problem, name: str, channels: int) -> None:
-    if channels % problem.groups:
+def groups_divide(groups: int, name: str, channels: int) -> None:
+    if channels % groups:
         raise ValueError(
-            f"groups is {problem.groups}, which does not divide the {channels} channels "
+            f"groups is {groups}, which does not divide the {channels} channels "
             f"of {name}: use a divisor of {channels}"
         )
 
@@ -387,7 +407,7 @@ def groups_divide(problem: Problem, name: str, channels: int) -> None:
 def output_channels(w: Operand, problem: Problem) -> int:
     """C_out, the channels that the weights make."""
     c_out = w.shape[weight_layout(problem.layout).index("O")]
-    groups_divide(problem, "the output of w", c_out)
+    groups_divide(problem.groups, "the output of w", c_out)
     return c_out
 
 

@@ -200,7 +200,7 @@ def _convolution(
         **options,
     )
     c_out = arguments.output_channels(w, problem)
-    arguments.groups_divide(problem, "x", x.shape[layout.index("C")])
+    arguments.groups_divide(problem.groups, "x", x.shape[layout.index("C")])
     arguments.input_channels_fit(x, w, problem)
     b = arguments.bias(b, x, c_out, "output channel of w")
     if padding_mode != "zeros":

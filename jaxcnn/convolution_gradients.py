@@ -311,8 +311,8 @@ def _weight_gradient(
         **options,
     )
     channels = layout.index("C")
-    arguments.groups_divide(problem, "x", x.shape[channels])
-    arguments.groups_divide(problem, "dy", dy.shape[channels])
+    arguments.groups_divide(problem.groups, "x", x.shape[channels])
+    arguments.groups_divide(problem.groups, "dy", dy.shape[channels])
     _check_output_shape(dy, x.shape[layout.index("N")], dy.shape[channels], problem)
     rule = rules.one_rule(
         derivatives,

@@ -1,61 +1,84 @@
-"""The loss of a classifier, with its gradient written down."""
+"""Losses: a classifier's, with its gradient written down, and two that optax computes."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
+import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments, rules
-from jaxcnn.activations import log_softmax, softmax
+from jaxcnn.rounding import rounded_once
+from jaxcnn.softmax import log_softmax, softmax
+
+Operand = Float[Array, "..."]
 
 
-def _cross_entropy_formula(logits, labels, log_softmax):
-    chosen = jnp.expand_dims(labels, -1)
-    return -jnp.take_along_axis(log_softmax(logits), chosen, axis=-1)[..., 0]
+# --- Softmax cross-entropy ------------------------------------------------------------
 
 
-@jax.custom_vjp
-def _cross_entropy(logits, labels):
-    return _cross_entropy_formula(logits, labels, log_softmax)
+@rounded_once
+def _cross_entropy_formula(logits, labels, smoothing, log_softmax):
+    log_p = log_softmax(logits)
+    loss = -jnp.take_along_axis(log_p, jnp.expand_dims(labels, -1), axis=-1)[..., 0]
+    if smoothing:
+        loss = (1 - smoothing) * loss - smoothing * jnp.mean(log_p, axis=-1)
+    return loss
 
 
-def _cross_entropy_fwd(logits, labels):
-    return _cross_entropy(logits, labels), (logits, labels)
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _cross_entropy(logits, labels, smoothing):
+    return _cross_entropy_formula(logits, labels, smoothing, log_softmax)
 
 
-def _cross_entropy_bwd(residuals, dloss):
-    logits, labels = residuals
-    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return (softmax(logits) - targets) * jnp.expand_dims(dloss, -1), None
+def _cross_entropy_fwd(logits, labels, smoothing):
+    return _cross_entropy(logits, labels, smoothing), (logits, labels)
+
+
+@rounded_once
+def _cross_entropy_gradient(dloss, logits, labels, smoothing):
+    classes = logits.shape[-1]
+    is_label = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
+    targets = (1 - smoothing) * is_label + smoothing / classes
+    return (softmax(logits) - targets) * jnp.expand_dims(dloss, -1)
+
+
+def _cross_entropy_bwd(smoothing, residuals, dloss):
+    return _cross_entropy_gradient(dloss, *residuals, smoothing), None
 
 
 _cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
 
 
-def _cross_entropy_autodiff(logits, labels):
+def _cross_entropy_autodiff(logits, labels, smoothing):
     plain = partial(log_softmax, derivatives="autodiff")
-    return _cross_entropy_formula(logits, labels, plain)
+    return _cross_entropy_formula(logits, labels, smoothing, plain)
 
 
 def softmax_cross_entropy(
-    logits: ArrayLike, labels: ArrayLike, *, derivatives: str | None = None
-) -> Float[Array, "..."]:
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    label_smoothing: float = 0.0,
+    derivatives: str | None = None,
+) -> Operand:
     r"""How surprised a classifier is by the right answer.
 
     .. math::
 
-        L = -\log P_t, \quad P = \operatorname{softmax}(Z) \qquad
+        L = -\sum_j T_j \log P_j, \quad P = \operatorname{softmax}(Z) \qquad
         \frac{\partial L}{\partial Z} = P - T
 
-    where t is the label and T its one-hot vector.
+    where T is the one-hot vector of the label t, so that L = −log P_t; or, smoothed,
+    T = (1 − ε) · one-hot + ε/classes, which asks of no class to be certain.
 
     Args:
-      logits: Z, ``(…, classes)``; float32, float64, bfloat16 or float16.
+      logits: Z, ``(…, classes)``; float32, float64, bfloat16 or float16. Half precisions
+        are computed in float32 and rounded once, gradients included.
       labels: t, ``(…)``, integers from 0 to classes − 1.
+      label_smoothing: ε, from 0 to 1.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
         that JAX differentiates the formula itself (which forward mode needs). By default
         ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
@@ -64,11 +87,16 @@ def softmax_cross_entropy(
       The loss of every example, ``(…)``, of logits' dtype; take the mean for a batch.
 
     Raises:
-      TypeError: when logits are not floats of a supported dtype, or labels not integers.
-      ValueError: when the shapes do not fit, or a label lies outside 0 … classes − 1.
+      TypeError: when logits are not floats of a supported dtype, or labels not integers,
+        or ``label_smoothing`` is not a number.
+      ValueError: when the shapes do not fit, or a label lies outside 0 … classes − 1, or
+        ``label_smoothing`` outside 0 … 1.
         Labels can only be looked at where they are concrete: not under ``jit``.
 
     Derivatives: the rule keeps logits and labels; labels have no gradient.
+
+    Source: the document, "Output layer: Often softmax for classification"; smoothing as
+    in :func:`torch.nn.functional.cross_entropy`.
 
     >>> logits = jnp.array([[0.0, jnp.log(3.0)]])
     >>> jnp.exp(-softmax_cross_entropy(logits, jnp.array([1])))
@@ -91,13 +119,99 @@ def softmax_cross_entropy(
             f"they must be {logits.shape[:-1]}: one for each row of logits"
         )
     classes = logits.shape[-1]
-    if not isinstance(labels, Tracer) and labels.size:
-        values = np.asarray(labels)  # under jit, np.min(labels) would be traced
-        smallest, largest = values.min(), values.max()
-        if smallest < 0 or largest >= classes:
-            raise ValueError(
-                f"labels run from {smallest} to {largest}; logits of shape "
-                f"{logits.shape} have classes 0 to {classes - 1}"
-            )
+    arguments.in_range(
+        "labels", labels, classes, f"logits of shape {logits.shape} have classes"
+    )
+    smoothing = arguments.fraction("label_smoothing", label_smoothing)
     rule = rules.one_rule(derivatives, _cross_entropy, _cross_entropy_autodiff)
-    return rule(logits, labels)
+    return rule(logits, labels, smoothing)
+
+
+# --- Element by element ---------------------------------------------------------------
+
+REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum, "none": lambda losses: losses}
+
+
+def mse_loss(
+    predictions: ArrayLike, targets: ArrayLike, *, reduction: str = "mean"
+) -> Operand:
+    r"""How far predictions are from their targets: the mean squared error.
+
+    .. math::
+
+        L = \frac{1}{n} \sum_i (y_i - t_i)^2 \qquad
+        \frac{\partial L}{\partial y_i} = \frac{2}{n} (y_i - t_i)
+            = -\frac{\partial L}{\partial t_i}
+
+    Args:
+      predictions: y, an array of any shape; float32, float64, bfloat16 or float16. Half
+        precisions are computed in float32 and rounded once, gradients included.
+      targets: t, of predictions' shape and dtype.
+      reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"`` for the loss of
+        each element.
+
+    Returns:
+      A scalar of predictions' dtype, or for ``"none"`` an array of their shape.
+
+    Raises:
+      TypeError: when an array is not of a supported float dtype, or dtypes differ.
+      ValueError: when the shapes differ, or ``reduction`` is unknown.
+
+    Derivatives: JAX's own, in forward and in reverse mode.
+
+    Source: :func:`optax.losses.squared_error`, which computes it;
+    :func:`torch.nn.functional.mse_loss`.
+
+    >>> mse_loss(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0]))
+    Array(2., dtype=float32)
+    """
+    given = ("predictions", predictions, targets, reduction)
+    return _reduced(optax.losses.squared_error, *given)
+
+
+def binary_cross_entropy_with_logits(
+    logits: ArrayLike, targets: ArrayLike, *, reduction: str = "mean"
+) -> Operand:
+    r"""How surprised a classifier with two classes is, from its logits.
+
+    .. math::
+
+        L = -\frac{1}{n} \sum_i t_i \log \sigma(z_i) + (1 - t_i) \log \sigma(-z_i) \qquad
+        \frac{\partial L}{\partial z_i} = \frac{1}{n} (\sigma(z_i) - t_i)
+
+    Args:
+      logits: z, an array of any shape; float32, float64, bfloat16 or float16. Half
+        precisions are computed in float32 and rounded once, gradients included.
+      targets: t, probabilities of logits' shape and dtype; 1 for the one class, 0 for the
+        other.
+      reduction: as for :func:`mse_loss`.
+
+    Returns:
+      A scalar of logits' dtype, or for ``"none"`` an array of their shape.
+
+    Raises:
+      TypeError, ValueError: as for :func:`mse_loss`.
+
+    Derivatives: JAX's own, in forward and in reverse mode.
+
+    Source: :func:`optax.losses.sigmoid_binary_cross_entropy`, which computes it;
+    :func:`torch.nn.functional.binary_cross_entropy_with_logits`.
+
+    >>> z, t = jnp.array([0.0, 1000.0, -1000.0]), jnp.array([1.0, 1.0, 0.0])
+    >>> binary_cross_entropy_with_logits(z, t, reduction="none").round(4)
+    Array([0.6931, 0.    , 0.    ], dtype=float32)
+    """
+    given = ("logits", logits, targets, reduction)
+    return _reduced(optax.losses.sigmoid_binary_cross_entropy, *given)
+
+
+def _reduced(loss: Callable, name: str, values, targets, reduction: str) -> Operand:
+    """A loss of each element, computed and reduced, once the arguments are known to fit."""
+    values = arguments.float_array(name, values)
+    targets = arguments.float_array("targets", targets)
+    arguments.same_dtype("targets", targets, name, values)
+    arguments.shape_is("targets", targets, values.shape, f"as {name}")
+    reduce = REDUCTIONS[arguments.one_of("reduction", reduction, tuple(REDUCTIONS))]
+    return rounded_once(lambda values, targets: reduce(loss(values, targets)))(
+        values, targets
+    )

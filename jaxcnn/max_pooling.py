@@ -357,7 +357,7 @@ def _max_unpool(
         )
     size = arguments.one_for_each("output_size", output_size, dimensions)
     length = math.prod(size)
-    arguments.in_range("indices", indices, length, f"an output of size {size}")
+    arguments.in_range("indices", indices, length, f"an output of size {size} has")
     indices = jnp.where(indices < 0, length, indices)  # which else would count from the end
     axis = 1 if channels_last(layout) else 2
     rule = rules.one_rule(derivatives, _unpool, _unpool_formula)

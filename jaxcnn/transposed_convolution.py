@@ -201,7 +201,7 @@ def _transposed(
         preferred=arguments.preferred_dtype(preferred_element_type, x),
     )
     c_in = x.shape[layout.index("C")]
-    arguments.groups_divide(problem, "x", c_in)
+    arguments.groups_divide(problem.groups, "x", c_in)
     wanted = list(w.shape)
     wanted[letters.index("O")] = c_in
     arguments.shape_is("w", w, wanted, f"because x has {c_in} channels")

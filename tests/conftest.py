@@ -28,6 +28,7 @@ INTERNAL_MODULES = [
     "jaxcnn.equations",
     "jaxcnn.layout",
     "jaxcnn.models",
+    "jaxcnn.normalization_rule",
     "jaxcnn.plan",
     "jaxcnn.pooling_rule",
     "jaxcnn.sharding",

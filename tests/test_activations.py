@@ -9,11 +9,39 @@ import numpy as np
 import pytest
 
 import jaxcnn
+from jaxcnn import activations, smooth_activations
 from tests import oracles
 
 # Ours and JAX's.
 ACTIVATIONS = {
     "relu": (jaxcnn.relu, jax.nn.relu),
+    "leaky_relu": (activations.leaky_relu, jax.nn.leaky_relu),
+    "leaky_relu, rising": (
+        functools.partial(activations.leaky_relu, negative_slope=-0.5),
+        functools.partial(jax.nn.leaky_relu, negative_slope=-0.5),
+    ),
+    "elu": (activations.elu, jax.nn.elu),
+    "elu, deeper": (
+        functools.partial(activations.elu, alpha=1.5),
+        functools.partial(jax.nn.elu, alpha=1.5),
+    ),
+    "hard_swish": (activations.hard_swish, jax.nn.hard_swish),
+    "sigmoid": (smooth_activations.sigmoid, jax.nn.sigmoid),
+    "tanh": (smooth_activations.tanh, jnp.tanh),
+    "softplus": (smooth_activations.softplus, jax.nn.softplus),
+    "softplus, sharper": (
+        functools.partial(smooth_activations.softplus, beta=3, threshold=2.0),
+        lambda x: jnp.where(3 * x > 2, x, jax.nn.softplus(3 * x) / 3),
+    ),
+    "silu": (smooth_activations.silu, jax.nn.silu),
+    "gelu": (
+        smooth_activations.gelu,
+        functools.partial(jax.nn.gelu, approximate=False),
+    ),
+    "gelu by tanh": (
+        functools.partial(smooth_activations.gelu, approximate="tanh"),
+        jax.nn.gelu,
+    ),
     "softmax": (jaxcnn.softmax, jax.nn.softmax),
     "softmax over the first": (
         functools.partial(jaxcnn.softmax, axis=0),
@@ -29,7 +57,8 @@ every_activation = pytest.mark.parametrize("name", ACTIVATIONS)
 
 
 def drawn(rng):
-    return tuple(jnp.asarray(rng.standard_normal((2, 3, 4))) for _ in range(3))
+    """Three arrays, with entries on both sides of every kink."""
+    return tuple(jnp.asarray(2 * rng.standard_normal((2, 3, 4))) for _ in range(3))
 
 
 def close(ours, theirs):
@@ -76,7 +105,7 @@ def test_the_gradient_is_what_central_differences_give(rng, name):
     def loss(x):
         return jnp.vdot(activation(x), dy)
 
-    # No entry of x is within 1e-5 of ReLU's kink; third derivatives are of order 10.
+    # No entry of x is within 1e-5 of a kink; third derivatives are of order 10.
     np.testing.assert_allclose(
         np.vdot(jax.grad(loss)(x), direction),
         oracles.central_difference(loss, (x,), (np.asarray(direction),), step=1e-5),
@@ -115,6 +144,98 @@ def test_forward_mode_works_without_the_rule_alone(rng, name):
         jax.jvp(ours, (x,), (x_dot,))
 
 
+# --- Kinks and extremes ---------------------------------------------------------------
+
+AT_THE_KINKS = [
+    # The activation, where it has a kink, and the derivative that PyTorch gives it there.
+    (activations.leaky_relu, 0.0, 0.01),
+    (activations.leaky_relu, -0.0, 0.01),
+    (functools.partial(activations.leaky_relu, negative_slope=3), 0.0, 3),
+    (functools.partial(activations.elu, alpha=1.5), 0.0, 1.5),
+    (functools.partial(activations.elu, alpha=1.5), -0.0, 1.5),
+    (activations.hard_swish, -3.0, 0),
+    (activations.hard_swish, 3.0, 1),
+    (functools.partial(smooth_activations.softplus, threshold=0), 0.0, 0.5),
+]
+
+
+@pytest.mark.parametrize("derivatives", ["custom", "autodiff"])
+@pytest.mark.parametrize(("activation", "kink", "wanted"), AT_THE_KINKS)
+def test_the_derivative_at_a_kink_is_the_stated_one(activation, kink, wanted, derivatives):
+    assert jax.grad(functools.partial(activation, derivatives=derivatives))(kink) == wanted
+
+
+# What y and y' tend to at both ends: a slope times x, or a constant where that is 0.
+FAR_OUT = {
+    "relu": ((0, 0), (1, 0)),
+    "leaky_relu": ((0.01, 0), (1, 0)),
+    "elu": ((0, -1), (1, 0)),
+    "hard_swish": ((0, 0), (1, 0)),
+    "sigmoid": ((0, 0), (0, 1)),
+    "tanh": ((0, -1), (0, 1)),
+    "softplus": ((0, 0), (1, 0)),
+    "silu": ((0, 0), (1, 0)),
+    "gelu": ((0, 0), (1, 0)),
+    "gelu by tanh": ((0, 0), (1, 0)),
+}
+
+
+@pytest.mark.parametrize("derivatives", ["custom", "autodiff"])
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [("float64", 1e4), ("float32", 1e4), ("bfloat16", 2.0**16), ("float16", 65504)],
+)
+@pytest.mark.parametrize("name", FAR_OUT)
+def test_far_out_nothing_overflows(name, dtype, size, derivatives):
+    activation = functools.partial(ACTIVATIONS[name][0], derivatives=derivatives)
+    for sign, (slope, constant) in zip((-1, 1), FAR_OUT[name], strict=True):
+        x = jnp.asarray(sign * size, dtype)
+        y, dx = jax.value_and_grad(activation)(x)
+        # One rounding of y, one of the slope.
+        close_to = functools.partial(np.testing.assert_allclose, rtol=jnp.finfo(dtype).eps)
+        close_to(np.float64(y), slope * sign * size + constant)
+        assert dx == jnp.asarray(slope, dtype)
+        assert jax.grad(jax.grad(activation))(x) == 0
+
+
+WHAT_IS_KEPT = {
+    "leaky_relu": "bool",
+    "elu": "x",
+    "hard_swish": "x",
+    "sigmoid": "y",
+    "tanh": "y",
+    "softplus": "x",
+    "silu": "x",
+    "gelu": "x",
+    "gelu by tanh": "x",
+}
+
+
+@pytest.mark.parametrize("name", WHAT_IS_KEPT)
+def test_half_precision_is_rounded_once(rng, name):
+    activation, reference = ACTIVATIONS[name]
+    x, dy, _ = (array.astype("bfloat16") for array in drawn(rng))
+    y, pullback = jax.vjp(activation, x)
+    wanted, reference_pullback = jax.vjp(reference, x.astype("float64"))
+    # Half a unit in the last place, a hundredth more for what float32 leaves, and for what
+    # float32 loses in the tails of erfc and where 1 + tanh nearly vanishes.
+    rounded_once = {"rtol": 1.01 * float(jnp.finfo("bfloat16").eps) / 2, "atol": 1e-7}
+    np.testing.assert_allclose(np.float64(y), wanted, **rounded_once)
+    if WHAT_IS_KEPT[name] != "y":  # whose rounding would come on top
+        (dx,), (dx_wanted,) = pullback(dy), reference_pullback(dy.astype("float64"))
+        np.testing.assert_allclose(np.float64(dx), dx_wanted, **rounded_once)
+
+
+@pytest.mark.parametrize("name", WHAT_IS_KEPT)
+def test_the_rule_keeps_one_array(rng, name):
+    x, *_ = drawn(rng)
+    y, pullback = jax.vjp(ACTIVATIONS[name][0], x)
+    (kept,) = jax.tree.leaves(pullback)
+    wanted = {"bool": x > 0, "x": x, "y": y}[WHAT_IS_KEPT[name]]
+    assert kept.dtype == wanted.dtype
+    np.testing.assert_array_equal(kept, wanted)
+
+
 # --- ReLU -----------------------------------------------------------------------------
 
 
@@ -128,8 +249,10 @@ def test_the_derivative_of_relu_is_the_documents(derivatives):
     np.testing.assert_array_equal(dx[jnp.array([0, 1, 2, 3, 5, 6])], [0, 0, 0, 0, 3, 3])
 
 
-def test_relu_passes_a_nan_on_but_no_gradient_to_it():
-    y, pullback = jax.vjp(jaxcnn.relu, jnp.array([np.nan, 1.0]))
+@pytest.mark.parametrize("derivatives", ["custom", "autodiff"])
+def test_relu_passes_a_nan_on_but_no_gradient_to_it(derivatives):
+    relu = functools.partial(jaxcnn.relu, derivatives=derivatives)
+    y, pullback = jax.vjp(relu, jnp.array([np.nan, 1.0]))
     np.testing.assert_array_equal(y, [np.nan, 1])
     np.testing.assert_array_equal(pullback(jnp.array([5.0, 7.0]))[0], [0, 7])
 
@@ -156,6 +279,18 @@ def test_extreme_logits_overflow_nowhere(dtype):
     np.testing.assert_array_equal(y[0].astype("float32"), [0, 2 * smallest, smallest])
     assert jnp.isfinite(y).all()
     assert jnp.isfinite(pullback(x)[0]).all()
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_half_precision_is_summed_in_float32(rng, name):
+    x = jnp.asarray(rng.standard_normal((3, 500)), "bfloat16")
+    ours, reference = ACTIVATIONS[name]
+    # Half a unit in the last place, a hundredth more for the sums in float32.
+    np.testing.assert_allclose(
+        np.float64(ours(x)),
+        reference(x.astype("float64")),
+        rtol=1.01 * float(jnp.finfo("bfloat16").eps) / 2,
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])

@@ -1,6 +1,6 @@
 """Bad input: every public function says which argument, what it got and what it wants.
 
-The rows are in :mod:`tests.bad_arrays` and :mod:`tests.bad_options`. Whatever can be seen
+The rows are in :mod:`tests.bad_arrays` and its like. Whatever can be seen
 from shapes, dtypes and options is refused under ``jit`` too.
 """
 
@@ -11,9 +11,10 @@ import pytest
 
 import jaxcnn
 from tests.bad_arrays import BAD_ARRAYS, Good
+from tests.bad_layers import BAD_LAYERS
 from tests.bad_options import BAD_CHOICES, BAD_WINDOWS
 
-TABLE = BAD_ARRAYS | BAD_WINDOWS | BAD_CHOICES
+TABLE = BAD_ARRAYS | BAD_WINDOWS | BAD_CHOICES | BAD_LAYERS
 
 
 def check(call, exception, parts):

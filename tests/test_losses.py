@@ -1,4 +1,4 @@
-"""Softmax cross-entropy: P − T, to second order, and whatever the logits are."""
+"""Losses: softmax cross-entropy, P − T, to second order; and what optax computes."""
 
 import functools
 
@@ -10,7 +10,10 @@ import optax
 import pytest
 
 import jaxcnn
+from jaxcnn import losses
 from tests import oracles
+
+smoothings = pytest.mark.parametrize("smoothing", [0, 0.1, 1])
 
 
 def drawn(rng, leading=(4,)):
@@ -22,6 +25,17 @@ def drawn(rng, leading=(4,)):
 
 def of_optax(logits, labels):
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def smoothed(smoothing):
+    """Ours, and optax's of targets that are smoothed beforehand."""
+
+    def reference(logits, labels):
+        one_hot = jax.nn.one_hot(labels, logits.shape[-1])
+        return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, smoothing))
+
+    ours = functools.partial(jaxcnn.softmax_cross_entropy, label_smoothing=smoothing)
+    return ours, reference
 
 
 def with_gradient(loss, logits, labels, dloss):
@@ -42,6 +56,21 @@ def test_values_and_gradients_are_those_of_optax(rng, leading, derivatives):
     close(with_gradient(loss, *arguments), with_gradient(of_optax, *arguments))
 
 
+@pytest.mark.parametrize("derivatives", ["custom", "autodiff"])
+@smoothings
+def test_smoothed_labels_are_smoothed_targets(rng, smoothing, derivatives):
+    ours, reference = smoothed(smoothing)
+    ours = functools.partial(ours, derivatives=derivatives)
+    arguments = drawn(rng, (2, 3))
+    close(with_gradient(ours, *arguments), with_gradient(reference, *arguments))
+
+
+def test_without_smoothing_impossible_classes_cost_nothing():
+    logits, labels = jnp.array([[0.0, -np.inf, 0.0]]), jnp.array([2])
+    loss, dz = with_gradient(jaxcnn.softmax_cross_entropy, logits, labels, jnp.ones(1))
+    close((loss, dz), (np.log([2]), np.array([[0.5, 0, -0.5]])))
+
+
 def test_the_gradient_is_the_probabilities_less_the_targets(rng):
     logits, labels, _ = drawn(rng)
     gradient = jax.grad(lambda z: jaxcnn.softmax_cross_entropy(z, labels).sum())(logits)
@@ -50,7 +79,9 @@ def test_the_gradient_is_the_probabilities_less_the_targets(rng):
     np.testing.assert_array_equal(gradient, jaxcnn.softmax(logits) - targets)
 
 
-def test_second_gradients_are_those_of_optax(rng):
+@smoothings
+def test_second_gradients_are_those_of_optax(rng, smoothing):
+    ours, reference = smoothed(smoothing)
     logits, labels, dloss = drawn(rng)
     direction = jnp.asarray(rng.standard_normal(logits.shape))
 
@@ -61,15 +92,17 @@ def test_second_gradients_are_those_of_optax(rng):
 
         return jax.jit(jax.grad(slope))(logits)
 
-    close(second(jaxcnn.softmax_cross_entropy), second(of_optax))
+    close(second(ours), second(reference))
 
 
-def test_the_gradient_is_what_central_differences_give(rng):
+@smoothings
+def test_the_gradient_is_what_central_differences_give(rng, smoothing):
+    cross_entropy, _ = smoothed(smoothing)
     logits, labels, dloss = drawn(rng)
     direction = rng.standard_normal(logits.shape)
 
     def loss(z):
-        return jnp.vdot(jaxcnn.softmax_cross_entropy(z, labels), dloss)
+        return jnp.vdot(cross_entropy(z, labels), dloss)
 
     # Third derivatives of order 1 leave 1e-10, rounding 1e-11, in numbers of order 1.
     np.testing.assert_allclose(
@@ -114,6 +147,20 @@ def test_dtypes_stay(rng, dtype):
     assert loss.dtype == dz.dtype == jnp.dtype(dtype)
 
 
+@smoothings
+def test_half_precision_is_float32_rounded_once(rng, smoothing):
+    cross_entropy, reference = smoothed(smoothing)
+    logits, labels, dloss = drawn(rng)
+    logits, dloss = logits.astype("bfloat16"), dloss.astype("bfloat16")
+    wide = logits.astype("float64"), labels, dloss.astype("float64")
+    # One rounding is at most half a unit in the last place; a hundredth more for float32.
+    chex.assert_trees_all_close(
+        [np.float64(x) for x in with_gradient(cross_entropy, logits, labels, dloss)],
+        [np.float64(x) for x in with_gradient(reference, *wide)],
+        rtol=1.01 * float(jnp.finfo("bfloat16").eps) / 2,
+    )
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "uint32"])
 def test_labels_may_be_integers_of_any_type(rng, dtype):
     logits, labels, dloss = drawn(rng)
@@ -140,3 +187,98 @@ def test_forward_mode_works_without_the_rule_alone(rng):
     close(slope(plain), slope(of_optax))
     with pytest.raises(TypeError, match="forward-mode"):
         slope(jaxcnn.softmax_cross_entropy)
+
+
+# --- Element by element ---------------------------------------------------------------
+
+
+def squared_error(y, t):
+    return (y - t) ** 2
+
+
+def cross_entropy_of_two(z, t):
+    p = 1 / (1 + np.exp(-z))
+    return -t * np.log(p) - (1 - t) * np.log(1 - p)
+
+
+# The loss, the equation for one element, and that equation's derivatives.
+ELEMENTWISE = {
+    "mse": (losses.mse_loss, squared_error, lambda y, t: (2 * (y - t), 2 * (t - y))),
+    "bce": (
+        losses.binary_cross_entropy_with_logits,
+        cross_entropy_of_two,
+        lambda z, t: (1 / (1 + np.exp(-z)) - t, -z),
+    ),
+}
+REDUCED = {
+    "mean": (np.mean, lambda dloss, size: dloss / size),
+    "sum": (np.sum, lambda dloss, size: dloss),
+    "none": (np.asarray, lambda dloss, size: dloss),
+}
+every_loss = pytest.mark.parametrize("name", ELEMENTWISE)
+every_reduction = pytest.mark.parametrize("reduction", REDUCED)
+
+
+def drawn_pair(rng):
+    """Predictions or logits, and targets between 0 and 1."""
+    return jnp.asarray(rng.standard_normal((3, 5))), jnp.asarray(rng.random((3, 5)))
+
+
+@every_reduction
+@every_loss
+def test_each_elements_loss_is_its_equation(rng, name, reduction):
+    loss, equation, derivatives = ELEMENTWISE[name]
+    reduce, shared_out = REDUCED[reduction]
+    y, t = drawn_pair(rng)
+    value, pullback = jax.vjp(functools.partial(loss, reduction=reduction), y, t)
+    close(value, reduce(equation(np.asarray(y), np.asarray(t))))
+    dloss = jnp.asarray(rng.standard_normal(value.shape))
+    share = shared_out(np.asarray(dloss), y.size)
+    wanted = tuple(share * slope for slope in derivatives(np.asarray(y), np.asarray(t)))
+    close(pullback(dloss), wanted)
+
+
+@every_loss
+def test_the_mean_is_taken_by_default(rng, name):
+    loss, *_ = ELEMENTWISE[name]
+    pair = drawn_pair(rng)
+    assert loss(*pair) == loss(*pair, reduction="mean")
+
+
+@every_loss
+def test_forward_mode_and_vmap_and_jit_are_jaxs(rng, name):
+    loss, *_ = ELEMENTWISE[name]
+    operands, tangents = drawn_pair(rng), drawn_pair(rng)
+    value, slope = jax.jvp(loss, operands, tangents)
+    of_rows = jax.jit(jax.vmap(functools.partial(jax.jvp, loss)))
+    rows, slopes = of_rows(operands, tangents)
+    close((rows.mean(), slopes.mean()), (value, slope))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@every_reduction
+@every_loss
+def test_halves_of_each_element_are_rounded_once(rng, name, reduction, dtype):
+    loss = functools.partial(ELEMENTWISE[name][0], reduction=reduction)
+    halves = [array.astype(dtype) for array in drawn_pair(rng)]
+    value, pullback = jax.vjp(loss, *halves)
+    wanted, wide_pullback = jax.vjp(loss, *(array.astype("float64") for array in halves))
+    dloss = jnp.full_like(value, 0.75)
+    ours = (value, *pullback(dloss))
+    assert {array.dtype for array in ours} == {jnp.dtype(dtype)}
+    # One rounding is at most half a unit in the last place; a hundredth more for float32.
+    chex.assert_trees_all_close(
+        [np.float64(array) for array in ours],
+        [np.float64(array) for array in (wanted, *wide_pullback(dloss.astype("float64")))],
+        rtol=1.01 * float(jnp.finfo(dtype).eps) / 2,
+        atol=1e-7,
+    )
+
+
+def test_certain_logits_have_finite_losses_and_gradients():
+    z, t = jnp.array([1e4, -1e4, 1e4, -1e4]), jnp.array([1.0, 0, 0, 1])
+    loss, pullback = jax.vjp(
+        lambda z: losses.binary_cross_entropy_with_logits(z, t, reduction="none"), z
+    )
+    np.testing.assert_array_equal(loss, [0, 0, 1e4, 1e4])
+    np.testing.assert_array_equal(pullback(jnp.ones(4))[0], [0, 0, 1, -1])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import weight_layout, with_spatial
-from jaxcnn.originals import conv_general_dilated, not_served
+from jaxcnn.originals import conv_general_dilated
 from jaxcnn.sharding import varying_like
 
 ANY_LAYOUT = True
@@ -35,7 +35,8 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     W = jnp.zeros(with_spatial(shape, window.kernel_size, letters), X.dtype)
     W = varying_like(W, X, dY)
     known = {"window": window, "layout": layout, "groups": groups, "precision": precision}
-    return _summed(_transposed(lambda W: _convolve(X, W, **known), W, dY))
+    (dW,) = jax.linear_transpose(lambda W: _convolve(X, W, **known), W)(dY)
+    return _summed(dW)
 
 
 def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
@@ -44,7 +45,8 @@ def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=Non
     shape[layout.index("C")] = W.shape[weight_layout(layout).index("I")] * groups
     X = varying_like(jnp.zeros(shape, dY.dtype), dY, W)
     known = {"window": window, "layout": layout, "groups": groups, "precision": precision}
-    return _summed(_transposed(lambda X: _convolve(X, W, **known), X, dY))
+    (dX,) = jax.linear_transpose(lambda X: _convolve(X, W, **known), X)(dY)
+    return _summed(dX)
 
 
 def _convolve(X, W, *, window, layout, groups, precision):
@@ -58,13 +60,6 @@ def _convolve(X, W, *, window, layout, groups, precision):
         feature_group_count=groups,
         precision=precision,
     )
-
-
-def _transposed(function, argument, dY):
-    """JAX's transpose of a function that is linear in its argument."""
-    with not_served():  # it is a convolution, and JAX calls its own by name
-        (result,) = jax.linear_transpose(function, argument)(dY)
-    return result
 
 
 def _summed(result):

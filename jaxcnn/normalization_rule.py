@@ -1,0 +1,86 @@
+"""How JAX differentiates a normalization.
+
+Over the n elements that share a mean μ and a variance σ², and with r = 1/√(σ² + ε),
+
+    X̂ = r (X − μ)     Y = W X̂ + b
+
+W and b have as many axes as X, some of length one. With dX̂ = W dY the gradients are
+
+    dX = r (dX̂ − mean(dX̂) − X̂ mean(dX̂ X̂)) + (dμ + 2 (X − μ) dσ²)/n
+    dW = Σ dY X̂     db = Σ dY
+
+The statistics are results, too. Their gradients dμ and dσ² are what the rule asks of
+itself where its own gradients are differentiated in their turn.
+
+Only X may be of a half precision; everything is computed in float32 then.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxcnn import rules
+from jaxcnn.rounding import rounded_once, widened
+
+Operand = Float[Array, "..."]
+Axes = tuple[int, ...]
+
+
+@rounded_once
+def applied(
+    x: Operand, w: Operand, b: Operand, mean: Operand, var: Operand, eps: float
+) -> Operand:
+    """Y = W r (X − μ) + b, whatever μ and σ² are."""
+    return (x - mean) * (lax.rsqrt(var + eps) * w) + b
+
+
+def normalize(which: str | None) -> Callable:
+    """(x, w, b, axes, eps) to (Y, μ, σ²), differentiated as ``derivatives`` says."""
+    return rules.one_rule(which, _normalize, _normalize_formula)
+
+
+def _normalize_formula(x, w, b, axes, eps):
+    wide = widened(x)
+    mean = jnp.mean(wide, axes, keepdims=True)
+    # Not mean(X²) − μ², of which a large mean would leave no digits.
+    var = jnp.mean(jnp.square(wide - mean), axes, keepdims=True)
+    return applied(x, w, b, mean, var, eps), mean, var
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _normalize(x: Operand, w: Operand, b: Operand, axes: Axes, eps: float):
+    return _normalize_formula(x, w, b, axes, eps)
+
+
+def _normalize_fwd(x, w, b, axes, eps):
+    results = _normalize(x, w, b, axes, eps)
+    _, mean, var = results  # pyright: ignore[reportGeneralTypeIssues]
+    return results, (x, w, mean, var)
+
+
+def _normalize_bwd(axes, eps, kept, cotangents):
+    x, w, mean, var = map(widened, kept)
+    dy, dmean, dvar = map(widened, cotangents)
+    r, centred = lax.rsqrt(var + eps), x - mean
+    # Every sum begins with the axes that all of them have: X and dY are read only once.
+    summed_for_w = tuple(axis for axis, size in enumerate(w.shape) if size == 1)
+    by_all = tuple(axis for axis in axes if axis in summed_for_w)
+    sum_dy = jnp.sum(dy, by_all, keepdims=True)
+    sum_dy_x_hat = r * jnp.sum(dy * centred, by_all, keepdims=True)
+    dw = jnp.sum(sum_dy_x_hat, summed_for_w, keepdims=True)
+    db = jnp.sum(sum_dy, summed_for_w, keepdims=True)
+    n = math.prod(x.shape[axis] for axis in axes)
+    mean_dx_hat = jnp.sum(w * sum_dy, axes, keepdims=True) / n
+    mean_dx_hat_x_hat = jnp.sum(w * sum_dy_x_hat, axes, keepdims=True) / n
+    # dX, with X̂ = r (X − μ) written out: what the n elements share is computed once.
+    dx = r * w * dy - (r * mean_dx_hat - dmean / n)
+    dx -= centred * (jnp.square(r) * mean_dx_hat_x_hat - 2 * dvar / n)
+    return dx.astype(kept[0].dtype), dw, db
+
+
+_normalize.defvjp(_normalize_fwd, _normalize_bwd)

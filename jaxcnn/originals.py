@@ -1,0 +1,34 @@
+"""JAX's own convolution and windowed reduction, whatever :mod:`jaxcnn.patching` does.
+
+They are copies, made before anything is exchanged: the engines compute with them, and
+:mod:`jaxcnn.drop_in` hands them what it does not serve.
+"""
+
+from collections.abc import Callable
+from types import FunctionType
+
+import jax
+from jax import lax
+
+EXCHANGED = (lax.conv_general_dilated, lax.reduce_window)
+"""JAX's functions, to which whoever imported them before a patch refers, too."""
+
+serving = jax.make_user_context(False)
+"""Whether a call of one of them is jaxcnn's to answer, while their code is exchanged."""
+
+
+def _copied(function: Callable) -> Callable:
+    if not isinstance(function, FunctionType):
+        return function  # which patching will refuse to exchange
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+conv_general_dilated, reduce_window = map(_copied, EXCHANGED)

@@ -1,0 +1,142 @@
+"""Softmax and its logarithm, with their gradients written down."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jaxcnn import arguments, rules
+from jaxcnn.rounding import rounded_once
+
+Operand = Float[Array, "..."]
+
+
+@rounded_once
+def _softmax_formula(x, axis):
+    e = jnp.exp(x - jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True)))
+    return e / jnp.sum(e, axis, keepdims=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _softmax(x, axis):
+    return _softmax_formula(x, axis)
+
+
+def _softmax_fwd(x, axis):
+    y = _softmax(x, axis)
+    return y, y
+
+
+@rounded_once
+def _softmax_gradient(dy, y, axis):
+    return y * (dy - jnp.sum(y * dy, axis, keepdims=True))
+
+
+def _softmax_bwd(axis, y, dy):
+    return (_softmax_gradient(dy, y, axis),)
+
+
+_softmax.defvjp(_softmax_fwd, _softmax_bwd)
+
+
+def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Operand:
+    r"""Turn logits into probabilities.
+
+    .. math::
+
+        y_i = \frac{e^{x_i}}{\sum_j e^{x_j}} \qquad
+        \frac{\partial L}{\partial x_i} = y_i \Big( \frac{\partial L}{\partial y_i}
+            - \sum_j y_j \frac{\partial L}{\partial y_j} \Big)
+
+    The largest logit is subtracted first, so that no exponential overflows.
+
+    Args:
+      x: logits of any shape; float32, float64, bfloat16 or float16. Half precisions are
+        computed in float32 and rounded once, gradients included.
+      axis: over which the probabilities sum to one.
+      derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`jaxcnn.relu`.
+
+    Returns:
+      Probabilities of x's shape and dtype.
+
+    Raises:
+      TypeError: when x is not of a supported float dtype.
+      ValueError: when x has no such axis, or ``derivatives`` is unknown.
+
+    Derivatives: the rule keeps y.
+
+    Source: the document, "Output layer: Often softmax for classification".
+
+    >>> softmax(jnp.array([0.0, 0.0, jnp.log(2.0)]))
+    Array([0.25, 0.25, 0.5 ], dtype=float32)
+    """
+    x, axis = _along("x", x, axis)
+    return rules.one_rule(derivatives, _softmax, _softmax_formula)(x, axis)
+
+
+@rounded_once
+def _log_softmax_formula(x, axis):
+    x = x - jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True))
+    return x - jnp.log(jnp.sum(jnp.exp(x), axis, keepdims=True))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _log_softmax(x, axis):
+    return _log_softmax_formula(x, axis)
+
+
+def _log_softmax_fwd(x, axis):
+    y = _log_softmax(x, axis)
+    return y, y
+
+
+@rounded_once
+def _log_softmax_gradient(dy, y, axis):
+    return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
+
+
+def _log_softmax_bwd(axis, y, dy):
+    return (_log_softmax_gradient(dy, y, axis),)
+
+
+_log_softmax.defvjp(_log_softmax_fwd, _log_softmax_bwd)
+
+
+def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Operand:
+    r"""The logarithm of :func:`softmax`, computed without ever dividing.
+
+    .. math::
+
+        y_i = x_i - \log \sum_j e^{x_j} \qquad
+        \frac{\partial L}{\partial x_i} = \frac{\partial L}{\partial y_i}
+            - e^{y_i} \sum_j \frac{\partial L}{\partial y_j}
+
+    Args:
+      x, axis, derivatives: as for :func:`softmax`.
+
+    Returns:
+      Log-probabilities of x's shape and dtype.
+
+    Raises:
+      TypeError, ValueError: as for :func:`softmax`.
+
+    Derivatives: the rule keeps y.
+
+    >>> log_softmax(jnp.array([1000.0, 0.0]))
+    Array([    0., -1000.], dtype=float32)
+    """
+    x, axis = _along("x", x, axis)
+    return rules.one_rule(derivatives, _log_softmax, _log_softmax_formula)(x, axis)
+
+
+def _along(name, value, axis):
+    """A float array, and one of its axes."""
+    array = arguments.float_array(name, value)
+    if not -array.ndim <= axis < array.ndim:
+        raise ValueError(
+            f"axis is {axis}, but {name} has shape {array.shape}: use an axis from "
+            f"{-array.ndim} to {array.ndim - 1}"
+        )
+    return array, axis
