@@ -7,9 +7,9 @@ the largest, and pooled as such.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax.numpy as jnp
 import numpy as np
@@ -323,7 +323,7 @@ def global_avg_pool(
     return _globally(_adaptive_avg_pool, x, keepdims, layout, options)
 
 
-def _globally(pool, x, keepdims, layout, options):
+def _globally(pool: Callable[..., Any], x, keepdims, layout, options):
     arguments.one_of("layout", layout, arguments.EVERY_LAYOUT)
     dimensions = len(layout) - 2
     y = pool(dimensions, x, 1, layout, **options)
@@ -344,8 +344,11 @@ def _described(dimensions, x, output_size, layout):
     entries = (
         output_size if isinstance(output_size, Sequence) else (output_size,) * dimensions
     )
-    known = dict(enumerate(size))
-    wanted = [known.get(k) if entry is None else entry for k, entry in enumerate(entries)]
+    # A None beyond x's dimensions stays one too many.
+    wanted = [
+        (*size, -1)[min(k, dimensions)] if entry is None else entry
+        for k, entry in enumerate(entries)
+    ]
     wanted = arguments.one_for_each("output_size", wanted, dimensions)
     if min(wanted) < 1:
         raise ValueError(f"output_size is {wanted}: every entry must be at least 1")

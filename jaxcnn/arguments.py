@@ -10,9 +10,9 @@ import numbers
 import operator
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -62,7 +62,7 @@ def integers(name: str, value: ArrayLike) -> Int[Array, "..."]:
 
 def in_range(name: str, array: Int[Array, "..."], end: int, of_what: str) -> None:
     """Look at integers, where they can be looked at: not under ``jit``."""
-    if isinstance(array, jax.core.Tracer) or not array.size:
+    if isinstance(array, Tracer) or not array.size:
         return
     values = np.asarray(array)  # under jit, np.min(array) would be traced
     smallest, largest = values.min(), values.max()

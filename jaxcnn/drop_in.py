@@ -28,6 +28,7 @@ from jax.typing import DTypeLike
 from jaxcnn import convolution_rule, originals, pooling_rule, rules
 from jaxcnn.engines.rotation import rotated
 from jaxcnn.lax_arguments import (
+    IDLE,
     LETTERS,
     are_known,
     batch_groups_as_channels,
@@ -40,12 +41,8 @@ from jaxcnn.lax_arguments import (
 )
 from jaxcnn.layout import channels_last, spatial_size, with_spatial
 from jaxcnn.plan import Problem
-from jaxcnn.window import Window
 
 Padding = str | Sequence[tuple[int, int]]
-
-IDLE = Window((1,), (1,), ((0, 0),), (1,))
-"""The window along an axis along which there is none."""
 
 # The rule, and what JAX differentiates where ``derivatives("autodiff")`` says so.
 CONVOLUTION = (convolution_rule.convolution, convolution_rule.convolution_autodiff)

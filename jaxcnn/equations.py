@@ -281,8 +281,10 @@ def max_pool(
         return (jnp.where(wins, value, champion), jnp.where(wins, index, winner)), None
 
     shape = with_spatial(X.shape, window.output_size(input_size), layout)
-    nobody = jnp.full(shape, lowest(X.dtype)), jnp.full(shape, -1, index.dtype)
-    nobody = tuple(varying_like(each, X) for each in nobody)
+    nobody = (
+        varying_like(jnp.full(shape, lowest(X.dtype)), X),
+        varying_like(jnp.full(shape, -1, index.dtype), X),
+    )
     best, _ = lax.scan(challenge, nobody, (index, window.offsets()))
     return best
 

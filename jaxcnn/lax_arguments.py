@@ -22,6 +22,9 @@ FLOATS = tuple(map(jnp.dtype, DTYPES))
 LETTERS = "abcdefgh"
 """For the spatial dimensions of a layout: up to eight, as the equations have letters."""
 
+IDLE = Window((1,), (1,), ((0, 0),), (1,))
+"""The window along an axis along which there is none."""
+
 
 def served(jax_own: Callable, *operands) -> jax.ShapeDtypeStruct | None:
     """What JAX's own function would return, if jaxcnn computes the like; or else None.

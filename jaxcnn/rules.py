@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import jax
+from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -73,11 +74,11 @@ def _one_choice(which: str) -> str:
 
 def _prepared(operands: tuple) -> list:
     """The operands, with all traced arrays among them guarded; others are as they were."""
-    traced = [each for each in operands if isinstance(each, jax.core.Tracer)]
+    traced = [each for each in operands if isinstance(each, Tracer)]
     if not traced:
         return list(operands)
     traced = iter(_reverse_only(traced))
-    guarded = [next(traced) if isinstance(x, jax.core.Tracer) else x for x in operands]
+    guarded = [next(traced) if isinstance(x, Tracer) else x for x in operands]
     arrays = [x for x in guarded if isinstance(x, jax.Array)]
     return [varying_like(x, *arrays) if isinstance(x, jax.Array) else x for x in guarded]
 

@@ -8,6 +8,7 @@ the sums are computed with automatic sharding, and the result's type is said onc
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -36,7 +37,7 @@ def automatically(
     axes: Sequence[Sequence[str | None]],
     axes_of_result: Sequence[str | None],
     *operands: jax.Array,
-):
+) -> Any:
     """``function(*operands)`` with automatic sharding inside, where it is explicit outside.
 
     Args:
@@ -61,7 +62,7 @@ def automatically(
     return automatic(*operands)
 
 
-def spread_like(x: jax.Array, other: jax.Array) -> jax.Array:
+def spread_like(x: Any, other: jax.Array) -> jax.Array:
     """x, spread over devices as ``other`` is, with explicit sharding."""
     if explicit_spec(x) == explicit_spec(other):
         return x

@@ -172,15 +172,12 @@ def _transposed(
     b,
     layout,
     *,
-    stride=1,
-    padding=0,
-    output_padding=0,
-    dilation=1,
     groups=1,
     precision=None,
     preferred_element_type=None,
     engine="auto",
     derivatives=None,
+    **of_window,
 ):
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
@@ -188,8 +185,7 @@ def _transposed(
     arguments.same_dtype("w", w, "x", x)
     letters = weight_layout(layout)
     window, size = arguments.transposed_window(
-        *(spatial_size(x, layout), spatial_size(w, letters)),
-        *(stride, padding, dilation, output_padding),
+        spatial_size(x, layout), spatial_size(w, letters), **of_window
     )
     problem = Problem(
         window,
