@@ -147,6 +147,12 @@ class Rule:
     why: str
 
 
+def _asked_precision(description: Description) -> Any:
+    """What the user asked for: of this convolution, or of all products."""
+    asked = description.problem.precision
+    return jax.config.jax_default_matmul_precision if asked is None else asked
+
+
 RULES = (
     Rule("equations", lambda d: d.is_empty, "there is nothing to compute"),
     Rule(
@@ -190,7 +196,7 @@ RULES = (
         "winograd",
         lambda d: (
             min(d.c_in, d.c_out) >= (16 if d.name == "weight_gradient" else 32)
-            and d.problem.precision in (None, "default", jax.lax.Precision.DEFAULT)
+            and _asked_precision(d) in (None, "default", jax.lax.Precision.DEFAULT)
         ),
         "enough channels that halving the products is worth combining the columns",
     ),
