@@ -163,13 +163,17 @@ def _adaptive_max_pool(
     engine="auto",
     derivatives=None,
 ):
+    arguments.flag("return_indices", return_indices)
     x, is_batch, windows = _described(dimensions, x, output_size, layout)
+    # Where windows share pixels, their gradients are added: as wide as sums are.
+    wide = x.astype(sum_dtype(x.dtype))
     # The last pixel of a window is repeated: of equal ones the first wins.
-    laid_out, problem = _side_by_side(x, windows, layout, engine, repeated=True)
+    laid_out, problem = _side_by_side(wide, windows, layout, engine, repeated=True)
     rule = rules.one_rule(
         derivatives, pooling_rule.max_pooling, pooling_rule.max_pooling_autodiff
     )
     y, winner = rule(laid_out, problem)
+    y = y.astype(x.dtype)
     if not return_indices:
         return y if is_batch else y[0]
     seen = (jnp.asarray(each.seen.reshape(-1), jnp.int32) for each in windows)
@@ -325,6 +329,7 @@ def global_avg_pool(
 
 def _globally(pool: Callable[..., Any], x, keepdims, layout, options):
     arguments.one_of("layout", layout, arguments.EVERY_LAYOUT)
+    arguments.flag("keepdims", keepdims)
     dimensions = len(layout) - 2
     y = pool(dimensions, x, 1, layout, **options)
     without_batch = len(layout) - y.ndim
@@ -349,9 +354,7 @@ def _described(dimensions, x, output_size, layout):
         (*size, -1)[min(k, dimensions)] if entry is None else entry
         for k, entry in enumerate(entries)
     ]
-    wanted = arguments.one_for_each("output_size", wanted, dimensions)
-    if min(wanted) < 1:
-        raise ValueError(f"output_size is {wanted}: every entry must be at least 1")
+    wanted = arguments.size("output_size", wanted, dimensions)
     return x, is_batch, [_windows(*each) for each in zip(size, wanted, strict=True)]
 
 

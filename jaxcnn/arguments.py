@@ -249,6 +249,11 @@ def transposed_window(
             f"padding is {padding!r}, which leaves nothing of the result: its size would "
             f"be {size}"
         )
+    # So much padding after the input that there are no more positions than these.
+    sums = zip(output_size, size, stride, window.extent, pairs, strict=True)
+    pairs = tuple(
+        (low, s * (out - 1) + extent - low - h) for out, h, s, extent, (low, _) in sums
+    )
     return Window(kernel_size, stride, pairs, dilation), size
 
 
@@ -261,6 +266,14 @@ def one_for_each(name: str, value: int | Sequence[int], n: int) -> tuple[int, ..
         raise TypeError(wanted) from None
     if len(entries) != n:
         raise ValueError(wanted)
+    return entries
+
+
+def size(name: str, value: int | Sequence[int], n: int) -> tuple[int, ...]:
+    """The size of n spatial dimensions, none of them empty."""
+    entries = one_for_each(name, value, n)
+    if min(entries) < 1:
+        raise ValueError(f"{name} is {entries}: every entry must be at least 1")
     return entries
 
 
@@ -348,7 +361,7 @@ def padding_mode_fits(mode: str, problem: Problem) -> None:
     window, size = problem.window, problem.input_size
     most = [h - 1 if mode == "reflect" else h for h in size]
     if mode == "replicate":
-        most = [math.inf] * len(size)
+        most = [math.inf if h else 0 for h in size]
     pairs = zip(window.padding, most, strict=True)
     if any(not 0 <= pad <= limit for pair, limit in pairs for pad in pair):
         raise ValueError(
@@ -372,6 +385,8 @@ def pooling_problem(
 ) -> Problem:
     """The static description of a pooling, whose stride is its kernel size by default."""
     one_of("engine", engine, ("auto", *ENGINES))
+    flag("ceil_mode", ceil_mode)
+    flag("count_include_pad", count_include_pad)
     stride = kernel_size if stride is None else stride
     window = window_over(
         input_size, kernel_size, stride, padding, dilation, ceil_mode=ceil_mode

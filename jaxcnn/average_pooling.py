@@ -146,8 +146,10 @@ def _avg_pool(
     derivatives=None,
     **options,
 ):
-    if divisor_override == 0:
-        raise ValueError("divisor_override is 0; it must be another number, or None")
+    if divisor_override is not None:
+        divisor_override = arguments.number("divisor_override", divisor_override)
+        if divisor_override == 0:
+            raise ValueError("divisor_override is 0; it must be another number, or None")
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     problem = arguments.pooling_problem(

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from jaxcnn import arguments, convolution_rule, rules
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import spatial_size, weight_layout
+from jaxcnn.rounding import widened
 from jaxcnn.window import extended
 
 
@@ -205,8 +206,12 @@ def _convolution(
     b = arguments.bias(b, x, c_out, "output channel of w")
     if padding_mode != "zeros":
         arguments.padding_mode_fits(padding_mode, problem)
+        dtype = x.dtype if problem.preferred is None else problem.preferred
+        # A pixel that stands in the padding, too, adds up gradients: as wide as sums are.
+        x, w, b = (each if each is None else widened(each) for each in (x, w, b))
         x, window = extended(x, problem.window, layout, padding_mode)
-        problem = replace(problem, window=window, input_size=spatial_size(x, layout))
+        size = spatial_size(x, layout)
+        problem = replace(problem, window=window, input_size=size, preferred=dtype)
     rule = rules.one_rule(
         derivatives, convolution_rule.convolution, convolution_rule.convolution_autodiff
     )

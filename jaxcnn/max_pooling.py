@@ -167,6 +167,7 @@ def _max_pool(
     **options,
 ):
     arguments.one_layout(layout, dimensions)
+    arguments.flag("return_indices", return_indices)
     x, is_batch = arguments.images("x", x, layout)
     problem = arguments.pooling_problem(
         spatial_size(x, layout), kernel_size, stride, padding, layout, **options
@@ -350,14 +351,16 @@ def _max_unpool(
     indices = arguments.integers("indices", indices)
     indices = indices if is_batch else indices[None]
     arguments.shape_is("indices", indices, x.shape, "that of x")
-    if output_size is None:
-        _, output_size = arguments.transposed_window(
-            *(spatial_size(x, layout), kernel_size),
-            *(kernel_size if stride is None else stride, padding),
-        )
-    size = arguments.one_for_each("output_size", output_size, dimensions)
+    _, size = arguments.transposed_window(
+        *(spatial_size(x, layout), kernel_size),
+        *(kernel_size if stride is None else stride, padding),
+    )
+    if output_size is not None:
+        size = arguments.size("output_size", output_size, dimensions)
     length = math.prod(size)
-    arguments.in_range("indices", indices, length, f"an output of size {size} has")
+    arguments.in_range(
+        "indices", indices, length, f"an output of size {size} has the places"
+    )
     indices = jnp.where(indices < 0, length, indices)  # which else would count from the end
     axis = 1 if channels_last(layout) else 2
     rule = rules.one_rule(derivatives, _unpool, _unpool_formula)

@@ -11,10 +11,19 @@ import pytest
 
 import jaxcnn
 from tests.bad_arrays import BAD_ARRAYS, Good
+from tests.bad_convolutions import BAD_CONVOLUTIONS
 from tests.bad_layers import BAD_LAYERS
 from tests.bad_options import BAD_CHOICES, BAD_WINDOWS
+from tests.bad_windows import BAD_POOLINGS
 
-TABLE = BAD_ARRAYS | BAD_WINDOWS | BAD_CHOICES | BAD_LAYERS
+TABLE = {
+    **BAD_ARRAYS,
+    **BAD_WINDOWS,
+    **BAD_CHOICES,
+    **BAD_CONVOLUTIONS,
+    **BAD_POOLINGS,
+    **BAD_LAYERS,
+}
 
 
 def check(call, exception, parts):

@@ -1,0 +1,110 @@
+"""Depthwise and separable convolution: what they are made of.
+
+Random cases are compared with XLA and PyTorch in test_random_convolution.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jaxcnn
+from tests import oracles
+
+# (the number of dimensions, layout, options)
+CALLS = [
+    (1, "NCW", {"padding": "CAUSAL", "dilation": 2}),
+    (1, "NWC", {"padding": ((2, 1),), "padding_mode": "reflect"}),
+    (2, "NHWC", {"padding": 1, "padding_mode": "circular", "stride": 2}),
+    (3, "NCDHW", {"padding": ((0, 1), (1, -1), (0, 0)), "stride": (1, 2, 1)}),
+]
+every_call = pytest.mark.parametrize(("n", "layout", "options"), CALLS)
+
+
+def drawn(rng, n, layout):
+    """x of three channels, weights that make two of each, and weights that mix them."""
+    x = oracles.in_layout(rng.standard_normal((2, 3, *(5, 4, 3)[:n])), layout)
+    depthwise, pointwise = (
+        jnp.asarray(oracles.weights_in_layout(rng.standard_normal(shape), layout))
+        for shape in ((6, 1, *(3, 2, 2)[:n]), (4, 6, *[1] * n))
+    )
+    return jnp.asarray(x), depthwise, pointwise, jnp.asarray(rng.standard_normal(4))
+
+
+def close(ours, theirs):
+    # Float64, some dozens of terms of order 1 added in another order.
+    chex.assert_trees_all_close(ours, theirs, rtol=0, atol=1e-13)
+
+
+@every_call
+def test_every_channel_is_convolved_by_itself(rng, n, layout, options):
+    x, w, *_ = drawn(rng, n, layout)
+    y = getattr(jaxcnn, f"depthwise_conv{n}d")(x, w, layout=layout, **options)
+    channels = layout.index("C")
+    outputs = 0 if channels == 1 else w.ndim - 1
+    alone = [
+        getattr(jaxcnn, f"conv{n}d")(
+            lax.slice_in_dim(x, c, c + 1, axis=channels),
+            lax.slice_in_dim(w, 2 * c, 2 * c + 2, axis=outputs),
+            layout=layout,
+            **options,
+        )
+        for c in range(3)
+    ]
+    close(y, jnp.concatenate(alone, channels))
+
+
+@every_call
+def test_separable_is_depthwise_and_then_pointwise(rng, n, layout, options):
+    x, depthwise, pointwise, b = drawn(rng, n, layout)
+    inner = getattr(jaxcnn, f"depthwise_conv{n}d")(x, depthwise, layout=layout, **options)
+    close(
+        getattr(jaxcnn, f"separable_conv{n}d")(
+            x, depthwise, pointwise, b, layout=layout, **options
+        ),
+        getattr(jaxcnn, f"conv{n}d")(inner, pointwise, b, layout=layout),
+    )
+
+
+def test_both_convolutions_have_the_engine_and_the_derivatives(rng, opaque_engine):
+    x, *weights, _ = drawn(rng, 2, "NCHW")
+    dy = jnp.asarray(rng.standard_normal((2, 4, 3, 3)))
+
+    def gradients(**options):
+        def loss(*operands):
+            return jnp.vdot(jaxcnn.separable_conv2d(*operands, **options), dy)
+
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(x, *weights)
+
+    # Neither is differentiated by JAX through the engine that hides its derivatives …
+    hidden = gradients(engine=opaque_engine, derivatives="autodiff")
+    close(hidden, tuple(map(jnp.zeros_like, hidden)))
+    # … and both are by their rules.
+    close(gradients(engine=opaque_engine), gradients())
+
+
+def test_both_convolutions_have_the_precision(rng):
+    x, *weights, _ = drawn(rng, 1, "NWC")
+    called = jax.make_jaxpr(
+        lambda *operands: jaxcnn.separable_conv1d(
+            *operands, layout="NWC", precision="highest", engine="equations"
+        )
+    )
+    highest = str(called(x, *weights)).count("Precision.HIGHEST")
+    one = jax.make_jaxpr(
+        lambda x, w: jaxcnn.depthwise_conv1d(
+            x, w, layout="NWC", precision="highest", engine="equations"
+        )
+    )
+    assert highest == 2 * str(one(x, weights[0])).count("Precision.HIGHEST") > 0
+
+
+def test_a_half_between_the_two_is_rounded(rng):
+    x, *operands = (each.astype("bfloat16") for each in drawn(rng, 2, "NHWC"))
+    y = jaxcnn.separable_conv2d(x, *operands, layout="NHWC")
+    assert y.dtype == jnp.bfloat16
+    depthwise, pointwise, b = operands
+    inner = jaxcnn.depthwise_conv2d(x, depthwise, layout="NHWC")
+    np.testing.assert_array_equal(y, jaxcnn.conv2d(inner, pointwise, b, layout="NHWC"))
