@@ -1,9 +1,10 @@
 """Convolution, pooling and patches of every kind under every transformation of JAX.
 
-One call for each kind of rule, with options that are easily lost on the way. What a plain call computes is proved in test_random_convolution and
-test_random_pooling; here it is the reference, called once for each element of a mapped
-axis. Gradients of gradients are compared with JAX's own of the same loops, through an
-engine that only the hand-written rules can see through.
+One call for each kind of rule, with options that are easily lost on the way. What a plain
+call computes is proved in test_random_convolution and test_random_pooling; here it is the
+reference, called once for each element of a mapped axis. Gradients of gradients are
+compared with JAX's own of the same loops, through an engine that only the hand-written
+rules can see through.
 """
 
 import functools
