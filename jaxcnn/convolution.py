@@ -208,8 +208,8 @@ def _convolution(
         arguments.padding_mode_fits(padding_mode, problem)
         dtype = x.dtype if problem.preferred is None else problem.preferred
         # A pixel that stands in the padding, too, adds up gradients: as wide as sums are.
-        x, w, b = (each if each is None else widened(each) for each in (x, w, b))
-        x, window = extended(x, problem.window, layout, padding_mode)
+        x, window = extended(widened(x), problem.window, layout, padding_mode)
+        w, b = widened(w), None if b is None else widened(b)
         size = spatial_size(x, layout)
         problem = replace(problem, window=window, input_size=size, preferred=dtype)
     rule = rules.one_rule(

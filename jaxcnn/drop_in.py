@@ -83,10 +83,7 @@ def conv_general_dilated(
     where :math:`\tilde X` is X with t − 1 zeros between its pixels, t the ``lhs_dilation``.
     With t > 1 and s = 1 it is a transposed convolution, which multiplies none of the zeros.
 
-    Args:
-      lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-        feature_group_count, batch_group_count, precision, preferred_element_type,
-        out_sharding: as JAX describes them, for any number of spatial dimensions.
+    The arguments are JAX's, as it describes them, for any number of spatial dimensions.
 
     Returns:
       What JAX's function returns, to within rounding: half precisions are summed in
@@ -199,12 +196,10 @@ def reduce_window(
     over windows along any of the axes. The gradient of a maximum goes to its place, that of
     a sum to everything that was summed.
 
-    Args:
-      operand, init_value, computation, window_dimensions, window_strides, padding,
-        base_dilation, window_dilation: as JAX describes them. jaxcnn computes with
-        ``jax.lax.max`` or ``jnp.maximum`` from −∞ and with ``jax.lax.add`` or ``jnp.add``
-        from 0, both known when traced; JAX itself computes the rest, and all that
-        :func:`conv_general_dilated` leaves to it.
+    The arguments are JAX's, as it describes them. jaxcnn computes with ``jax.lax.max`` or
+    ``jnp.maximum`` from −∞ and with ``jax.lax.add`` or ``jnp.add`` from 0, both known when
+    traced; JAX itself computes the rest, and all that :func:`conv_general_dilated` leaves
+    to it.
 
     Returns:
       What JAX's function returns, sums to within rounding.

@@ -150,7 +150,8 @@ class Rule:
 def _asked_precision(description: Description) -> Any:
     """What the user asked for: of this convolution, or of all products."""
     asked = description.problem.precision
-    return jax.config.jax_default_matmul_precision if asked is None else asked
+    of_all = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    return of_all if asked is None else asked
 
 
 RULES = (
