@@ -351,12 +351,14 @@ def _max_unpool(
     indices = arguments.integers("indices", indices)
     indices = indices if is_batch else indices[None]
     arguments.shape_is("indices", indices, x.shape, "that of x")
-    _, size = arguments.transposed_window(
-        *(spatial_size(x, layout), kernel_size),
-        *(kernel_size if stride is None else stride, padding),
-    )
-    if output_size is not None:
+    stride = kernel_size if stride is None else stride
+    if output_size is None:
+        _, size = arguments.transposed_window(
+            spatial_size(x, layout), kernel_size, stride, padding
+        )
+    else:
         size = arguments.size("output_size", output_size, dimensions)
+        arguments.window_over(size, kernel_size, stride, padding, ceil_mode=True)
     length = math.prod(size)
     arguments.in_range(
         "indices", indices, length, f"an output of size {size} has the places"

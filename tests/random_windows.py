@@ -57,8 +57,7 @@ def pool_windows(draw, n, has_padding, has_dilation, is_torchs):
     ceil_mode = draw(st.booleans())
     bare = Window(kernel_size[1], stride[1], ((0, 0),) * n, dilation[1])
     if is_torchs:
-        spans = bare.kernel_size if n == 1 else extents(bare)  # as PyTorch has it
-        half = [span // 2 if has_padding else 0 for span in spans]
+        half = [k // 2 if has_padding else 0 for k in bare.kernel_size]
         padding, each = draw(at_most(half))
         pairs = tuple((p, p) for p in each)
     else:
