@@ -13,7 +13,20 @@ first steps are compared; then the two take turns, and a time is the median of t
 (:mod:`experiments.benchmark_timing`). A whole step is timed: what the framework does around
 its compiled program is part of it.
 
-@HEADER@
+Measured on two virtual cores of an AMD EPYC, float32, batches of 128, 15 rounds, with flax
+0.12, equinox 0.13, haiku 0.0.17 and Keras 3.15; milliseconds for a step, as it is and
+patched. One of the cores was also busy with another program at low priority.
+
+                    jax 0.10.2               jax 0.12.0          losses differ by
+    flax linen    81.3   67.0  × 1.21      88.1   71.8  × 1.23       2e-06
+    flax nnx     101.8   89.7  × 1.13     110.0  100.1  × 1.10       1e-05
+    equinox       24.1   17.4  × 1.39      26.5   15.2  × 1.74       1e-07
+    haiku        153.8   71.5  × 2.15     171.6   76.4  × 2.25       1e-07
+    Keras        130.6   55.0  × 2.37     132.3   55.5  × 2.38       1e-07
+
+In three runs on each version the ratios of flax were 1.07 to 1.23, of equinox 1.39
+to 1.91, of haiku 1.68 to 2.25 and of Keras 2.11 to 2.43. The gain is largest where there
+is max pooling; flax's networks have average pools, whose gradients XLA computes well.
 """
 
 import contextlib
