@@ -16,7 +16,13 @@ from jaxtyping import Array, Float, Int
 
 from jaxcnn import arguments, pooling_rule, rules
 from jaxcnn.arguments import Padding
-from jaxcnn.layout import channels_last, merge_axes, spatial_size, with_spatial
+from jaxcnn.layout import (
+    channels_last,
+    merge_axes,
+    spatial_axes,
+    spatial_size,
+    with_spatial,
+)
 from jaxcnn.window import positions
 
 Pooled = Any
@@ -262,7 +268,8 @@ def max_unpool2d(
       indices: integers of x's shape, as :func:`max_pool2d` returns them.
       kernel_size, stride, padding: those of the pooling, which tell the size of its input
         where the windows covered it exactly: s·(H_out − 1) + K − 2p.
-      output_size: (H, W), where it was another: the size of the pooling's input.
+      output_size: (H, W), where it was another: the size of the pooling's input, or its
+        whole shape.
       layout: ``"NCHW"`` or ``"NHWC"``.
       derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`max_pool2d`.
 
@@ -357,7 +364,7 @@ def _max_unpool(
             spatial_size(x, layout), kernel_size, stride, padding
         )
     else:
-        size = arguments.size("output_size", output_size, dimensions)
+        size = _size_of_output(output_size, x, is_batch, layout)
         arguments.window_over(size, kernel_size, stride, padding, ceil_mode=True)
     length = math.prod(size)
     arguments.in_range(
@@ -372,3 +379,20 @@ def _max_unpool(
     )
     y = y.reshape(with_spatial(x.shape, size, layout))
     return y if is_batch else y[0]
+
+
+def _size_of_output(output_size, x, is_batch, layout):
+    """(H, W), given as such or within the whole shape of the output."""
+    letters = layout if is_batch else layout.replace("N", "")
+    if not isinstance(output_size, Sequence) or len(output_size) != len(letters):
+        return arguments.size("output_size", output_size, len(layout) - 2)
+    axes = spatial_axes(letters)
+    size = arguments.size("output_size", [output_size[axis] for axis in axes], len(axes))
+    pooled = x.shape if is_batch else x.shape[1:]
+    wanted = tuple(with_spatial(pooled, size, letters))
+    if tuple(output_size) != wanted:
+        raise ValueError(
+            f"output_size is {output_size!r}; for x of shape {pooled} it must be {size} "
+            f"or {wanted}"
+        )
+    return size

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from jaxcnn import arguments, rules
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import LAYOUTS as LAYOUTS_OF_IMAGES
-from jaxcnn.layout import grouped, merge_channels, split_channels
+from jaxcnn.layout import grouped, merge_channels, spatial_size, split_channels
 from jaxcnn.normalization_rule import applied, normalize
 from jaxcnn.rounding import widened
 
@@ -232,8 +232,7 @@ def group_norm(
     Raises:
       TypeError: when an array is not of a supported float dtype, dtypes do not go
         together, or an option is of another type.
-      ValueError: when the shapes do not fit, a group has less than two elements, or an
-        option is out of its range.
+      ValueError: when the shapes do not fit, or an option is out of its range.
 
     Derivatives: as for :func:`batch_norm`.
 
@@ -254,7 +253,6 @@ def group_norm(
     eps = arguments.positive("eps", eps)
     split = split_channels(x, groups, layout)
     axes = tuple(axis for axis, letter in enumerate(grouped(layout)) if letter not in "NG")
-    _at_least_two(x, math.prod(split.shape[axis] for axis in axes), "group of channels")
     y, _, _ = normalize(derivatives)(split, w, b, axes, eps)
     return merge_channels(y, layout)
 
@@ -279,7 +277,8 @@ def instance_norm(
       Y, of x's shape and dtype.
 
     Raises:
-      TypeError, ValueError: as for :func:`group_norm`.
+      TypeError, ValueError: as for :func:`group_norm`, and when an image has only one
+        position.
 
     Derivatives: as for :func:`batch_norm`.
 
@@ -292,6 +291,7 @@ def instance_norm(
     """
     x = _batch(x, layout)
     groups = x.shape[layout.index("C")]
+    _at_least_two(x, math.prod(spatial_size(x, layout)), "channel of an image")
     return group_norm(x, groups, w, b, eps=eps, layout=layout, derivatives=derivatives)
 
 

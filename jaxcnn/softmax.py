@@ -13,9 +13,15 @@ from jaxcnn.rounding import rounded_once
 Operand = Float[Array, "..."]
 
 
+def _less_the_largest(x, axis):
+    """x − max x: what softmax makes of both is the same, and no exponential overflows."""
+    largest = jnp.max(x, axis, keepdims=True, initial=-jnp.inf)  # of nothing, too
+    return x - jax.lax.stop_gradient(largest)
+
+
 @rounded_once
 def _softmax_formula(x, axis):
-    e = jnp.exp(x - jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True)))
+    e = jnp.exp(_less_the_largest(x, axis))
     return e / jnp.sum(e, axis, keepdims=True)
 
 
@@ -78,7 +84,7 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> 
 
 @rounded_once
 def _log_softmax_formula(x, axis):
-    x = x - jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True))
+    x = _less_the_largest(x, axis)
     return x - jnp.log(jnp.sum(jnp.exp(x), axis, keepdims=True))
 
 
@@ -134,6 +140,8 @@ def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None)
 def _along(name, value, axis):
     """A float array, and one of its axes."""
     array = arguments.float_array(name, value)
+    if array.ndim == 0:
+        raise ValueError(f"axis is {axis}, but {name} has shape (), a scalar: it has none")
     if not -array.ndim <= axis < array.ndim:
         raise ValueError(
             f"axis is {axis}, but {name} has shape {array.shape}: use an axis from "

@@ -216,6 +216,16 @@ BAD_POOLINGS = {
         ValueError,
         "output_size is (-10, -12) … at least 1",
     ),
+    "unpooled to a shape of other channels": (
+        lambda a: unpooled(a.x, output_size=(2, 3, 10, 12)),
+        ValueError,
+        "output_size is (2, 3, 10, 12) … (2, 4, 5, 6) … (10, 12) … (2, 4, 10, 12)",
+    ),
+    "unpooled to a shape without channels": (
+        lambda a: unpooled(a.x, output_size=(2, 10, 12)),
+        ValueError,
+        "output_size is (2, 10, 12) … 2 ints",
+    ),
     "unpooled: kernel_size, beside a size": (
         lambda a: unpooled(a.x, kernel_size=0, output_size=(10, 12)),
         ValueError,

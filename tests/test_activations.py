@@ -299,3 +299,11 @@ def test_probabilities_add_up_to_one_along_the_axis(rng, axis):
     total = jaxcnn.softmax(x, axis=axis).sum(axis)
     close(total, np.ones(total.shape))
     close(jnp.exp(jaxcnn.log_softmax(x, axis=axis)), jaxcnn.softmax(x, axis=axis))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 0)])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_of_no_logits_there_are_no_probabilities(name, shape):
+    x = jnp.zeros(shape)
+    y, pullback = jax.vjp(getattr(jaxcnn, name), x)
+    assert y.shape == pullback(y)[0].shape == shape

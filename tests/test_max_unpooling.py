@@ -107,6 +107,17 @@ def test_the_size_is_told_where_the_windows_do_not_tell_it():
     )
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHW", "HWC"])
+def test_the_size_may_be_told_by_a_whole_shape(rng, layout):
+    x = rng.standard_normal([{"N": 2, "C": 3, "H": 5, "W": 7}[each] for each in layout])
+    told = {"layout": layout if "N" in layout else f"N{layout}"}
+    pooled, indices = jaxcnn.max_pool2d(x, 2, return_indices=True, **told)
+    put_back = jaxcnn.max_unpool2d(pooled, indices, 2, output_size=x.shape, **told)
+    by_size = jaxcnn.max_unpool2d(pooled, indices, 2, output_size=(5, 7), **told)
+    np.testing.assert_array_equal(put_back, by_size)
+    assert put_back.shape == x.shape
+
+
 def test_what_several_windows_chose_is_put_back_once():
     x = jnp.array([[1.0, 9.0, 2.0, 3.0]])
     pooled, indices = jaxcnn.max_pool1d(x, 2, 1, return_indices=True)

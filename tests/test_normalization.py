@@ -291,6 +291,12 @@ def test_an_empty_batch_has_empty_layers():
     np.testing.assert_array_equal(dw, np.zeros(3))
 
 
+def test_groups_of_one_value_are_their_shift(rng):
+    x, b = rng.standard_normal((2, 4)), rng.standard_normal(4)
+    y = normalization.group_norm(x, 4, None, b, layout="NC")
+    np.testing.assert_array_equal(y, np.broadcast_to(b, (2, 4)))
+
+
 @every_name
 def test_the_batch_may_be_symbolic(rng, name):
     *operands, dy = (array.astype("float32") for array in drawn(rng, name, "NHWC"))
