@@ -15,18 +15,20 @@ its compiled program is part of it.
 
 Measured on two virtual cores of an AMD EPYC, float32, batches of 128, 15 rounds, with flax
 0.12, equinox 0.13, haiku 0.0.17 and Keras 3.15; milliseconds for a step, as it is and
-patched. One of the cores was also busy with another program at low priority.
+patched, and how many times faster: medians of five runs (jax 0.10.2) and of four (0.12.0),
+and in brackets the runs' least and most.
 
-                    jax 0.10.2               jax 0.12.0          losses differ by
-    flax linen    81.3   67.0  × 1.21      88.1   71.8  × 1.23       2e-06
-    flax nnx     101.8   89.7  × 1.13     110.0  100.1  × 1.10       1e-05
-    equinox       24.1   17.4  × 1.39      26.5   15.2  × 1.74       1e-07
-    haiku        153.8   71.5  × 2.15     171.6   76.4  × 2.25       1e-07
-    Keras        130.6   55.0  × 2.37     132.3   55.5  × 2.38       1e-07
+                      jax 0.10.2                     jax 0.12.0            losses differ by
+    flax linen   67   38  × 1.7 (1.2 to 1.9)    46   39  × 1.2 (1.1 to 1.2)    2e-06
+    flax nnx     79   56  × 1.6 (1.4 to 1.6)    54   50  × 1.1 (1.1 to 1.1)    1e-05
+    equinox      13    9  × 1.5 (1.5 to 1.6)    14    8  × 1.6 (1.6 to 1.8)    1e-07
+    haiku       103   42  × 2.5 (1.7 to 2.6)    93   43  × 2.2 (2.2 to 2.2)    1e-07
+    Keras        79   31  × 2.5 (2.5 to 2.6)    76   38  × 2.2 (1.6 to 2.2)    1e-07
 
-In three runs on each version the ratios of flax were 1.07 to 1.23, of equinox 1.39
-to 1.91, of haiku 1.68 to 2.25 and of Keras 2.11 to 2.43. The gain is largest where there
-is max pooling; flax's networks have average pools, whose gradients XLA computes well.
+The gain is largest where there is max pooling. flax's networks have average pools, whose
+gradients XLA computes well, and half of what is left of them is a convolution of 32 to 64
+channels, which jax 0.12 computes as quickly itself. With one core also busy with another
+program the ratios were 1.2, 1.1, 1.4, 2.2 and 2.4 (0.10.2) and 1.2, 1.1, 1.7, 2.3 and 2.4.
 """
 
 import contextlib
