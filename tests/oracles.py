@@ -1,4 +1,4 @@
-"""What jaxcnn is compared with: the only file of the tests that computes it otherwise.
+"""What jaxcnn is compared with: the document's loops, XLA, and finite differences.
 
 Three kinds of reference, each independent of the others:
 
