@@ -6,6 +6,7 @@ The map of the package, from the bottom up; imports point one way:
     sharding          arrays that are spread over devices
     window            a sliding window, tap and untap
     equations         the document's sums as explicit loops over taps: the reference
+    rounding          half precisions: computed in float32, rounded once
     engines           the sums made fast, one file for each way
     plan              which engine computes what
     rules             which rule differentiates, and what JAX must be told around it

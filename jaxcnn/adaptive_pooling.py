@@ -176,10 +176,24 @@ def _adaptive_max_pool(
     y = y.astype(x.dtype)
     if not return_indices:
         return y if is_batch else y[0]
-    seen = (jnp.asarray(each.seen.reshape(-1), jnp.int32) for each in windows)
-    places = zip(seen, positions(winner, problem.window, layout), strict=True)
-    at = flat_index([jnp.take(each, k) for each, k in places], spatial_size(x, layout))
+    places = [
+        place + _to_the_image(each, axis, x.ndim)
+        for each, axis, place in zip(
+            *(windows, spatial_axes(layout), positions(winner, problem.window, layout)),
+            strict=True,
+        )
+    ]
+    at = flat_index(places, spatial_size(x, layout))
     return (y, at) if is_batch else (y[0], at[0])
+
+
+def _to_the_image(windows, axis, ndim):
+    """From a place in windows side by side to that in the image: for each window, along
+    an axis, how far."""
+    first = windows.seen[:, 0] - windows.seen.shape[1] * np.arange(len(windows.seen))
+    return jnp.asarray(
+        first.reshape([-1 if k == axis else 1 for k in range(ndim)]), "int32"
+    )
 
 
 # --- Average --------------------------------------------------------------------------

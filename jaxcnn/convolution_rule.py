@@ -231,9 +231,14 @@ def _mapped(sum_name, first, second, problem):
 
 
 def _indices(role, problem):
-    """The index b, i or o of every axis of an array; None for spatial ones."""
+    """The index b, i or o of every axis of an array; None for spatial ones.
+
+    And for the input channels of the weights, where they are those of one group of many.
+    """
     layout = weight_layout(problem.layout) if role == "w" else problem.layout
-    known = {"N": "b", "C": "i" if role == "x" else "o", "I": "i", "O": "o"}
+    known = {"N": "b", "C": "i" if role == "x" else "o", "O": "o"}
+    if problem.groups == 1:
+        known["I"] = "i"
     return [known.get(letter) for letter in layout]
 
 

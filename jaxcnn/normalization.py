@@ -94,7 +94,7 @@ def batch_norm(
       ValueError: when the shapes do not fit, a channel has less than two elements in
         training, or an option is out of its range.
 
-    Derivatives: the rule keeps x, w and the statistics, and computes X̂ again, which takes
+    Derivatives: the rule keeps x, w, b and the statistics, and computes X̂ again: it takes
     less time than to write and to read it. No gradient flows into or out of the running
     statistics.
 

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn import rules
 from jaxcnn.rounding import rounded_once, widened
+from jaxcnn.sharding import spread_like
 
 Operand = Float[Array, "..."]
 Axes = tuple[int, ...]
@@ -60,11 +61,11 @@ def _normalize(x: Operand, w: Operand, b: Operand, axes: Axes, eps: float):
 def _normalize_fwd(x, w, b, axes, eps):
     results = _normalize(x, w, b, axes, eps)
     _, mean, var = results  # pyright: ignore[reportGeneralTypeIssues]
-    return results, (x, w, mean, var)
+    return results, (x, w, b, mean, var)
 
 
 def _normalize_bwd(axes, eps, kept, cotangents):
-    x, w, mean, var = map(widened, kept)
+    x, w, b, mean, var = map(widened, kept)
     dy, dmean, dvar = map(widened, cotangents)
     r, centred = lax.rsqrt(var + eps), x - mean
     # Every sum begins with the axes that all of them have: X and dY are read only once.
@@ -80,7 +81,7 @@ def _normalize_bwd(axes, eps, kept, cotangents):
     # dX, with X̂ = r (X − μ) written out: what the n elements share is computed once.
     dx = r * w * dy - (r * mean_dx_hat - dmean / n)
     dx -= centred * (jnp.square(r) * mean_dx_hat_x_hat - 2 * dvar / n)
-    return dx.astype(kept[0].dtype), dw, db
+    return dx.astype(kept[0].dtype), spread_like(dw, w), spread_like(db, b)
 
 
 _normalize.defvjp(_normalize_fwd, _normalize_bwd)

@@ -39,7 +39,7 @@ def sigmoid(x: ArrayLike, *, derivatives: str | None = None) -> Operand:
     Raises:
       TypeError, ValueError: as for :func:`jaxcnn.leaky_relu`.
 
-    Derivatives: the rule keeps y.
+    Derivatives: the rule keeps y, as it is returned.
 
     Source: :func:`torch.nn.functional.sigmoid`.
 
@@ -72,7 +72,7 @@ def tanh(x: ArrayLike, *, derivatives: str | None = None) -> Operand:
     Raises:
       TypeError, ValueError: as for :func:`jaxcnn.leaky_relu`.
 
-    Derivatives: the rule keeps y.
+    Derivatives: the rule keeps y, as it is returned.
 
     Source: :func:`torch.nn.functional.tanh`.
 

@@ -60,7 +60,7 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> 
 
     Args:
       x: logits of any shape; float32, float64, bfloat16 or float16. Half precisions are
-        computed in float32 and rounded once, gradients included.
+        computed in float32 and rounded once; so is the gradient, from the y returned.
       axis: over which the probabilities sum to one.
       derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`jaxcnn.relu`.
 

@@ -35,7 +35,7 @@ def drawn(rng, layout):
 
 
 def loss_of(layout):
-    """Every kind of operation once: its losses, one for each image."""
+    """A network: its losses, one for each image."""
 
     def losses(parameters, x, labels):
         w, b, d = (parameters[name] for name in "wbd")
@@ -46,6 +46,52 @@ def loss_of(layout):
         return jaxcnn.softmax_cross_entropy(jaxcnn.dense(y, d), labels)
 
     return losses
+
+
+def ones(*shape):
+    return jnp.ones(shape, "float32")
+
+
+def kernel(*shape):
+    return ones(*shape) / 6  # so that a result of 36 terms is of order 1
+
+
+OPERATIONS = {
+    "conv2d": lambda x: jaxcnn.conv2d(x, kernel(C, C, 3, 3), ones(C)),
+    "conv2d with mirrors": lambda x: jaxcnn.conv2d(
+        x, kernel(C, C, 3, 3), padding=1, padding_mode="reflect"
+    ),
+    "conv_transpose2d": lambda x: jaxcnn.conv_transpose2d(x, kernel(C, C, 3, 3), stride=2),
+    "depthwise_conv2d": lambda x: jaxcnn.depthwise_conv2d(x, kernel(2 * C, 1, 3, 3)),
+    "max_pool2d": functools.partial(jaxcnn.max_pool2d, kernel_size=3, stride=2),
+    "max_unpool2d": lambda x: jaxcnn.max_unpool2d(
+        *jaxcnn.max_pool2d(x, 2, return_indices=True), 2
+    ),
+    "avg_pool2d": functools.partial(jaxcnn.avg_pool2d, kernel_size=3, stride=2),
+    "lp_pool2d": functools.partial(jaxcnn.lp_pool2d, norm_type=2, kernel_size=2),
+    "adaptive_max_pool2d": lambda x: jaxcnn.max_unpool2d(
+        *jaxcnn.adaptive_max_pool2d(x, 3, return_indices=True), 2, output_size=H
+    ),
+    "adaptive_avg_pool2d": functools.partial(
+        jaxcnn.adaptive_avg_pool2d, output_size=(3, 5)
+    ),
+    "global_avg_pool": jaxcnn.global_avg_pool,
+    "unfold": functools.partial(jaxcnn.unfold, kernel_size=3),
+    "fold": lambda x: jaxcnn.fold(jaxcnn.unfold(x, 2), H, 2),
+    "batch_norm": lambda x: jaxcnn.batch_norm(
+        x, None, None, ones(C), ones(C), training=True
+    )[0],
+    "group_norm": lambda x: jaxcnn.group_norm(x, 2, ones(C), ones(C)),
+    "layer_norm": lambda x: jaxcnn.layer_norm(x, H, ones(H), ones(H)),
+    "instance_norm": lambda x: jaxcnn.instance_norm(x, ones(C), ones(C)),
+    "dropout": lambda x: jaxcnn.dropout(x, jax.random.key(0)),
+    "gelu": jaxcnn.gelu,
+    "log_softmax": jaxcnn.log_softmax,
+}
+
+
+def images(rng):
+    return jnp.asarray(rng.standard_normal((B, C, H, H)), "float32")
 
 
 def gradients(losses, *arrays):
@@ -115,6 +161,35 @@ def test_explicit_sharding_says_how_outputs_and_gradients_are_spread(rng, layout
         dw, dx = gradients(losses, parameters, x, labels)
     assert jax.typeof(dx) == jax.typeof(x)
     assert jax.tree.map(jax.typeof, dw) == jax.tree.map(jax.typeof, parameters)
+
+
+def squares(operation):
+    """The sum of its squares, whose gradient asks for every entry."""
+    return lambda x: jnp.sum(jnp.square(operation(x)))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_explicit_sharding_is_known_to_every_operation(rng, name):
+    x, gradient = images(rng), jax.grad(squares(OPERATIONS[name]))
+    spread_x = spread(x, P("data", "model"), AxisType.Explicit)
+    with jax.set_mesh(mesh(AxisType.Explicit)):
+        dx = jax.jit(gradient)(spread_x)
+    assert jax.typeof(dx) == jax.typeof(spread_x)
+    close(dx, gradient(x))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_inside_of_shard_map_every_operation_knows_what_varies(rng, name):
+    x, loss = images(rng), squares(OPERATIONS[name])
+    over_devices = jax.shard_map(
+        lambda x: jax.lax.psum(loss(x), "data"),
+        mesh=mesh(AxisType.Auto),
+        in_specs=(P("data"),),
+        out_specs=P(),
+        check_vma=True,
+    )
+    wanted = [jax.grad(loss)(part) for part in jnp.split(x, 4)]
+    close(jax.jit(jax.grad(over_devices))(x), jnp.concatenate(wanted))
 
 
 @pytest.mark.parametrize(
