@@ -17,7 +17,7 @@ The map of the package, from the bottom up; imports point one way:
 The public functions, by what they are for:
 
     convolution  convolution_gradients  transposed_convolution  separable_convolution
-    max_pooling  average_pooling  adaptive_pooling  unfolding
+    max_pooling  average_pooling  adaptive_pooling (by adaptive_rule)  unfolding
     activations  smooth_activations  softmax  dense  losses
     normalization (by normalization_rule)  dropout
 

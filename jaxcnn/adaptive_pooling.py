@@ -1,57 +1,27 @@
 """Pooling to a size that is asked for, and over whole images, as public functions.
 
-Output i of H_out sees the inputs from ⌊i·H/H_out⌋ to ⌈(i+1)·H/H_out⌉ − 1. Where H_out
-divides H these are windows of H/H_out, side by side. Where it does not, their sizes differ,
-and they overlap: then the windows are laid out side by side, each filled up to the size of
-the largest, and pooled as such.
+Where it divides that of x, it is a pooling with windows of H/H_out. Where it does not, the
+windows are of two sizes (:mod:`jaxcnn.adaptive_rule`).
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, pooling_rule, rules
+from jaxcnn import adaptive_rule, arguments, rules
+from jaxcnn.adaptive_rule import Adaptive, Windows
+from jaxcnn.engines import ENGINES
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_axes, spatial_size
 from jaxcnn.max_pooling import Pooled, flat_index
 from jaxcnn.window import positions
 
 Size = int | None | Sequence[int | None]
-
-
-class _Windows(NamedTuple):
-    """The windows along one dimension.
-
-    Attributes:
-      seen: the input that each window's taps see, (H_out, K); the last one repeated.
-      sizes: how many different ones they are, (H_out,).
-    """
-
-    seen: np.ndarray
-    sizes: np.ndarray
-
-    @property
-    def are_even(self) -> bool:
-        return self.seen.size == self.seen[-1, -1] + 1 and np.ptp(self.sizes) == 0
-
-
-def _windows(size: int, output_size: int) -> _Windows:
-    """The windows of an input of this size.
-
-    >>> _windows(5, 3).seen.tolist(), _windows(5, 3).sizes.tolist()
-    ([[0, 1, 1], [1, 2, 3], [3, 4, 4]], [2, 3, 2])
-    """
-    i = np.arange(output_size)
-    first, end = i * size // output_size, -(-(i + 1) * size // output_size)
-    sizes = end - first
-    taps = np.minimum(np.arange(sizes.max())[None], sizes[:, None] - 1)
-    return _Windows(first[:, None] + taps, sizes)
 
 
 class AdaptiveOptions(TypedDict, total=False):
@@ -164,36 +134,25 @@ def _adaptive_max_pool(
     derivatives=None,
 ):
     arguments.flag("return_indices", return_indices)
-    x, is_batch, windows = _described(dimensions, x, output_size, layout)
+    x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
     # Where windows share pixels, their gradients are added: as wide as sums are.
     wide = x.astype(sum_dtype(x.dtype))
-    # The last pixel of a window is repeated: of equal ones the first wins.
-    laid_out, problem = _side_by_side(wide, windows, layout, engine, repeated=True)
-    rule = rules.one_rule(
-        derivatives, pooling_rule.max_pooling, pooling_rule.max_pooling_autodiff
-    )
-    y, winner = rule(laid_out, problem)
+    rule = rules.one_rule(derivatives, adaptive_rule.maxima, adaptive_rule.maxima_autodiff)
+    y, winner = rule(wide, adaptive)
     y = y.astype(x.dtype)
     if not return_indices:
         return y if is_batch else y[0]
-    places = [
-        place + _to_the_image(each, axis, x.ndim)
-        for each, axis, place in zip(
-            *(windows, spatial_axes(layout), positions(winner, problem.window, layout)),
-            strict=True,
-        )
-    ]
-    at = flat_index(places, spatial_size(x, layout))
+    at = flat_index(list(_places(winner, adaptive)), spatial_size(x, layout))
     return (y, at) if is_batch else (y[0], at[0])
 
 
-def _to_the_image(windows, axis, ndim):
-    """From a place in windows side by side to that in the image: for each window, along
-    an axis, how far."""
-    first = windows.seen[:, 0] - windows.seen.shape[1] * np.arange(len(windows.seen))
-    return jnp.asarray(
-        first.reshape([-1 if k == axis else 1 for k in range(ndim)]), "int32"
-    )
+def _places(winner, adaptive):
+    """Where in the image the winners are, for each spatial dimension."""
+    side_by_side = positions(winner, adaptive.side_by_side.window, adaptive.layout)
+    for (axis, windows), place in zip(adaptive.along_axes, side_by_side, strict=True):
+        to_first = windows.first - windows.width * np.arange(windows.output_size)
+        shape = [-1 if k == axis else 1 for k in range(winner.ndim)]
+        yield place + jnp.asarray(to_first.reshape(shape), "int32")
 
 
 # --- Average --------------------------------------------------------------------------
@@ -271,15 +230,13 @@ def adaptive_avg_pool3d(
 def _adaptive_avg_pool(
     dimensions, x, output_size, layout, *, engine="auto", derivatives=None
 ):
-    x, is_batch, windows = _described(dimensions, x, output_size, layout)
-    wide = x.astype(sum_dtype(x.dtype))
-    laid_out, problem = _side_by_side(wide, windows, layout, engine, repeated=False)
-    rule = rules.one_rule(
-        derivatives, pooling_rule.average_pooling, pooling_rule.average_pooling_autodiff
+    x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
+    rule = rules.one_rule(derivatives, adaptive_rule.sums, adaptive_rule.sums_autodiff)
+    sums = rule(x.astype(sum_dtype(x.dtype)), adaptive)
+    n = math.prod(np.ix_(*(each.sizes for each in adaptive.windows)))
+    n = jnp.expand_dims(
+        jnp.asarray(n, sums.dtype), [k for k, each in enumerate(layout) if each in "NC"]
     )
-    sums = rule(laid_out, replace(problem, divisor=1))
-    n = np.array(math.prod(np.ix_(*(each.sizes for each in windows))), sums.dtype)
-    n = jnp.expand_dims(n, [k for k, letter in enumerate(layout) if letter in "NC"])
     y = (sums / n).astype(x.dtype)
     return y if is_batch else y[0]
 
@@ -354,9 +311,10 @@ def _globally(pool: Callable[..., Any], x, keepdims, layout, options):
 # --- What they share ------------------------------------------------------------------
 
 
-def _described(dimensions, x, output_size, layout):
-    """The batch, whether it was one, and the windows along each of its dimensions."""
+def _described(dimensions, x, output_size, layout, engine):
+    """The batch, whether it was one, and the static description of its pooling."""
     arguments.one_layout(layout, dimensions)
+    arguments.one_of("engine", engine, ("auto", *ENGINES))
     x, is_batch = arguments.images("x", x, layout)
     size = spatial_size(x, layout)
     arguments.has_entries("x", x)
@@ -369,24 +327,5 @@ def _described(dimensions, x, output_size, layout):
         for k, entry in enumerate(entries)
     ]
     wanted = arguments.size("output_size", wanted, dimensions)
-    return x, is_batch, [_windows(*each) for each in zip(size, wanted, strict=True)]
-
-
-def _side_by_side(x, windows, layout, engine, *, repeated):
-    """The windows side by side in place of x, and their pooling.
-
-    A window's missing pixels are its last one ``repeated``, or zeros.
-    """
-    for axis, each in zip(spatial_axes(layout), windows, strict=True):
-        if each.are_even:
-            continue
-        x = jnp.take(x, each.seen.reshape(-1), axis, mode="clip")
-        if not repeated:
-            is_there = np.arange(each.seen.shape[1]) < each.sizes[:, None]
-            shape = [-1 if k == axis else 1 for k in range(x.ndim)]
-            x = jnp.where(is_there.reshape(shape), x, 0)
-    kernel_size = [each.seen.shape[1] for each in windows]
-    problem = arguments.pooling_problem(
-        spatial_size(x, layout), kernel_size, None, 0, layout, engine=engine
-    )
-    return x, problem
+    windows = tuple(Windows(*each) for each in zip(size, wanted, strict=True))
+    return x, is_batch, Adaptive(windows, layout, engine)

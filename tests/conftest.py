@@ -14,6 +14,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 INTERNAL_MODULES = [
+    "jaxcnn.adaptive_rule",
     "jaxcnn.convolution_rule",
     "jaxcnn.engines.banded",
     "jaxcnn.engines.canonical",

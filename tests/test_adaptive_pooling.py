@@ -52,6 +52,43 @@ def test_a_size_that_divides_is_pooling_with_windows_side_by_side(rng):
     )
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("size", [(3, 2), (2, 9), (11, 1)])  # of 5 × 7
+@pytest.mark.parametrize("pool", [jaxcnn.adaptive_avg_pool2d, jaxcnn.adaptive_max_pool2d])
+def test_gradients_of_every_order_are_autodiffs(rng, pool, size, layout):
+    sizes = {"N": 2, "C": 3, "H": 5, "W": 7}
+    shape = [sizes[letter] for letter in layout]
+    x, dx, ddx = (jnp.asarray(rng.standard_normal(shape)) for _ in range(3))
+
+    def gradient(x, derivatives):
+        def loss(x):
+            y = pool(x, size, layout=layout, derivatives=derivatives)
+            return jnp.sum(jnp.sin(y))
+
+        return jax.grad(loss)(x)
+
+    def second(x, derivatives):
+        return jax.vjp(lambda x: gradient(x, derivatives), x)[1](dx)[0]
+
+    def third(x, derivatives):
+        return jax.vjp(lambda x: second(x, derivatives), x)[1](ddx)[0]
+
+    for order in (gradient, second, third):
+        np.testing.assert_allclose(
+            jax.jit(order, static_argnums=1)(x, "custom"),
+            jax.jit(order, static_argnums=1)(x, "autodiff"),
+            rtol=0,
+            atol=1e-13,  # some dozen terms of order 1 in float64
+        )
+
+
+def test_the_rule_keeps_the_winners_alone(rng):
+    x = jnp.asarray(rng.standard_normal((2, 3, 5, 7)))
+    _, pullback = jax.vjp(lambda x: jaxcnn.adaptive_max_pool2d(x, (3, 4)), x)
+    (winner,) = jax.tree.leaves(pullback)
+    assert (winner.shape, winner.dtype) == ((2, 3, 3, 4), jnp.int8)
+
+
 def test_of_equal_maxima_the_first_receives_the_gradient_of_every_window():
     x = jnp.zeros((1, 5))
     _, pullback = jax.vjp(lambda x: jaxcnn.adaptive_max_pool1d(x, 3), x)
