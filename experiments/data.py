@@ -1,71 +1,122 @@
-"""The data sets: scikit-learn's scanned digits, and MNIST from its IDX files.
+"""The data sets: scikit-learn's digits, MNIST, Fashion-MNIST and CIFAR-10.
 
-Both come as float32 images ``(N, H, W, 1)`` from 0 to 1 and int32 labels, already split.
+All come as bytes, ``(N, H, W, C)``, and int32 labels, already split. They are read from
+local files or fetched (:mod:`experiments.download`); nothing in them is ever executed.
 """
 
 import gzip
 import math
 import struct
+import tarfile
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Int32, UInt8
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-Images = Float32[np.ndarray, "N H W 1"] | Float32[jax.Array, "N H W 1"]
+from experiments import download
+
+Images = UInt8[np.ndarray, "N H W C"] | UInt8[jax.Array, "N H W C"]
 Labels = Int32[np.ndarray, " N"] | Int32[jax.Array, " N"]
 
 
-class DataSet(NamedTuple):
-    """Images to train on and to test on.
+class Examples(NamedTuple):
+    """Images and what they show.
 
     Attributes:
-      train_images, test_images: float32, ``(N, H, W, 1)``, from 0 to 1.
-      train_labels, test_labels: int32, ``(N,)``, from 0 to 9.
+      images: bytes, ``(N, H, W, C)``.
+      labels: int32, ``(N,)``, the number of a class.
     """
 
-    train_images: Images
-    train_labels: Labels
-    test_images: Images
-    test_labels: Labels
+    images: Images
+    labels: Labels
 
 
-def digits() -> DataSet:
-    """The 1,797 scanned digits of 8×8 pixels that scikit-learn ships.
+@dataclass(frozen=True)
+class DataSet:
+    """Examples to train on and to test on.
+
+    Attributes:
+      train, test: the two parts.
+      classes: the name of each class.
+      mean, std: of each channel, what a network subtracts, and divides by.
+    """
+
+    train: Examples
+    test: Examples
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+DIGITS = tuple("0123456789")
+CLOTHES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+OBJECTS = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+
+
+def digits(folder: Path | None = None) -> DataSet:
+    """The 1,797 scanned digits of 8×8 pixels that scikit-learn ships, from 0 to 16.
 
     A quarter of every class (450 images), drawn once with seed 0, is the test set.
+
+    Raises:
+      ValueError: when a folder is given, for there is nothing to read from it.
     """
+    if folder is not None:
+        raise ValueError(f"--data-dir is {folder}; digits come with scikit-learn, without")
     images, labels = load_digits(return_X_y=True)
-    images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
+    images = images.astype(np.uint8).reshape(-1, 8, 8, 1)
     labels = labels.astype(np.int32)
     train, test = train_test_split(
         np.arange(len(labels)), test_size=450, random_state=0, stratify=labels
     )
-    return DataSet(images[train], labels[train], images[test], labels[test])
+    parts = (Examples(images[part], labels[part]) for part in (train, test))
+    return DataSet(*parts, DIGITS, mean=(0.0,), std=(16.0,))
 
 
-def mnist(folder: Path) -> DataSet:
-    """MNIST's 60,000 and 10,000 images of 28×28 pixels, from its four IDX files.
+def mnist(folder: Path | None = None) -> DataSet:
+    """MNIST's 60,000 and 10,000 images of 28×28 pixels.
 
     Args:
       folder: where ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
         ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte`` are, plain or with
-        ``.gz``.
+        ``.gz``; None to fetch them.
 
     Raises:
-      FileNotFoundError: when a file is missing.
+      OSError: when a file is missing, or cannot be fetched.
       ValueError: when a file is not what its name says; the message names the file.
     """
-    arrays = []
+    return _mnist_like("mnist", download.MNIST, DIGITS, folder)
+
+
+def fashion_mnist(folder: Path | None = None) -> DataSet:
+    """Fashion-MNIST's 60,000 and 10,000 images of clothes, in the format of MNIST.
+
+    Arguments and errors are those of :func:`mnist`.
+    """
+    return _mnist_like("fashion-mnist", download.FASHION_MNIST, CLOTHES, folder)
+
+
+def _mnist_like(name, source, classes, folder):
+    folder = folder or download.fetch(name, source)
+    parts = []
     for part in ("train", "t10k"):
         images_path = _find(folder, f"{part}-images-idx3-ubyte")
         labels_path = _find(folder, f"{part}-labels-idx1-ubyte")
         images, labels = read_idx(images_path), read_idx(labels_path)
-        if images.ndim != 3 or images.shape[1:] != (28, 28):
+        if images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
             raise ValueError(
                 f"{images_path} holds an array of shape {images.shape}; MNIST's images "
                 f"are (N, 28, 28)"
@@ -76,8 +127,80 @@ def mnist(folder: Path) -> DataSet:
                 f"to {labels.max(initial=0)}; the labels of the {len(images)} images in "
                 f"{images_path.name} are ({len(images)},), from 0 to 9"
             )
-        arrays += [images[..., None].astype(np.float32) / 255, labels.astype(np.int32)]
-    return DataSet(*arrays)
+        parts.append(Examples(images[..., None], labels.astype(np.int32)))
+    return DataSet(*parts, classes, mean=(0.0,), std=(255.0,))
+
+
+CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
+CIFAR10_FILES = (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin")
+
+
+def cifar10(folder: Path | None = None) -> DataSet:
+    """CIFAR-10's 50,000 and 10,000 photographs of 32×32 pixels, from its binary version.
+
+    Args:
+      folder: where ``cifar-10-binary.tar.gz`` is, or the six files that are in it,
+        ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin``; None to fetch
+        the archive.
+
+    Raises:
+      OSError: when a file is missing, or cannot be fetched.
+      ValueError: when a file is not what its name says; the message names the file.
+    """
+    folder = folder or download.fetch("cifar10", download.CIFAR10)
+    batches = [_cifar10_batch(*each) for each in _cifar10_contents(folder).items()]
+    train = Examples(*map(np.concatenate, zip(*batches[:-1], strict=True)))
+    # As is usual: those of the training set, to one decimal.
+    mean, std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+    return DataSet(train, batches[-1], OBJECTS, mean, std)
+
+
+def _cifar10_contents(folder):
+    """The bytes of each of the files, by its path."""
+    paths = {name: folder / name for name in CIFAR10_FILES}
+    if all(path.is_file() for path in paths.values()):
+        return {path: path.read_bytes() for path in paths.values()}
+    archive = folder / CIFAR10_ARCHIVE
+    if not archive.is_file():
+        raise FileNotFoundError(
+            f"neither {CIFAR10_ARCHIVE} nor {', '.join(CIFAR10_FILES)} are in {folder}: "
+            f"these are CIFAR-10's binary version"
+        )
+    contents = {}
+    try:
+        with tarfile.open(archive, "r:gz") as members:
+            for name in CIFAR10_FILES:
+                file = members.extractfile(f"cifar-10-batches-bin/{name}")
+                contents[archive / name] = file.read() if file else b""
+    except (tarfile.TarError, EOFError, KeyError, OSError, zlib.error) as error:
+        raise ValueError(f"{archive} is no complete CIFAR-10 archive: {error}") from error
+    return contents
+
+
+def _cifar10_batch(path, content):
+    """Records of one byte for the class and 3·32·32 for the image, channel by channel."""
+    record = 1 + 3 * 32 * 32
+    if not content or len(content) % record:
+        raise ValueError(
+            f"{path} holds {len(content)} bytes; it must hold records of {record} bytes"
+        )
+    records = np.frombuffer(content, np.uint8).reshape(-1, record)
+    labels = records[:, 0]
+    if labels.max() > 9:
+        raise ValueError(
+            f"{path} has a label of {labels.max()} in record {labels.argmax()}; labels are "
+            f"from 0 to 9"
+        )
+    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return Examples(np.ascontiguousarray(images), labels.astype(np.int32))
+
+
+DATA_SETS: dict[str, Callable[[Path | None], DataSet]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+}
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -41,6 +41,7 @@ from rich.progress import (
 )
 
 from experiments import data, pictures, run_folder
+from experiments.augmentation import Augmentation
 from jaxcnn import compiler_options, models, training
 
 MODELS = {"lenet5": models.lenet5, "small-cnn": models.small_cnn}
@@ -48,6 +49,8 @@ MODELS = {"lenet5": models.lenet5, "small-cnn": models.small_cnn}
 RECIPES = {
     "digits": {"model": "small-cnn", "epochs": 40, "batch_size": 32},
     "mnist": {"model": "lenet5", "epochs": 12, "batch_size": 128},
+    "fashion-mnist": {"model": "small-cnn", "epochs": 12, "batch_size": 128},
+    "cifar10": {"model": "small-cnn", "epochs": 12, "batch_size": 128},
 }
 """What the options left open are for each data set."""
 
@@ -56,21 +59,24 @@ RECIPES = {
 class Options:
     """Train a convolutional network and write what it learned to a run folder."""
 
-    dataset: Literal["digits", "mnist"] = "digits"
-    """scikit-learn's 1,797 scanned digits (8×8 pixels), or MNIST (28×28)."""
+    dataset: Literal["digits", "mnist", "fashion-mnist", "cifar10"] = "digits"
+    """scikit-learn's 1,797 scanned digits (8×8 pixels), MNIST or Fashion-MNIST (28×28), or
+    CIFAR-10 (32×32, in colour)."""
     data_dir: Path | None = None
-    """Where MNIST's four IDX files are, plain or gzipped; digits need none."""
+    """Where the data set's files are; without it they are fetched. Digits need none."""
     model: Literal["auto", "lenet5", "small-cnn"] = "auto"
     """LeNet-5, or convolutions of 32 and 64 channels with a dense layer of 256; auto is
-    small-cnn for digits and lenet5 for MNIST."""
+    lenet5 for MNIST and small-cnn for the others."""
     epochs: int = 0
-    """How often to go through the training set; 0 is 40 for digits and 12 for MNIST."""
+    """How often to go through the training set; 0 is 40 for digits, 12 for the others."""
     batch_size: int = 0
-    """Images in one step; 0 is 32 for digits and 128 for MNIST."""
+    """Images in one step; 0 is 32 for digits and 128 for the others."""
     learning_rate: float = 2e-3
     """Of AdamW at the start; it falls to zero along a cosine."""
     weight_decay: float = 0.1
     """How strongly AdamW pulls the weights towards zero."""
+    augment: Augmentation = dataclasses.field(default_factory=Augmentation)
+    """What is done to the training images at random."""
     seed: int = 0
     """Of the first parameters and of the shuffling: the same seed, the same run."""
     run_dir: Path | None = None
@@ -86,11 +92,6 @@ class Options:
             raise ValueError(
                 f"learning_rate is {self.learning_rate} and weight_decay is "
                 f"{self.weight_decay}; the first must be positive, the second not negative"
-            )
-        if (self.dataset == "mnist") != (self.data_dir is not None):
-            raise ValueError(
-                f"data_dir is {self.data_dir} with dataset {self.dataset}; for mnist it "
-                f"must be the folder of its four IDX files, for digits it must be left out"
             )
 
     def completed(self) -> "Options":
@@ -109,23 +110,26 @@ def main(options: Options) -> dict[str, Any]:
     started = time.perf_counter()
     options = options.completed()
     console = Console()
-    dataset = data.mnist(options.data_dir) if options.data_dir else data.digits()
-    steps = training.steps_in_epoch(len(dataset.train_images), options.batch_size)
+    dataset = data.DATA_SETS[options.dataset](options.data_dir)
+    steps = training.steps_in_epoch(len(dataset.train.labels), options.batch_size)
     folder = run_folder.create(options.run_dir or _default_folder(options))
     run_folder.write_json(folder / "configuration.json", _configuration(options))
 
-    model = MODELS[options.model](image_size=dataset.train_images.shape[1])
+    _, image_size, _, channels = dataset.train.images.shape
+    model = models.standardized(
+        MODELS[options.model](image_size, channels), dataset.mean, dataset.std
+    )
     schedule = optax.cosine_decay_schedule(options.learning_rate, options.epochs * steps)
     optimizer = optax.adamw(schedule, weight_decay=options.weight_decay)
-    on_device = data.DataSet(*map(jnp.asarray, dataset))
+    train, test = jax.tree.map(jnp.asarray, (dataset.train, dataset.test))
     init_key, shuffle_key = jax.random.split(jax.random.key(options.seed))
     state = training.initial_state(model, optimizer, init_key)
 
     size = sum(leaf.size for leaf in jax.tree.leaves(state.parameters))
     console.print(
         f"{options.model} ({size:,} parameters) on {options.dataset}: "
-        f"{len(dataset.train_labels):,} images to train on, "
-        f"{len(dataset.test_labels):,} to test on; jax {jax.__version__} on "
+        f"{len(train.labels):,} images to train on, "
+        f"{len(test.labels):,} to test on; jax {jax.__version__} on "
         f"{jax.devices()[0].device_kind}"
     )
     record: dict[str, Any] = {}
@@ -150,6 +154,7 @@ def main(options: Options) -> dict[str, Any]:
                 model=model,
                 optimizer=optimizer,
                 batch_size=options.batch_size,
+                augment=options.augment,
                 report=report,
             ),
             compiler_options=compiler_options(),
@@ -157,14 +162,9 @@ def main(options: Options) -> dict[str, Any]:
         for epoch in range(1, options.epochs + 1):
             epoch_started = time.perf_counter()
             state, metrics = train_epoch(
-                state,
-                on_device.train_images,
-                on_device.train_labels,
-                jax.random.fold_in(shuffle_key, epoch),
+                state, *train, jax.random.fold_in(shuffle_key, epoch)
             )
-            evaluation = training.evaluate(
-                state.parameters, on_device.test_images, on_device.test_labels, model=model
-            )
+            evaluation = training.evaluate(state.parameters, *test, model=model)
             predictions = np.asarray(evaluation.predictions)
             record = {
                 "epoch": epoch,
@@ -190,7 +190,7 @@ def main(options: Options) -> dict[str, Any]:
                 test=f"test {100 * record['test_accuracy']:.2f} %",
             )
 
-    draw(folder, options, np.asarray(dataset.test_labels), predictions)
+    draw(folder, options, dataset.test.labels, predictions)
     console.print(
         f"test accuracy {100 * record['test_accuracy']:.2f} %, loss "
         f"{record['test_loss']:.4f}, after {time.perf_counter() - started:.1f} s; "

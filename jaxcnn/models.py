@@ -5,14 +5,14 @@ parameters are a plain dictionary, so that optax, checkpoints and ``jax.tree`` a
 them as they are. Images are ``(B, H, W, C)``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 from jaxcnn.activations import relu
 from jaxcnn.convolution import conv2d
@@ -34,6 +34,35 @@ class Model(NamedTuple):
 
     init: Callable[[Key[Array, ""]], Parameters]
     apply: Callable[[Parameters, Images], Logits]
+
+
+def standardized(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
+    """The model for images as they are stored: standardized, channel by channel.
+
+    Args:
+      model: of images x̂ = (x − mean)/std.
+      mean, std: one for each channel, or one for all.
+
+    Returns:
+      The :class:`Model` of images x, numbers of any type.
+
+    Raises:
+      ValueError: when an entry of ``std`` is not positive.
+
+    >>> model = standardized(lenet5(image_size=8), mean=(0.0,), std=(16.0,))
+    >>> images = jnp.full((2, 8, 8, 1), 16, jnp.uint8)
+    >>> model.apply(model.init(jax.random.key(0)), images).shape
+    (2, 10)
+    """
+    if not all(each > 0 for each in std):
+        raise ValueError(f"std is {std!r}; every entry must be positive")
+
+    def apply(parameters: Parameters, images: Shaped[Array, "B H W C"]) -> Logits:
+        dtype = jax.tree.leaves(parameters)[0].dtype
+        x = images.astype(dtype) - jnp.asarray(mean, dtype)
+        return model.apply(parameters, x / jnp.asarray(std, dtype))
+
+    return Model(model.init, apply)
 
 
 def lenet5(

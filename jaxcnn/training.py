@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from jaxcnn.losses import softmax_cross_entropy
 from jaxcnn.models import Images, Logits, Model, Parameters
 
 Labels = Int[Array, " B"]
+Augment = Callable[[Key[Array, ""], Shaped[Array, "B H W C"]], Shaped[Array, "B H W C"]]
 Report = Callable[[Int[Array, ""], Float[Array, ""], Float[Array, ""]], None]
 
 
@@ -135,17 +136,20 @@ def steps_in_epoch(examples: int, batch_size: int) -> int:
 
 @partial(
     jax.jit,
-    static_argnames=("model", "optimizer", "batch_size", "report", "report_every"),
+    static_argnames=(
+        *("model", "optimizer", "batch_size", "augment", "report", "report_every"),
+    ),
 )
 def train_epoch(
     state: TrainingState,
-    images: Float[Array, "examples H W C"],
+    images: Shaped[Array, "examples H W C"],
     labels: Int[Array, " examples"],
     key: Key[Array, ""],
     *,
     model: Model,
     optimizer: optax.GradientTransformation,
     batch_size: int,
+    augment: Augment | None = None,
     report: Report | None = None,
     report_every: int = 10,
 ) -> tuple[TrainingState, Metrics]:
@@ -157,9 +161,11 @@ def train_epoch(
     Args:
       state: where training is.
       images, labels: the whole data set.
-      key: decides the order.
+      key: decides the order, and how images are augmented.
       model, optimizer: static, as in :func:`train_step`.
       batch_size: examples in a step.
+      augment: if given, ``augment(key, images)`` is what a step sees of its images, with a
+        key of its own; static.
       report: if given, called as ``report(step, loss, accuracy)`` while the epoch runs;
         static.
       report_every: how many steps pass between two reports.
@@ -175,7 +181,10 @@ def train_epoch(
     order = jax.random.permutation(key, examples)[: steps * batch_size]
 
     def step(state, batch):
-        state, metrics = _step(state, images[batch], labels[batch], model, optimizer)
+        seen = images[batch]
+        if augment is not None:
+            seen = augment(jax.random.fold_in(key, state.step), seen)
+        state, metrics = _step(state, seen, labels[batch], model, optimizer)
         if report is not None:
             lax.cond(
                 state.step % report_every == 0,
@@ -191,7 +200,7 @@ def train_epoch(
 @partial(jax.jit, static_argnames=("model", "batch_size"))
 def evaluate(
     parameters: Parameters,
-    images: Float[Array, "examples H W C"],
+    images: Shaped[Array, "examples H W C"],
     labels: Int[Array, " examples"],
     *,
     model: Model,

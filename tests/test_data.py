@@ -3,8 +3,10 @@
 import gzip
 import hashlib
 import struct
+import tarfile
 from pathlib import Path
 
+import chex
 import numpy as np
 import pytest
 
@@ -30,36 +32,32 @@ def write_mnist(folder, rng, suffix="", counts=(40, 20)):
 
 def test_the_digits_are_split_the_same_way_every_time_and_without_overlap():
     digits, again = data.digits(), data.digits()
-    for array, same in zip(digits, again, strict=True):
-        np.testing.assert_array_equal(array, same)
-    assert digits.train_images.shape == (1347, 8, 8, 1)
-    assert digits.test_images.shape == (450, 8, 8, 1)
-    assert digits.train_images.dtype == np.float32
-    assert (digits.train_images.min(), digits.train_images.max()) == (0, 1)
-    assert np.bincount(digits.test_labels).tolist() == [
-        45,
-        46,
-        44,
-        46,
-        45,
-        46,
-        45,
-        45,
-        43,
-        45,
+    chex.assert_trees_all_equal((digits.train, digits.test), (again.train, again.test))
+    chex.assert_shape(digits.train.images, (1347, 8, 8, 1))
+    chex.assert_shape(digits.test.images, (450, 8, 8, 1))
+    assert digits.train.images.dtype == np.uint8
+    assert (digits.train.images.min(), digits.train.images.max()) == (0, 16)
+    assert np.bincount(digits.test.labels).tolist() == [
+        *(45, 46, 44, 46, 45, 46, 45, 45, 43, 45),
     ]
-    train = {image.tobytes() for image in digits.train_images}
-    assert not any(image.tobytes() in train for image in digits.test_images)
+    train = {image.tobytes() for image in digits.train.images}
+    assert not any(image.tobytes() in train for image in digits.test.images)
 
 
+def test_there_is_no_folder_of_digits(tmp_path):
+    with pytest.raises(ValueError, match="digits come with scikit-learn"):
+        data.digits(tmp_path)
+
+
+@pytest.mark.parametrize("read", [data.mnist, data.fashion_mnist])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_mnist_is_read_from_plain_and_from_gzipped_files(tmp_path, rng, suffix):
+def test_mnist_is_read_from_plain_and_from_gzipped_files(tmp_path, rng, suffix, read):
     write_mnist(tmp_path, rng, suffix)
-    mnist = data.mnist(tmp_path)
-    assert mnist.train_images.shape == (40, 28, 28, 1)
-    assert mnist.test_labels.tolist() == [i % 10 for i in range(20)]
+    mnist = read(tmp_path)
+    assert mnist.train.images.shape == (40, 28, 28, 1)
+    assert mnist.test.labels.tolist() == [i % 10 for i in range(20)]
     raw = data.read_idx(tmp_path / f"train-images-idx3-ubyte{suffix}")
-    np.testing.assert_allclose(mnist.train_images[..., 0] * 255, raw, atol=1e-4)
+    np.testing.assert_array_equal(mnist.train.images[..., 0], raw)
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST is not at hand")
@@ -69,7 +67,7 @@ def test_the_real_mnist_is_read_to_the_last_byte():
     assert hashlib.sha256(header + images.tobytes()).hexdigest() == (
         "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
     )
-    assert np.bincount(data.mnist(MNIST).train_labels).sum() == 60_000
+    assert np.bincount(data.mnist(MNIST).train.labels).sum() == 60_000
 
 
 IMAGES = "train-images-idx3-ubyte"
@@ -90,6 +88,7 @@ DAMAGE = {
         "announces an array of shape (40, 28",
     ),
     "too long": (LABELS, lambda content: content + b"\0", "but holds 41"),
+    "no images": (IMAGES, lambda content: idx_bytes(np.zeros((0, 28, 28))), "(0, 28, 28)"),
     "images of another size": (
         IMAGES,
         lambda content: idx_bytes(np.zeros((40, 14, 14))),
@@ -152,3 +151,84 @@ def test_a_missing_file_is_named_with_what_would_do(tmp_path, rng):
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(FileNotFoundError, match="neither t10k-labels-idx1-ubyte nor"):
         data.mnist(tmp_path)
+
+
+# --- CIFAR-10 -------------------------------------------------------------------------
+
+
+def cifar10_records(rng, count=7):
+    """Labels, images as one sees them, and the bytes that say so."""
+    labels = rng.integers(0, 10, count).astype(np.uint8)
+    images = rng.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+    planes = images.transpose(0, 3, 1, 2).reshape(count, -1)
+    return labels, images, np.hstack([labels[:, None], planes]).tobytes()
+
+
+def write_cifar10(folder, rng, archived=False):
+    """A data set of random images; the labels and images of each file."""
+    written = {name: cifar10_records(rng) for name in data.CIFAR10_FILES}
+    for name, (_, _, content) in written.items():
+        (folder / name).write_bytes(content)
+    if archived:
+        with tarfile.open(folder / data.CIFAR10_ARCHIVE, "w:gz") as archive:
+            for name in data.CIFAR10_FILES:
+                archive.add(folder / name, f"cifar-10-batches-bin/{name}")
+                (folder / name).unlink()
+    return list(written.values())
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_cifar10_is_read_from_its_archive_and_from_what_is_in_it(tmp_path, rng, archived):
+    *train, test = write_cifar10(tmp_path, rng, archived)
+    cifar10 = data.cifar10(tmp_path)
+    np.testing.assert_array_equal(
+        cifar10.train.images, np.concatenate([images for _, images, _ in train])
+    )
+    np.testing.assert_array_equal(
+        cifar10.train.labels, np.concatenate([labels for labels, _, _ in train])
+    )
+    np.testing.assert_array_equal(cifar10.test.images, test[1])
+    assert (cifar10.test.images.dtype, cifar10.test.labels.dtype) == (np.uint8, np.int32)
+    assert len(cifar10.classes) == 10
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda content: content[:-1], "holds 21510 bytes"),
+        (lambda content: b"", "holds 0 bytes"),
+        (lambda content: b"\x0a" + content[1:], "a label of 10 in record 0"),
+    ],
+)
+def test_a_damaged_batch_of_cifar10_is_refused_by_name(tmp_path, rng, spoil, said):
+    write_cifar10(tmp_path, rng)
+    path = tmp_path / "data_batch_3.bin"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(ValueError) as refusal:
+        data.cifar10(tmp_path)
+    assert str(path) in str(refusal.value)
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize("spoil", [no_gzip, cut_off, garbled])
+def test_a_damaged_archive_of_cifar10_is_refused_by_name(tmp_path, rng, spoil):
+    write_cifar10(tmp_path, rng, archived=True)
+    path = tmp_path / data.CIFAR10_ARCHIVE
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(ValueError, match="is no complete CIFAR-10 archive") as refusal:
+        data.cifar10(tmp_path)
+    assert str(path) in str(refusal.value)
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path):
+    with tarfile.open(tmp_path / data.CIFAR10_ARCHIVE, "w:gz"):
+        pass
+    with pytest.raises(ValueError, match=r"data_batch_1\.bin"):
+        data.cifar10(tmp_path)
+
+
+def test_files_of_cifar10_that_are_missing_are_named(tmp_path, rng):
+    write_cifar10(tmp_path, rng)
+    (tmp_path / "test_batch.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"test_batch\.bin are in"):
+        data.cifar10(tmp_path)

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxcnn import models
@@ -91,3 +92,19 @@ def test_an_ensemble_under_vmap_gives_what_each_of_its_members_gives():
 def test_a_size_that_a_model_is_not_made_for_is_refused(build, image_size):
     with pytest.raises(ValueError, match=f"image_size is {image_size}"):
         build(image_size)
+
+
+def test_a_standardized_model_takes_bytes(rng):
+    model, (mean, std) = models.lenet5(8, channels=2), ((100.0, 50.0), (60.0, 80.0))
+    images = jnp.asarray(rng.integers(0, 256, (3, 8, 8, 2)), jnp.uint8)
+    parameters = model.init(jax.random.key(0))
+    by_hand = (np.asarray(images, np.float32) - np.float32(mean)) / np.float32(std)
+    np.testing.assert_array_equal(
+        models.standardized(model, mean, std).apply(parameters, images),
+        model.apply(parameters, jnp.asarray(by_hand)),
+    )
+
+
+def test_nothing_is_divided_by_zero():
+    with pytest.raises(ValueError, match=r"std is \(1.0, 0.0\)"):
+        models.standardized(models.lenet5(8), (0.0, 0.0), (1.0, 0.0))

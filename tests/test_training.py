@@ -79,6 +79,33 @@ def test_an_epoch_is_its_steps_over_shuffled_batches(images, labels, optimizer):
     chex.assert_trees_all_close(metrics.loss, jnp.stack(losses), rtol=1e-10)
 
 
+def test_every_step_augments_its_images_by_a_key_of_its_own(images, labels, optimizer):
+    model = models.lenet5(8, dtype=jnp.float64)
+    start = training.initial_state(model, optimizer, jax.random.key(0))
+    key = jax.random.key(7)
+
+    def noisy(key, images):
+        return images + jax.random.normal(key, images.shape, images.dtype)
+
+    after, _ = training.train_epoch(
+        *(start, images, labels, key),
+        model=model,
+        optimizer=optimizer,
+        batch_size=BATCH,
+        augment=noisy,
+    )
+    state = start
+    order = jax.random.permutation(key, EXAMPLES)
+    for step, first in enumerate(range(0, EXAMPLES - BATCH + 1, BATCH)):
+        batch = order[first : first + BATCH]
+        seen = noisy(jax.random.fold_in(key, step), images[batch])
+        state, _ = training.train_step(
+            state, seen, labels[batch], model=model, optimizer=optimizer
+        )
+    # The same sums, compiled inside and outside of a scan: float64 rounding.
+    chex.assert_trees_all_close(after.parameters, state.parameters, rtol=1e-10, atol=1e-12)
+
+
 def test_training_learns_a_small_set_by_heart(images, labels):
     model, optimizer = models.lenet5(8, dtype=jnp.float64), optax.adam(3e-3)
     state = training.initial_state(model, optimizer, jax.random.key(0))
