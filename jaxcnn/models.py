@@ -59,8 +59,8 @@ def standardized(model: Model, mean: Sequence[float], std: Sequence[float]) -> M
 
     def apply(parameters: Parameters, images: Shaped[Array, "B H W C"]) -> Logits:
         dtype = jax.tree.leaves(parameters)[0].dtype
-        x = images.astype(dtype) - jnp.asarray(mean, dtype)
-        return model.apply(parameters, x / jnp.asarray(std, dtype))
+        of_channels, by = (jnp.asarray([[[each]]], dtype) for each in (mean, std))
+        return model.apply(parameters, (images.astype(dtype) - of_channels) / by)
 
     return Model(model.init, apply)
 
