@@ -82,8 +82,8 @@ def digits(folder: Path | None = None) -> DataSet:
     train, test = train_test_split(
         np.arange(len(labels)), test_size=450, random_state=0, stratify=labels
     )
-    parts = (Examples(images[part], labels[part]) for part in (train, test))
-    return DataSet(*parts, DIGITS, mean=(0.0,), std=(16.0,))
+    train, test = (Examples(images[part], labels[part]) for part in (train, test))
+    return DataSet(train, test, DIGITS, mean=(0.0,), std=(16.0,))
 
 
 def mnist(folder: Path | None = None) -> DataSet:
@@ -128,7 +128,8 @@ def _mnist_like(name, source, classes, folder):
                 f"{images_path.name} are ({len(images)},), from 0 to 9"
             )
         parts.append(Examples(images[..., None], labels.astype(np.int32)))
-    return DataSet(*parts, classes, mean=(0.0,), std=(255.0,))
+    train, test = parts
+    return DataSet(train, test, classes, mean=(0.0,), std=(255.0,))
 
 
 CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"

@@ -190,7 +190,7 @@ def main(options: Options) -> dict[str, Any]:
                 test=f"test {100 * record['test_accuracy']:.2f} %",
             )
 
-    draw(folder, options, dataset.test.labels, predictions)
+    draw(folder, options, np.asarray(dataset.test.labels), predictions)
     console.print(
         f"test accuracy {100 * record['test_accuracy']:.2f} %, loss "
         f"{record['test_loss']:.4f}, after {time.perf_counter() - started:.1f} s; "
