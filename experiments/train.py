@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
-import optax
 import tyro
 from rich.console import Console
 from rich.progress import (
@@ -42,6 +41,7 @@ from rich.progress import (
 
 from experiments import data, pictures, run_folder
 from experiments.augmentation import Augmentation
+from experiments.optimization import Optimization
 from jaxcnn import compiler_options, models, training
 
 MODELS = {"lenet5": models.lenet5, "small-cnn": models.small_cnn}
@@ -71,10 +71,10 @@ class Options:
     """How often to go through the training set; 0 is 40 for digits, 12 for the others."""
     batch_size: int = 0
     """Images in one step; 0 is 32 for digits and 128 for the others."""
-    learning_rate: float = 2e-3
-    """Of AdamW at the start; it falls to zero along a cosine."""
-    weight_decay: float = 0.1
-    """How strongly AdamW pulls the weights towards zero."""
+    optimization: tyro.conf.OmitArgPrefixes[Optimization] = dataclasses.field(
+        default_factory=Optimization
+    )
+    """How the parameters follow their gradients."""
     augment: Augmentation = dataclasses.field(default_factory=Augmentation)
     """What is done to the training images at random."""
     seed: int = 0
@@ -88,11 +88,6 @@ class Options:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}; it must not be negative"
                 )
-        if not self.learning_rate > 0 or not self.weight_decay >= 0:
-            raise ValueError(
-                f"learning_rate is {self.learning_rate} and weight_decay is "
-                f"{self.weight_decay}; the first must be positive, the second not negative"
-            )
 
     def completed(self) -> "Options":
         """With what was left to the data set filled in."""
@@ -119,11 +114,11 @@ def main(options: Options) -> dict[str, Any]:
     model = models.standardized(
         MODELS[options.model](image_size, channels), dataset.mean, dataset.std
     )
-    schedule = optax.cosine_decay_schedule(options.learning_rate, options.epochs * steps)
-    optimizer = optax.adamw(schedule, weight_decay=options.weight_decay)
+    how = options.optimization
+    optimizer = how.transformation(options.epochs * steps)
     train, test = jax.tree.map(jnp.asarray, (dataset.train, dataset.test))
     init_key, shuffle_key = jax.random.split(jax.random.key(options.seed))
-    state = training.initial_state(model, optimizer, init_key)
+    state = training.initial_state(model, optimizer, init_key, averaged=how.average > 0)
 
     size = sum(leaf.size for leaf in jax.tree.leaves(state.parameters))
     console.print(
@@ -155,6 +150,8 @@ def main(options: Options) -> dict[str, Any]:
                 optimizer=optimizer,
                 batch_size=options.batch_size,
                 augment=options.augment,
+                label_smoothing=how.label_smoothing,
+                average_decay=how.average,
                 report=report,
             ),
             compiler_options=compiler_options(),
@@ -164,7 +161,7 @@ def main(options: Options) -> dict[str, Any]:
             state, metrics = train_epoch(
                 state, *train, jax.random.fold_in(shuffle_key, epoch)
             )
-            evaluation = training.evaluate(state.parameters, *test, model=model)
+            evaluation = training.evaluate(state.trained, *test, model=model)
             predictions = np.asarray(evaluation.predictions)
             record = {
                 "epoch": epoch,
@@ -180,10 +177,10 @@ def main(options: Options) -> dict[str, Any]:
                 raise FloatingPointError(
                     f"the loss became {record['train_loss']} in epoch {epoch}, of which "
                     f"nothing is kept in {folder}: try a learning_rate smaller than "
-                    f"{options.learning_rate}"
+                    f"{how.learning_rate}"
                 )
             run_folder.append_line(folder / "metrics.jsonl", record)
-            run_folder.save_parameters(folder / "parameters.npz", state.parameters)
+            run_folder.save_parameters(folder / "parameters.npz", state.trained)
             progress.update(
                 bar,
                 completed=int(state.step),

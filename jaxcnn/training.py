@@ -30,11 +30,18 @@ class TrainingState(NamedTuple):
       parameters: of the model.
       optimizer_state: of the optax optimizer.
       step: how many steps have been taken.
+      average: the moving average of the parameters, or None where there is none.
     """
 
     parameters: Parameters
     optimizer_state: PyTree
     step: Int[Array, ""]
+    average: Parameters | None = None
+
+    @property
+    def trained(self) -> Parameters:
+        """What to evaluate and to keep: the average where there is one."""
+        return self.parameters if self.average is None else self.average
 
 
 class Metrics(NamedTuple):
@@ -62,9 +69,13 @@ class Evaluation(NamedTuple):
 
 
 def initial_state(
-    model: Model, optimizer: optax.GradientTransformation, key: Key[Array, ""]
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    key: Key[Array, ""],
+    *,
+    averaged: bool = False,
 ) -> TrainingState:
-    """Fresh parameters and a fresh optimizer.
+    """Fresh parameters and a fresh optimizer, and, if ``averaged``, an average of them.
 
     >>> from jaxcnn.models import lenet5
     >>> state = initial_state(lenet5(8), optax.sgd(0.1), jax.random.key(0))
@@ -72,17 +83,23 @@ def initial_state(
     Array(0, dtype=int32)
     """
     parameters = model.init(key)
-    return TrainingState(parameters, optimizer.init(parameters), jnp.int32(0))
+    average = jax.tree.map(jnp.copy, parameters) if averaged else None
+    return TrainingState(parameters, optimizer.init(parameters), jnp.int32(0), average)
 
 
-def loss_and_accuracy(logits: Logits, labels: Labels) -> Metrics:
-    """The metrics of one batch."""
-    loss = jnp.mean(softmax_cross_entropy(logits, labels))
+def loss_and_accuracy(
+    logits: Logits, labels: Labels, label_smoothing: float = 0.0
+) -> Metrics:
+    """The metrics of one batch, its loss with labels smoothed so much."""
+    losses = softmax_cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    loss = jnp.mean(losses)
     right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
     return Metrics(loss, jnp.mean(right.astype(loss.dtype)))
 
 
-@partial(jax.jit, static_argnames=("model", "optimizer"))
+@partial(
+    jax.jit, static_argnames=("model", "optimizer", "label_smoothing", "average_decay")
+)
 def train_step(
     state: TrainingState,
     images: Images,
@@ -90,23 +107,30 @@ def train_step(
     *,
     model: Model,
     optimizer: optax.GradientTransformation,
+    label_smoothing: float = 0.0,
+    average_decay: float = 0.999,
 ) -> tuple[TrainingState, Metrics]:
-    """One step down the gradient of one batch's loss; compiled.
+    r"""One step down the gradient of one batch's loss; compiled.
 
     Args:
       state: where training is.
       images, labels: the batch.
       model, optimizer: static; pass the same objects every time, or it compiles anew.
+      label_smoothing: of the loss, as for :func:`jaxcnn.softmax_cross_entropy`; static.
+      average_decay: d, static: where the state has an average ā, it becomes
+        d' ā + (1 − d') θ with the new parameters θ, and d' the smaller of d and
+        (1 + t)/(10 + t), so that the first of t steps are soon forgotten.
 
     Returns:
       The next state, and the metrics of the batch before the step.
     """
-    return _step(state, images, labels, model, optimizer)
+    return _step(state, images, labels, model, optimizer, label_smoothing, average_decay)
 
 
-def _step(state, images, labels, model, optimizer):
+def _step(state, images, labels, model, optimizer, label_smoothing, average_decay):
     def loss(parameters):
-        metrics = loss_and_accuracy(model.apply(parameters, images), labels)
+        logits = model.apply(parameters, images)
+        metrics = loss_and_accuracy(logits, labels, label_smoothing)
         return metrics.loss, metrics
 
     gradients, metrics = jax.grad(loss, has_aux=True)(state.parameters)
@@ -114,7 +138,13 @@ def _step(state, images, labels, model, optimizer):
         gradients, state.optimizer_state, state.parameters
     )
     parameters = optax.apply_updates(state.parameters, updates)
-    return TrainingState(parameters, optimizer_state, state.step + 1), metrics
+    average = state.average
+    if average is not None:
+        decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(
+            lambda a, p: a + (1 - decay).astype(p.dtype) * (p - a), average, parameters
+        )
+    return TrainingState(parameters, optimizer_state, state.step + 1, average), metrics
 
 
 def steps_in_epoch(examples: int, batch_size: int) -> int:
@@ -137,7 +167,8 @@ def steps_in_epoch(examples: int, batch_size: int) -> int:
 @partial(
     jax.jit,
     static_argnames=(
-        *("model", "optimizer", "batch_size", "augment", "report", "report_every"),
+        *("model", "optimizer", "batch_size", "augment", "label_smoothing"),
+        *("average_decay", "report", "report_every"),
     ),
 )
 def train_epoch(
@@ -150,6 +181,8 @@ def train_epoch(
     optimizer: optax.GradientTransformation,
     batch_size: int,
     augment: Augment | None = None,
+    label_smoothing: float = 0.0,
+    average_decay: float = 0.999,
     report: Report | None = None,
     report_every: int = 10,
 ) -> tuple[TrainingState, Metrics]:
@@ -166,6 +199,7 @@ def train_epoch(
       batch_size: examples in a step.
       augment: if given, ``augment(key, images)`` is what a step sees of its images, with a
         key of its own; static.
+      label_smoothing, average_decay: static, as in :func:`train_step`.
       report: if given, called as ``report(step, loss, accuracy)`` while the epoch runs;
         static.
       report_every: how many steps pass between two reports.
@@ -184,7 +218,10 @@ def train_epoch(
         seen = images[batch]
         if augment is not None:
             seen = augment(jax.random.fold_in(key, state.step), seen)
-        state, metrics = _step(state, seen, labels[batch], model, optimizer)
+        state, metrics = _step(
+            *(state, seen, labels[batch], model, optimizer),
+            *(label_smoothing, average_decay),
+        )
         if report is not None:
             lax.cond(
                 state.step % report_every == 0,

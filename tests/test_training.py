@@ -106,6 +106,35 @@ def test_every_step_augments_its_images_by_a_key_of_its_own(images, labels, opti
     chex.assert_trees_all_close(after.parameters, state.parameters, rtol=1e-10, atol=1e-12)
 
 
+def test_the_average_follows_the_parameters(images, labels, optimizer):
+    model = models.lenet5(8, dtype=jnp.float64)
+    state = training.initial_state(model, optimizer, jax.random.key(0), averaged=True)
+    by_hand = state.parameters
+    for t in range(4):
+        state, _ = training.train_step(
+            *(state, images[:BATCH], labels[:BATCH]),
+            model=model,
+            optimizer=optimizer,
+            average_decay=0.15,
+        )
+        d = min(0.15, (1 + t) / (10 + t))  # 1/10 at first, and then 0.15
+        by_hand = jax.tree.map(
+            lambda a, p, d=d: d * a + (1 - d) * p, by_hand, state.parameters
+        )
+    # d is float32, whatever the parameters are: a rounding of 6e-8 of d.
+    chex.assert_trees_all_close(state.average, by_hand, rtol=1e-6, atol=1e-8)
+    assert state.trained is state.average
+
+
+def test_labels_are_smoothed_in_the_loss_alone(rng, images, labels, optimizer):
+    logits = jnp.asarray(rng.standard_normal((EXAMPLES, 10)))
+    plain = training.loss_and_accuracy(logits, labels)
+    smoothed = training.loss_and_accuracy(logits, labels, 0.1)
+    uniform = -jnp.mean(jax.nn.log_softmax(logits))
+    np.testing.assert_allclose(smoothed.loss, 0.9 * plain.loss + 0.1 * uniform, rtol=1e-12)
+    assert smoothed.accuracy == plain.accuracy
+
+
 def test_training_learns_a_small_set_by_heart(images, labels):
     model, optimizer = models.lenet5(8, dtype=jnp.float64), optax.adam(3e-3)
     state = training.initial_state(model, optimizer, jax.random.key(0))
