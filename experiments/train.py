@@ -48,15 +48,22 @@ from rich.progress import (
 from experiments import data, pictures, run_folder
 from experiments.augmentation import Augmentation
 from experiments.optimization import Optimization
-from jaxcnn import compiler_options, models, training
+from jaxcnn import compiler_options, deep_models, models, training
 
-MODELS = {"lenet5": models.lenet5, "small-cnn": models.small_cnn}
+MODELS = {
+    "lenet5": models.lenet5,
+    "small-cnn": models.small_cnn,
+    "vgg": deep_models.vgg,
+    "resnet20": lambda _, channels: deep_models.resnet20(channels),
+    "mobilenet": lambda _, channels: deep_models.mobilenet(channels),
+}
+"""Of images of this size and with so many channels."""
 
 RECIPES = {
     "digits": {"model": "small-cnn", "epochs": 40, "batch_size": 32},
     "mnist": {"model": "lenet5", "epochs": 12, "batch_size": 128},
     "fashion-mnist": {"model": "small-cnn", "epochs": 12, "batch_size": 128},
-    "cifar10": {"model": "small-cnn", "epochs": 12, "batch_size": 128},
+    "cifar10": {"model": "resnet20", "epochs": 12, "batch_size": 128},
 }
 """What the options left open are for each data set."""
 
@@ -70,9 +77,9 @@ class Options:
     CIFAR-10 (32×32, in colour)."""
     data_dir: Path | None = None
     """Where the data set's files are; without it they are fetched. Digits need none."""
-    model: Literal["auto", "lenet5", "small-cnn"] = "auto"
-    """LeNet-5, or convolutions of 32 and 64 channels with a dense layer of 256; auto is
-    lenet5 for MNIST and small-cnn for the others."""
+    model: Literal["auto", "lenet5", "small-cnn", "vgg", "resnet20", "mobilenet"] = "auto"
+    """LeNet-5; convolutions of 32 and 64 channels with a dense layer of 256; or a deeper
+    one. Auto is lenet5 for MNIST, resnet20 for CIFAR-10, and small-cnn for the others."""
     epochs: int = 0
     """How often to go through the training set; 0 is 40 for digits, 12 for the others."""
     batch_size: int = 0
@@ -211,8 +218,11 @@ def draw(
     records = run_folder.read_lines(folder / "metrics.jsonl")
     parameters = run_folder.load_parameters(folder / "parameters.npz")
     pictures.save(pictures.curves(records, name), folder / "curves.png")
+    first = (
+        parameters["stem"]["kernel"] if "stem" in parameters else parameters["conv1"]["w"]
+    )
     pictures.save(
-        pictures.filters(parameters["conv1"]["w"], f"{name}: the first layer's kernels"),
+        pictures.filters(first, f"{name}: the first layer's kernels"),
         folder / "filters.png",
     )
     wrong = int(np.sum(labels != predictions))

@@ -27,7 +27,7 @@ And around them:
     compiling         options for XLA's compiler
     drop_in           the same behind the signatures of jax.lax (lax_arguments) and flax
     patching          … in the place of JAX's own functions (originals)
-    models            networks as (init, apply) pairs
+    models            networks as (init, apply) pairs; deep_models, those with batch norm
     training          state, one step, a whole epoch, evaluation
 """
 

@@ -20,8 +20,21 @@ from jaxcnn.dense import dense, flatten
 from jaxcnn.max_pooling import max_pool2d
 
 Parameters = PyTree[Float[Array, "..."]]
-Images = Float[Array, "B H W C"]
+Images = Shaped[Array, "B H W C"]
 Logits = Float[Array, "B classes"]
+
+
+STATISTICS = ("running_mean", "running_var")
+"""The names of leaves that are no parameters: batch norm's running statistics."""
+
+
+def with_statistics_of(parameters: Parameters, others: Parameters) -> Parameters:
+    """The parameters, with the running statistics of others."""
+
+    def chosen(path, ours, theirs):
+        return theirs if path[-1].key in STATISTICS else ours
+
+    return jax.tree_util.tree_map_with_path(chosen, parameters, others)
 
 
 class Model(NamedTuple):
@@ -30,10 +43,21 @@ class Model(NamedTuple):
     Attributes:
       init: from a random key to fresh parameters.
       apply: from parameters and images to logits.
+      train: the same in training, where that is another function, and the parameters with
+        whatever statistics are among them advanced.
     """
 
     init: Callable[[Key[Array, ""]], Parameters]
     apply: Callable[[Parameters, Images], Logits]
+    train: Callable[[Parameters, Images], tuple[Logits, Parameters]] | None = None
+
+    def forward(
+        self, parameters: Parameters, images: Images
+    ) -> tuple[Logits, Parameters | None]:
+        """The logits in training, and parameters with statistics advanced, if any are."""
+        if self.train is None:
+            return self.apply(parameters, images), None
+        return self.train(parameters, images)
 
 
 def standardized(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
@@ -57,12 +81,16 @@ def standardized(model: Model, mean: Sequence[float], std: Sequence[float]) -> M
     if not all(each > 0 for each in std):
         raise ValueError(f"std is {std!r}; every entry must be positive")
 
-    def apply(parameters: Parameters, images: Shaped[Array, "B H W C"]) -> Logits:
-        dtype = jax.tree.leaves(parameters)[0].dtype
-        of_channels, by = (jnp.asarray([[[each]]], dtype) for each in (mean, std))
-        return model.apply(parameters, (images.astype(dtype) - of_channels) / by)
+    def of_stored(function):
+        def standardizing(parameters: Parameters, images: Images):
+            dtype = jax.tree.leaves(parameters)[0].dtype
+            of_channels, by = (jnp.asarray([[[each]]], dtype) for each in (mean, std))
+            return function(parameters, (images.astype(dtype) - of_channels) / by)
 
-    return Model(model.init, apply)
+        return standardizing
+
+    train = None if model.train is None else of_stored(model.train)
+    return Model(model.init, of_stored(model.apply), train)
 
 
 def lenet5(
@@ -108,11 +136,11 @@ def lenet5(
     def init(key):
         keys = jax.random.split(key, 5)
         return {
-            "conv1": _conv_parameters(keys[0], 5, channels, 6, dtype),
-            "conv2": _conv_parameters(keys[1], 5, 6, 16, dtype),
-            "dense1": _dense_parameters(keys[2], last_size**2 * 16, 120, dtype),
-            "dense2": _dense_parameters(keys[3], 120, 84, dtype),
-            "dense3": _dense_parameters(keys[4], 84, classes, dtype),
+            "conv1": conv_parameters(keys[0], 5, channels, 6, dtype),
+            "conv2": conv_parameters(keys[1], 5, 6, 16, dtype),
+            "dense1": dense_parameters(keys[2], last_size**2 * 16, 120, dtype),
+            "dense2": dense_parameters(keys[3], 120, 84, dtype),
+            "dense3": dense_parameters(keys[4], 84, classes, dtype),
         }
 
     def apply(parameters: Parameters, images: Images) -> Logits:
@@ -159,10 +187,10 @@ def small_cnn(
     def init(key):
         keys = jax.random.split(key, 4)
         return {
-            "conv1": _conv_parameters(keys[0], 3, channels, 32, dtype),
-            "conv2": _conv_parameters(keys[1], 3, 32, 64, dtype),
-            "dense1": _dense_parameters(keys[2], (image_size // 4) ** 2 * 64, 256, dtype),
-            "dense2": _dense_parameters(keys[3], 256, classes, dtype),
+            "conv1": conv_parameters(keys[0], 3, channels, 32, dtype),
+            "conv2": conv_parameters(keys[1], 3, 32, 64, dtype),
+            "dense1": dense_parameters(keys[2], (image_size // 4) ** 2 * 64, 256, dtype),
+            "dense2": dense_parameters(keys[3], 256, classes, dtype),
         }
 
     def apply(parameters: Parameters, images: Images) -> Logits:
@@ -180,7 +208,7 @@ def _conv(parameters, x, padding):
     return conv2d(x, **parameters, padding=padding, layout="NHWC")
 
 
-def _conv_parameters(key, kernel_size, c_in, c_out, dtype):
+def conv_parameters(key, kernel_size, c_in, c_out, dtype):
     """He initialisation, which keeps the variance through ReLU; biases start at zero."""
     shape = (kernel_size, kernel_size, c_in, c_out)
     return {
@@ -189,7 +217,7 @@ def _conv_parameters(key, kernel_size, c_in, c_out, dtype):
     }
 
 
-def _dense_parameters(key, c_in, c_out, dtype):
+def dense_parameters(key, c_in, c_out, dtype):
     return {
         "w": initializers.he_normal()(key, (c_in, c_out), dtype),
         "b": jnp.zeros((c_out,), dtype),

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from jaxcnn.losses import softmax_cross_entropy
-from jaxcnn.models import Images, Logits, Model, Parameters
+from jaxcnn.models import Images, Logits, Model, Parameters, with_statistics_of
 
 Labels = Int[Array, " B"]
 Augment = Callable[[Key[Array, ""], Shaped[Array, "B H W C"]], Shaped[Array, "B H W C"]]
@@ -129,15 +129,17 @@ def train_step(
 
 def _step(state, images, labels, model, optimizer, label_smoothing, average_decay):
     def loss(parameters):
-        logits = model.apply(parameters, images)
+        logits, advanced = model.forward(parameters, images)
         metrics = loss_and_accuracy(logits, labels, label_smoothing)
-        return metrics.loss, metrics
+        return metrics.loss, (metrics, advanced)
 
-    gradients, metrics = jax.grad(loss, has_aux=True)(state.parameters)
+    gradients, (metrics, advanced) = jax.grad(loss, has_aux=True)(state.parameters)
     updates, optimizer_state = optimizer.update(
         gradients, state.optimizer_state, state.parameters
     )
     parameters = optax.apply_updates(state.parameters, updates)
+    if advanced is not None:
+        parameters = with_statistics_of(parameters, advanced)
     average = state.average
     if average is not None:
         decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))

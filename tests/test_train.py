@@ -123,7 +123,7 @@ def test_cifar10_trains_in_colour_and_augmented(tmp_path, rng):
     )
     assert train.main(options)["step"] == 1
     parameters = run_folder.load_parameters(tmp_path / "run" / "parameters.npz")
-    assert parameters["conv1"]["w"].shape == (3, 3, 3, 32)
+    assert parameters["stem"]["kernel"].shape == (3, 3, 3, 16)  # ResNet-20's
 
 
 def test_a_run_that_explodes_stops_and_says_so(tmp_path):
