@@ -132,7 +132,7 @@ def _mnist_like(name, source, classes, folder):
     return DataSet(train, test, classes, mean=(0.0,), std=(255.0,))
 
 
-CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
+(CIFAR10_ARCHIVE,) = download.CIFAR10.files
 CIFAR10_FILES = (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin")
 
 

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import adaptive_rule, arguments, rules
-from jaxcnn.adaptive_rule import Adaptive, Windows
+from jaxcnn.adaptive_rule import Adaptive, Windows, along_axis
 from jaxcnn.engines import ENGINES
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_axes, spatial_size
@@ -151,8 +151,7 @@ def _places(winner, adaptive):
     side_by_side = positions(winner, adaptive.side_by_side.window, adaptive.layout)
     for (axis, windows), place in zip(adaptive.along_axes, side_by_side, strict=True):
         to_first = windows.first - windows.width * np.arange(windows.output_size)
-        shape = [-1 if k == axis else 1 for k in range(winner.ndim)]
-        yield place + jnp.asarray(to_first.reshape(shape), "int32")
+        yield place + jnp.asarray(along_axis(to_first, axis, winner.ndim), "int32")
 
 
 # --- Average --------------------------------------------------------------------------

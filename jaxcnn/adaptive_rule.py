@@ -127,8 +127,7 @@ def laid_out(x: Operand, adaptive: Adaptive, fill: int | float) -> Operand:
     """The windows side by side, ``fill`` in places without an input."""
     for axis, windows in adaptive.along_axes:
         if not windows.are_even:
-            is_filled = _along(windows.seen >= 0, axis, x.ndim)
-            x = jnp.where(is_filled, _take(x, windows.seen, axis), fill)
+            x = _taken(x, windows.seen, axis, fill)
     return x
 
 
@@ -164,8 +163,8 @@ def place_at_winners(dy: Operand, winner: Winner, adaptive: Adaptive) -> Operand
         for (axis, windows), places in zip(adaptive.along_axes, chosen, strict=True):
             of_window, tap = np.divmod(places, windows.width)  # of −1, the tap is one
             theirs, winners = (_take(each, of_window, axis) for each in (theirs, winners))
-            number = number * windows.width + _along(tap, axis, dy.ndim)
-            is_seen = is_seen & _along(places >= 0, axis, dy.ndim)
+            number = number * windows.width + along_axis(tap, axis, dy.ndim)
+            is_seen = is_seen & along_axis(places >= 0, axis, dy.ndim)
         wins = (winners == jnp.asarray(number, winner.dtype)) & is_seen
         terms.append(jnp.where(wins, theirs, 0))
     return sum_of(terms)
@@ -223,14 +222,9 @@ def sums_autodiff(x, adaptive):
 def sums_gradient(dy: Operand, adaptive: Adaptive) -> Operand:
     """dX[k] = Σ over the windows that see k: dY"""
     for axis, windows in adaptive.along_axes:
-        dy = sum_of(
-            jnp.where(
-                _along(places >= 0, axis, dy.ndim),
-                _take(dy, places // windows.width, axis),
-                0,
-            )
-            for places in windows.places
-        )
+        # Of −1, no place, the window is −1, too.
+        of_each = (places // windows.width for places in windows.places)
+        dy = sum_of([_taken(dy, each, axis, 0) for each in of_each])
     return dy
 
 
@@ -244,11 +238,17 @@ sums_gradient.defvjp(
 )
 
 
+def _taken(x, entries, axis, fill):
+    """These entries of x along an axis, and ``fill`` for −1."""
+    is_there = along_axis(entries >= 0, axis, x.ndim)
+    return jnp.where(is_there, _take(x, entries, axis), fill)
+
+
 def _take(x, entries, axis):
     """These entries of x along an axis; for −1 any."""
     return jnp.take(x, np.maximum(entries, 0), axis, mode="clip")
 
 
-def _along(vector, axis, ndim):
+def along_axis(vector, axis, ndim):
     """A vector along an axis, of length 1 along the others."""
     return vector.reshape([-1 if k == axis else 1 for k in range(ndim)])

@@ -19,7 +19,7 @@ from jaxcnn.losses import softmax_cross_entropy
 from jaxcnn.models import Images, Logits, Model, Parameters, with_statistics_of
 
 Labels = Int[Array, " B"]
-Augment = Callable[[Key[Array, ""], Shaped[Array, "B H W C"]], Shaped[Array, "B H W C"]]
+Augment = Callable[[Key[Array, ""], Images], Images]
 Report = Callable[[Int[Array, ""], Float[Array, ""], Float[Array, ""]], None]
 
 

@@ -45,15 +45,19 @@ def test_a_run_leaves_configuration_metrics_parameters_and_pictures(finished):
     assert not list(options.run_dir.glob("*partial*"))
 
 
-def test_the_saved_parameters_are_those_of_the_last_epoch(finished):
-    options, last = finished
-    parameters = run_folder.load_parameters(options.run_dir / "parameters.npz")
+def evaluation_of(folder):
+    """How well the LeNet-5 of digits that a run kept classifies them."""
     digits = data.digits()
-    evaluation = training.evaluate(
-        parameters,
+    return training.evaluate(
+        run_folder.load_parameters(folder / "parameters.npz"),
         *map(jnp.asarray, digits.test),
         model=models.standardized(models.lenet5(8), digits.mean, digits.std),
     )
+
+
+def test_the_saved_parameters_are_those_of_the_last_epoch(finished):
+    options, last = finished
+    evaluation = evaluation_of(options.run_dir)
     assert float(evaluation.metrics.accuracy) == last["test_accuracy"]
     assert last["test_accuracy"] > 0.8  # chance is 0.1: two epochs have learned something
 
@@ -101,13 +105,7 @@ def test_the_average_of_the_parameters_is_what_is_evaluated_and_kept(tmp_path):
     )
     assert averaged["train_loss"] == plain["train_loss"]
     assert averaged["test_loss"] != plain["test_loss"]
-    digits = data.digits()
-    parameters = run_folder.load_parameters(tmp_path / "0.9" / "parameters.npz")
-    evaluation = training.evaluate(
-        parameters,
-        *map(jnp.asarray, digits.test),
-        model=models.standardized(models.lenet5(8), digits.mean, digits.std),
-    )
+    evaluation = evaluation_of(tmp_path / "0.9")
     assert float(evaluation.metrics.loss) == averaged["test_loss"]
 
 
