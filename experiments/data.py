@@ -10,9 +10,9 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -39,20 +39,48 @@ class Examples(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DataSet:
+class Description:
+    """What a network must know of the images that it is for.
+
+    Attributes:
+      shape: ``(H, W, C)``.
+      classes: the name of each class.
+      mean, std: of each channel, what the network subtracts, and divides by.
+    """
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> "Description":
+        return Description(**{name: tuple(each) for name, each in content.items()})
+
+
+class DataSet(NamedTuple):
     """Examples to train on and to test on.
 
     Attributes:
       train, test: the two parts.
-      classes: the name of each class.
-      mean, std: of each channel, what a network subtracts, and divides by.
+      description: of the images.
     """
 
     train: Examples
     test: Examples
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    description: Description
+
+    def validating(self, part: float) -> "DataSet":
+        """The training set alone: this part of it, of every class, is what to test on."""
+        images, labels = self.train
+        train, test = train_test_split(
+            np.arange(len(labels)), test_size=part, random_state=0, stratify=labels
+        )
+        train, test = (Examples(images[each], labels[each]) for each in (train, test))
+        return self._replace(train=train, test=test)
 
 
 DIGITS = tuple("0123456789")
@@ -83,7 +111,7 @@ def digits(folder: Path | None = None) -> DataSet:
         np.arange(len(labels)), test_size=450, random_state=0, stratify=labels
     )
     train, test = (Examples(images[part], labels[part]) for part in (train, test))
-    return DataSet(train, test, DIGITS, mean=(0.0,), std=(16.0,))
+    return DataSet(train, test, Description((8, 8, 1), DIGITS, mean=(0.0,), std=(16.0,)))
 
 
 def mnist(folder: Path | None = None) -> DataSet:
@@ -129,7 +157,8 @@ def _mnist_like(name, source, classes, folder):
             )
         parts.append(Examples(images[..., None], labels.astype(np.int32)))
     train, test = parts
-    return DataSet(train, test, classes, mean=(0.0,), std=(255.0,))
+    description = Description((28, 28, 1), classes, mean=(0.0,), std=(255.0,))
+    return DataSet(train, test, description)
 
 
 (CIFAR10_ARCHIVE,) = download.CIFAR10.files
@@ -153,7 +182,7 @@ def cifar10(folder: Path | None = None) -> DataSet:
     train = Examples(*map(np.concatenate, zip(*batches[:-1], strict=True)))
     # As is usual: those of the training set, to one decimal.
     mean, std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-    return DataSet(train, batches[-1], OBJECTS, mean, std)
+    return DataSet(train, batches[-1], Description((32, 32, 3), OBJECTS, mean, std))
 
 
 def _cifar10_contents(folder):

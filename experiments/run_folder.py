@@ -2,10 +2,12 @@
 
 A run folder holds
 
-    configuration.json   the options, the versions, the device
+    configuration.json   the options, the images' description, the versions, the device
     metrics.jsonl        one line for each epoch
     parameters.npz       the parameters after the last epoch, one array for each leaf
-    *.png                pictures
+    checkpoints/         all that it takes to go on after the last epochs
+    tensorboard/         the metrics as TensorBoard reads them
+    report.html          all there is to see
 """
 
 import json

@@ -30,7 +30,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,87 +46,35 @@ from rich.progress import (
 )
 
 from experiments import data, pictures, run_folder
-from experiments.augmentation import Augmentation
-from experiments.optimization import Optimization
-from jaxcnn import compiler_options, deep_models, models, training
-
-MODELS = {
-    "lenet5": models.lenet5,
-    "small-cnn": models.small_cnn,
-    "vgg": deep_models.vgg,
-    "resnet20": lambda _, channels: deep_models.resnet20(channels),
-    "mobilenet": lambda _, channels: deep_models.mobilenet(channels),
-}
-"""Of images of this size and with so many channels."""
-
-RECIPES = {
-    "digits": {"model": "small-cnn", "epochs": 40, "batch_size": 32},
-    "mnist": {"model": "lenet5", "epochs": 12, "batch_size": 128},
-    "fashion-mnist": {"model": "small-cnn", "epochs": 12, "batch_size": 128},
-    "cifar10": {"model": "resnet20", "epochs": 12, "batch_size": 128},
-}
-"""What the options left open are for each data set."""
+from experiments.data import Description
+from experiments.options import Options, model_of
+from jaxcnn import compiler_options, training
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Arguments:
     """Train a convolutional network and write what it learned to a run folder."""
 
-    dataset: Literal["digits", "mnist", "fashion-mnist", "cifar10"] = "digits"
-    """scikit-learn's 1,797 scanned digits (8×8 pixels), MNIST or Fashion-MNIST (28×28), or
-    CIFAR-10 (32×32, in colour)."""
-    data_dir: Path | None = None
-    """Where the data set's files are; without it they are fetched. Digits need none."""
-    model: Literal["auto", "lenet5", "small-cnn", "vgg", "resnet20", "mobilenet"] = "auto"
-    """LeNet-5; convolutions of 32 and 64 channels with a dense layer of 256; or a deeper
-    one. Auto is lenet5 for MNIST, resnet20 for CIFAR-10, and small-cnn for the others."""
-    epochs: int = 0
-    """How often to go through the training set; 0 is 40 for digits, 12 for the others."""
-    batch_size: int = 0
-    """Images in one step; 0 is 32 for digits and 128 for the others."""
-    optimization: tyro.conf.OmitArgPrefixes[Optimization] = dataclasses.field(
-        default_factory=Optimization
-    )
-    """How the parameters follow their gradients."""
-    augment: Augmentation = dataclasses.field(default_factory=Augmentation)
-    """What is done to the training images at random."""
-    seed: int = 0
-    """Of the first parameters and of the shuffling: the same seed, the same run."""
+    options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
+    """What decides the result of the run."""
     run_dir: Path | None = None
     """A new folder for the results; by default one under runs/, named after its start."""
 
-    def __post_init__(self):
-        for name in ("epochs", "batch_size", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}; it must not be negative"
-                )
 
-    def completed(self) -> "Options":
-        """With what was left to the data set filled in."""
-        left_open = {"model": "auto", "epochs": 0, "batch_size": 0}
-        filled = {
-            name: value
-            for name, value in RECIPES[self.dataset].items()
-            if getattr(self, name) == left_open[name]
-        }
-        return dataclasses.replace(self, **filled)
-
-
-def main(options: Options) -> dict[str, Any]:
+def main(arguments: Arguments) -> dict[str, Any]:
     """Train, write the run folder, and return the last line of its metrics."""
     started = time.perf_counter()
-    options = options.completed()
+    options = arguments.options.completed()
     console = Console()
     dataset = data.DATA_SETS[options.dataset](options.data_dir)
+    if options.validate:
+        dataset = dataset.validating(options.validate)
     steps = training.steps_in_epoch(len(dataset.train.labels), options.batch_size)
-    folder = run_folder.create(options.run_dir or _default_folder(options))
-    run_folder.write_json(folder / "configuration.json", _configuration(options))
-
-    _, image_size, _, channels = dataset.train.images.shape
-    model = models.standardized(
-        MODELS[options.model](image_size, channels), dataset.mean, dataset.std
+    folder = run_folder.create(arguments.run_dir or _default_folder(options))
+    run_folder.write_json(
+        folder / "configuration.json", _configuration(options, dataset.description)
     )
+    model = model_of(options, dataset.description)
     how = options.optimization
     optimizer = how.transformation(options.epochs * steps)
     train, test = jax.tree.map(jnp.asarray, (dataset.train, dataset.test))
@@ -239,11 +187,12 @@ def _default_folder(options: Options) -> Path:
     return Path("runs") / f"{options.dataset}-{options.model}-seed{options.seed}-{moment}"
 
 
-def _configuration(options: Options) -> dict[str, Any]:
-    chosen = dataclasses.asdict(options)
-    for name in ("data_dir", "run_dir"):
-        chosen[name] = None if chosen[name] is None else str(chosen[name])
-    return {"options": chosen, **run_folder.origin()}
+def _configuration(options: Options, description: Description) -> dict[str, Any]:
+    return {
+        "options": options.to_json(),
+        "images": description.to_json(),
+        **run_folder.origin(),
+    }
 
 
 def _progress(console: Console) -> Progress:
@@ -259,6 +208,6 @@ def _progress(console: Console) -> Progress:
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Options))
+        main(tyro.cli(Arguments))
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")

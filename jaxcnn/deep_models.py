@@ -10,19 +10,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from jaxcnn.activations import relu
 from jaxcnn.adaptive_pooling import global_avg_pool
 from jaxcnn.convolution import conv2d
-from jaxcnn.dense import dense, flatten
-from jaxcnn.max_pooling import max_pool2d
+from jaxcnn.dense import flatten
 from jaxcnn.models import (
     STATISTICS,
     Model,
     Parameters,
+    conv_layer,
     conv_parameters,
+    dense_layer,
     dense_parameters,
+    pool_layer,
 )
 from jaxcnn.normalization import batch_norm
 
@@ -75,17 +78,21 @@ def vgg(
     def apply(parameters, images):
         x = images
         for number in range(len(widths)):
-            p = parameters[f"conv{number + 1}"]
-            x = relu(conv2d(x, **p, padding=1, layout="NHWC"))
+            x = conv_layer(parameters, f"conv{number + 1}", x, padding=1)
             if number % 2:
-                x = max_pool2d(x, 2, layout="NHWC")
-        x = relu(dense(flatten(x), **parameters["dense1"]))
-        return dense(x, **parameters["dense2"])
+                x = pool_layer(f"pool{number // 2 + 1}", x)
+        x = relu(dense_layer(parameters, "dense1", flatten(x)))
+        return dense_layer(parameters, "dense2", x)
 
     return Model(init, apply)
 
 
-def resnet20(channels: int = 3, classes: int = 10, dtype: DTypeLike = jnp.float32) -> Model:
+def resnet20(
+    channels: int = 3,
+    classes: int = 10,
+    dtype: DTypeLike = jnp.float32,
+    axis_name: str | None = None,
+) -> Model:
     """ResNet-20, the residual network for CIFAR-10, of images of any size.
 
     Layers: a convolution to 16 channels, three blocks each of 16, 32 and 64 channels, the
@@ -95,6 +102,7 @@ def resnet20(channels: int = 3, classes: int = 10, dtype: DTypeLike = jnp.float3
 
     Args:
       channels, classes, dtype: as for :func:`vgg`.
+      axis_name: of batch norm in training, as for :func:`jaxcnn.batch_norm`.
 
     Returns:
       The :class:`jaxcnn.models.Model`.
@@ -135,14 +143,17 @@ def resnet20(channels: int = 3, classes: int = 10, dtype: DTypeLike = jnp.float3
             y = unit(f"{name}/second", p["second"], y)
             if "along" in p:
                 x = unit(f"{name}/along", p["along"], x, stride=stride)
-            x = relu(x + y)
-        return dense(global_avg_pool(x, layout="NHWC"), **parameters["dense"])
+            x = checkpoint_name(relu(x + y), name)
+        return dense_layer(parameters, "dense", global_avg_pool(x, layout="NHWC"))
 
-    return _with_statistics(init, forward)
+    return _with_statistics(init, forward, axis_name)
 
 
 def mobilenet(
-    channels: int = 3, classes: int = 10, dtype: DTypeLike = jnp.float32
+    channels: int = 3,
+    classes: int = 10,
+    dtype: DTypeLike = jnp.float32,
+    axis_name: str | None = None,
 ) -> Model:
     """A MobileNet-like network: depthwise and 1×1 convolutions in turn.
 
@@ -152,6 +163,7 @@ def mobilenet(
 
     Args:
       channels, classes, dtype: as for :func:`vgg`; images may be of any size.
+      axis_name: of batch norm in training, as for :func:`jaxcnn.batch_norm`.
 
     Returns:
       The :class:`jaxcnn.models.Model`.
@@ -187,9 +199,9 @@ def mobilenet(
             each = x.shape[-1]
             x = unit(f"{name}/depthwise", p["depthwise"], x, stride=stride, groups=each)
             x = relu(unit(f"{name}/pointwise", p["pointwise"], relu(x)))
-        return dense(global_avg_pool(x, layout="NHWC"), **parameters["dense"])
+        return dense_layer(parameters, "dense", global_avg_pool(x, layout="NHWC"))
 
-    return _with_statistics(init, forward)
+    return _with_statistics(init, forward, axis_name)
 
 
 # --- A convolution and its batch norm -------------------------------------------------
@@ -206,7 +218,7 @@ def _unit_parameters(key, kernel_size, c_in, c_out, dtype):
     }
 
 
-def _with_statistics(init: Callable, forward: Callable) -> Model:
+def _with_statistics(init: Callable, forward: Callable, axis_name: str | None) -> Model:
     """The model whose ``forward`` calls ``unit(path, parameters, x, …)`` for every one."""
 
     def unit_of(training, successors):
@@ -217,10 +229,11 @@ def _with_statistics(init: Callable, forward: Callable) -> Model:
             y, mean, var = batch_norm(
                 *(y, p["running_mean"], p["running_var"], p["w"], p["b"]),
                 training=training,
+                axis_name=axis_name,
                 layout="NHWC",
             )
             successors[path] = {"running_mean": mean, "running_var": var}
-            return y
+            return checkpoint_name(y, path)
 
         return unit
 

@@ -2,7 +2,8 @@
 
 A model is ``init(key) -> parameters`` and ``apply(parameters, images) -> logits``. The
 parameters are a plain dictionary, so that optax, checkpoints and ``jax.tree`` all take
-them as they are. Images are ``(B, H, W, C)``.
+them as they are. Images are ``(B, H, W, C)``. What a layer gives carries the layer's name,
+which is where its parameters are among all: see :mod:`jaxcnn.inspection`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn import initializers
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, PyTree, Shaped
@@ -93,6 +95,46 @@ def standardized(model: Model, mean: Sequence[float], std: Sequence[float]) -> M
     return Model(model.init, of_stored(model.apply), train)
 
 
+def in_precision(model: Model, dtype: DTypeLike) -> Model:
+    """The model computed in another, lower precision: mixed-precision training.
+
+    Parameters stay as they are and are rounded for every call; so their gradients, and
+    what an optimizer makes of them, are of their own dtype. Running statistics are not
+    rounded, and logits come back in the parameters' dtype, for the loss to be taken in.
+
+    Args:
+      model: any.
+      dtype: what parameters and images are cast to, such as ``jnp.bfloat16``.
+
+    Returns:
+      The :class:`Model`, whose ``init`` is that of ``model``.
+
+    Source: Micikevicius et al. (2018), arXiv:1710.03740.
+
+    >>> model = in_precision(lenet5(image_size=8), jnp.bfloat16)
+    >>> parameters = model.init(jax.random.key(0))
+    >>> logits = model.apply(parameters, jnp.zeros((2, 8, 8, 1)))
+    >>> parameters["conv1"]["w"].dtype, logits.dtype
+    (dtype('float32'), dtype('float32'))
+    """
+
+    def rounded(parameters):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, p: p if path[-1].key in STATISTICS else p.astype(dtype), parameters
+        )
+
+    def apply(parameters, images):
+        wide = jax.tree.leaves(parameters)[0].dtype
+        return model.apply(rounded(parameters), images.astype(dtype)).astype(wide)
+
+    def train(parameters, images):
+        wide = jax.tree.leaves(parameters)[0].dtype
+        logits, advanced = model.forward(rounded(parameters), images.astype(dtype))
+        return logits.astype(wide), with_statistics_of(parameters, advanced)
+
+    return Model(model.init, apply, None if model.train is None else train)
+
+
 def lenet5(
     image_size: int = 28,
     channels: int = 1,
@@ -144,13 +186,13 @@ def lenet5(
         }
 
     def apply(parameters: Parameters, images: Images) -> Logits:
-        x = relu(_conv(parameters["conv1"], images, padding=padding_1))
-        x = max_pool2d(x, 2, layout="NHWC")
-        x = relu(_conv(parameters["conv2"], x, padding=padding_2))
-        x = flatten(max_pool2d(x, 2, layout="NHWC"))
-        x = relu(dense(x, **parameters["dense1"]))
-        x = relu(dense(x, **parameters["dense2"]))
-        return dense(x, **parameters["dense3"])
+        x = conv_layer(parameters, "conv1", images, padding=padding_1)
+        x = pool_layer("pool1", x)
+        x = conv_layer(parameters, "conv2", x, padding=padding_2)
+        x = flatten(pool_layer("pool2", x))
+        x = relu(dense_layer(parameters, "dense1", x))
+        x = relu(dense_layer(parameters, "dense2", x))
+        return dense_layer(parameters, "dense3", x)
 
     return Model(init, apply)
 
@@ -194,18 +236,28 @@ def small_cnn(
         }
 
     def apply(parameters: Parameters, images: Images) -> Logits:
-        x = relu(_conv(parameters["conv1"], images, padding=1))
-        x = max_pool2d(x, 2, layout="NHWC")
-        x = relu(_conv(parameters["conv2"], x, padding=1))
-        x = flatten(max_pool2d(x, 2, layout="NHWC"))
-        x = relu(dense(x, **parameters["dense1"]))
-        return dense(x, **parameters["dense2"])
+        x = pool_layer("pool1", conv_layer(parameters, "conv1", images, padding=1))
+        x = pool_layer("pool2", conv_layer(parameters, "conv2", x, padding=1))
+        x = relu(dense_layer(parameters, "dense1", flatten(x)))
+        return dense_layer(parameters, "dense2", x)
 
     return Model(init, apply)
 
 
-def _conv(parameters, x, padding):
-    return conv2d(x, **parameters, padding=padding, layout="NHWC")
+# --- Layers and their parameters ------------------------------------------------------
+
+
+def conv_layer(parameters, name, x, padding):
+    y = relu(conv2d(x, **parameters[name], padding=padding, layout="NHWC"))
+    return checkpoint_name(y, name)
+
+
+def pool_layer(name, x):
+    return checkpoint_name(max_pool2d(x, 2, layout="NHWC"), name)
+
+
+def dense_layer(parameters, name, x):
+    return checkpoint_name(dense(x, **parameters[name]), name)
 
 
 def conv_parameters(key, kernel_size, c_in, c_out, dtype):

@@ -40,6 +40,7 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    axis_name: str | None = None,
     layout: str = "NCHW",
     derivatives: str | None = None,
 ) -> tuple[Operand, Operand | None, Operand | None]:
@@ -79,6 +80,9 @@ def batch_norm(
       training: whether to use, and to average, the statistics of this batch.
       momentum: the share of this batch in the average, from 0 to 1.
       eps: ε, positive.
+      axis_name: inside ``shard_map``, the axis of the mesh along which the batch is spread:
+        in training, mean and variance are those of the whole batch, not of a device's part
+        of it. Outside, and with automatic or explicit sharding, they always are.
       layout: ``"NC"``, ``"NCW"``, ``"NWC"``, ``"NCHW"``, ``"NHWC"``, ``"NCDHW"`` or
         ``"NDHWC"``.
       derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`jaxcnn.relu`.
@@ -91,6 +95,7 @@ def batch_norm(
     Raises:
       TypeError: when an array is not of a supported float dtype, dtypes do not go
         together, running statistics are missing, or an option is of another type.
+      NameError: when there is no axis called ``axis_name``.
       ValueError: when the shapes do not fit, a channel has less than two elements in
         training, or an option is out of its range.
 
@@ -127,8 +132,10 @@ def batch_norm(
         y = rules.one_rule(derivatives, applied, applied)(x, w, b, mean, var, eps)
         return y, running_mean, running_var
     axes = tuple(axis for axis, letter in enumerate(layout) if letter != "C")
-    n = _at_least_two(x, math.prod(x.shape[axis] for axis in axes), "channel")
-    y, mean, var = normalize(derivatives)(x, w, b, axes, eps)
+    devices = 1 if axis_name is None else lax.axis_size(axis_name)
+    n = devices * math.prod(x.shape[axis] for axis in axes)
+    n = _at_least_two(x, n, "channel")
+    y, mean, var = normalize(derivatives)(x, w, b, axes, eps, axis_name)
     unbiased = var * n / (n - 1)
     return (
         y,

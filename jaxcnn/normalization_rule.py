@@ -13,6 +13,9 @@ The statistics are results, too. Their gradients dμ and dσ² are what the rule
 itself where its own gradients are differentiated in their turn.
 
 Only X may be of a half precision; everything is computed in float32 then.
+
+Inside ``shard_map`` the n elements may lie on several devices: with the name of a mesh
+axis every mean is taken along that, too.
 """
 
 import math
@@ -41,30 +44,42 @@ def applied(
 
 
 def normalize(which: str | None) -> Callable:
-    """(x, w, b, axes, eps) to (Y, μ, σ²), differentiated as ``derivatives`` says."""
+    """(x, w, b, axes, eps, axis_name) to (Y, μ, σ²), differentiated as ``which`` says."""
     return rules.one_rule(which, _normalize, _normalize_formula)
 
 
-def _normalize_formula(x, w, b, axes, eps):
+def _normalize_formula(x, w, b, axes, eps, axis_name=None):
     wide = widened(x)
-    mean = jnp.mean(wide, axes, keepdims=True)
+    mean = over_devices(jnp.mean(wide, axes, keepdims=True), axis_name)
     # Not mean(X²) − μ², of which a large mean would leave no digits.
-    var = jnp.mean(jnp.square(wide - mean), axes, keepdims=True)
+    var = over_devices(jnp.mean(jnp.square(wide - mean), axes, keepdims=True), axis_name)
     return applied(x, w, b, mean, var, eps), mean, var
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _normalize(x: Operand, w: Operand, b: Operand, axes: Axes, eps: float):
-    return _normalize_formula(x, w, b, axes, eps)
+def over_devices(mean: Operand, axis_name: str | None) -> Operand:
+    """The mean of what devices along an axis found, each of as many elements."""
+    return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
-def _normalize_fwd(x, w, b, axes, eps):
-    results = _normalize(x, w, b, axes, eps)
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _normalize(
+    x: Operand,
+    w: Operand,
+    b: Operand,
+    axes: Axes,
+    eps: float,
+    axis_name: str | None = None,
+):
+    return _normalize_formula(x, w, b, axes, eps, axis_name)
+
+
+def _normalize_fwd(x, w, b, axes, eps, axis_name):
+    results = _normalize(x, w, b, axes, eps, axis_name)
     _, mean, var = results  # pyright: ignore[reportGeneralTypeIssues]
     return results, (x, w, b, mean, var)
 
 
-def _normalize_bwd(axes, eps, kept, cotangents):
+def _normalize_bwd(axes, eps, axis_name, kept, cotangents):
     x, w, b, mean, var = map(widened, kept)
     dy, dmean, dvar = map(widened, cotangents)
     r, centred = lax.rsqrt(var + eps), x - mean
@@ -78,6 +93,10 @@ def _normalize_bwd(axes, eps, kept, cotangents):
     n = math.prod(x.shape[axis] for axis in axes)
     mean_dx_hat = jnp.sum(w * sum_dy, axes, keepdims=True) / n
     mean_dx_hat_x_hat = jnp.sum(w * sum_dy_x_hat, axes, keepdims=True) / n
+    if axis_name is not None:
+        n *= lax.axis_size(axis_name)
+        mean_dx_hat = over_devices(mean_dx_hat, axis_name)
+        mean_dx_hat_x_hat = over_devices(mean_dx_hat_x_hat, axis_name)
     # dX, with X̂ = r (X − μ) written out: what the n elements share is computed once.
     dx = r * w * dy - (r * mean_dx_hat - dmean / n)
     dx -= centred * (jnp.square(r) * mean_dx_hat_x_hat - 2 * dvar / n)

@@ -44,6 +44,15 @@ def test_the_digits_are_split_the_same_way_every_time_and_without_overlap():
     assert not any(image.tobytes() in train for image in digits.test.images)
 
 
+def test_a_validation_set_is_a_part_of_the_training_set_alone():
+    digits = data.digits()
+    validating = digits.validating(0.2)
+    assert len(validating.train.labels) + len(validating.test.labels) == 1347
+    assert np.bincount(validating.test.labels).min() >= 25  # a tenth of 270 is 27
+    images = [*validating.train.images, *validating.test.images]
+    assert sorted(map(bytes, images)) == sorted(map(bytes, digits.train.images))
+
+
 def test_there_is_no_folder_of_digits(tmp_path):
     with pytest.raises(ValueError, match="digits come with scikit-learn"):
         data.digits(tmp_path)
@@ -189,7 +198,7 @@ def test_cifar10_is_read_from_its_archive_and_from_what_is_in_it(tmp_path, rng, 
     )
     np.testing.assert_array_equal(cifar10.test.images, test[1])
     assert (cifar10.test.images.dtype, cifar10.test.labels.dtype) == (np.uint8, np.int32)
-    assert len(cifar10.classes) == 10
+    assert len(cifar10.description.classes) == 10
 
 
 @pytest.mark.parametrize(

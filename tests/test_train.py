@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data, run_folder, train
+from experiments import data, run_folder, saved_run, train
 from experiments.augmentation import Augmentation
 from experiments.optimization import Optimization
-from jaxcnn import models, training
+from experiments.options import Options
+from jaxcnn import training
 from tests.test_data import write_cifar10, write_mnist
 
 
@@ -22,84 +23,77 @@ def strict_jax():
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+def trained(run_dir, **options):
+    """The last metrics of a run with these options."""
+    return train.main(train.Arguments(Options(**options), run_dir=run_dir))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """One run of one epoch: its options and its last metrics."""
+    """One run of two epochs: its folder and its last metrics."""
     folder = tmp_path_factory.mktemp("runs") / "new"
-    options = train.Options(model="lenet5", epochs=2, run_dir=folder)
-    return options, train.main(options)
+    return folder, trained(folder, model="lenet5", epochs=2)
 
 
 def test_a_run_leaves_configuration_metrics_parameters_and_pictures(finished):
-    options, last = finished
-    configuration = json.loads((options.run_dir / "configuration.json").read_text())
-    assert configuration["options"]["epochs"] == 2
-    assert configuration["options"]["batch_size"] == 32
-    records = run_folder.read_lines(options.run_dir / "metrics.jsonl")
+    folder, last = finished
+    options, description = saved_run.read_configuration(folder)
+    assert options == Options(model="lenet5", epochs=2, batch_size=32)
+    assert description == data.digits().description
+    records = run_folder.read_lines(folder / "metrics.jsonl")
     assert [record["epoch"] for record in records] == [1, 2]
     assert records[-1] == last
     for name in ("curves", "filters", "confusion"):
-        picture = (options.run_dir / f"{name}.png").read_bytes()
+        picture = (folder / f"{name}.png").read_bytes()
         assert picture.startswith(PNG)
         assert len(picture) > 5_000
-    assert not list(options.run_dir.glob("*partial*"))
+    assert not list(folder.glob("*partial*"))
 
 
 def evaluation_of(folder):
-    """How well the LeNet-5 of digits that a run kept classifies them."""
-    digits = data.digits()
-    return training.evaluate(
-        run_folder.load_parameters(folder / "parameters.npz"),
-        *map(jnp.asarray, digits.test),
-        model=models.standardized(models.lenet5(8), digits.mean, digits.std),
-    )
+    """How well what a run kept classifies the digits."""
+    run = saved_run.load(folder)
+    test = map(jnp.asarray, data.digits().test)
+    return training.evaluate(run.parameters, *test, model=run.model)
 
 
 def test_the_saved_parameters_are_those_of_the_last_epoch(finished):
-    options, last = finished
-    evaluation = evaluation_of(options.run_dir)
+    folder, last = finished
+    evaluation = evaluation_of(folder)
     assert float(evaluation.metrics.accuracy) == last["test_accuracy"]
     assert last["test_accuracy"] > 0.8  # chance is 0.1: two epochs have learned something
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(finished, tmp_path):
-    options, last = finished
-    for seed, same in ((options.seed, True), (options.seed + 1, False)):
-        repeated = train.main(
-            train.Options(model="lenet5", epochs=2, seed=seed, run_dir=tmp_path / str(seed))
-        )
+    _, last = finished
+    for seed, same in ((0, True), (1, False)):
+        repeated = trained(tmp_path / str(seed), model="lenet5", epochs=2, seed=seed)
         assert (repeated["test_loss"] == last["test_loss"]) is same
 
 
 def test_a_finished_run_is_never_overwritten(finished):
-    options, _ = finished
-    before = {path: path.read_bytes() for path in options.run_dir.iterdir()}
+    folder, _ = finished
+    before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(FileExistsError, match="is not empty"):
-        train.main(options)
-    assert {path: path.read_bytes() for path in options.run_dir.iterdir()} == before
+        trained(folder, model="lenet5", epochs=2)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_mnist_trains_from_a_folder_of_idx_files(tmp_path, rng):
     write_mnist(tmp_path, rng, ".gz")
-    options = train.Options(
-        dataset="mnist",
-        data_dir=tmp_path,
-        epochs=1,
-        batch_size=20,
-        run_dir=tmp_path / "run",
+    last = trained(
+        tmp_path / "run", dataset="mnist", data_dir=tmp_path, epochs=1, batch_size=20
     )
-    assert train.main(options)["step"] == 2
+    assert last["step"] == 2
 
 
 def test_the_average_of_the_parameters_is_what_is_evaluated_and_kept(tmp_path):
     averaged, plain = (
-        train.main(
-            train.Options(
-                model="lenet5",
-                epochs=1,
-                optimization=Optimization(average=average, label_smoothing=0.1, clip=1.0),
-                run_dir=tmp_path / str(average),
-            )
+        trained(
+            tmp_path / str(average),
+            model="lenet5",
+            epochs=1,
+            optimization=Optimization(average=average, label_smoothing=0.1, clip=1.0),
         )
         for average in (0.9, 0.0)
     )
@@ -111,35 +105,33 @@ def test_the_average_of_the_parameters_is_what_is_evaluated_and_kept(tmp_path):
 
 def test_cifar10_trains_in_colour_and_augmented(tmp_path, rng):
     write_cifar10(tmp_path, rng)
-    options = train.Options(
+    last = trained(
+        tmp_path / "run",
         dataset="cifar10",
         data_dir=tmp_path,
         epochs=1,
         batch_size=20,
         augment=Augmentation(crop=0.8, shift=2, flip=True, cutout=8),
-        run_dir=tmp_path / "run",
     )
-    assert train.main(options)["step"] == 1
-    parameters = run_folder.load_parameters(tmp_path / "run" / "parameters.npz")
+    assert last["step"] == 1
+    parameters = saved_run.load(tmp_path / "run").parameters
     assert parameters["stem"]["kernel"].shape == (3, 3, 3, 16)  # ResNet-20's
 
 
 def test_a_run_that_explodes_stops_and_says_so(tmp_path):
-    options = train.Options(
-        model="lenet5",
-        epochs=3,
-        optimization=Optimization(learning_rate=1e30),
-        run_dir=tmp_path / "run",
-    )
     with pytest.raises(FloatingPointError, match=r"the loss became .* learning_rate"):
-        train.main(options)
+        trained(
+            tmp_path / "run",
+            model="lenet5",
+            epochs=3,
+            optimization=Optimization(learning_rate=1e30),
+        )
 
 
 def test_a_batch_larger_than_the_data_set_is_refused_before_a_folder_is_made(tmp_path):
-    options = train.Options(batch_size=1348, run_dir=tmp_path / "run")
     with pytest.raises(ValueError, match="batch_size is 1348; with 1347 examples"):
-        train.main(options)
-    assert not options.run_dir.exists()
+        trained(tmp_path / "run", batch_size=1348)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -148,11 +140,12 @@ def test_a_batch_larger_than_the_data_set_is_refused_before_a_folder_is_made(tmp
         ({"epochs": -1}, "epochs is -1; it must not be negative"),
         ({"batch_size": -1}, "batch_size is -1; it must not be negative"),
         ({"seed": -1}, "seed is -1; it must not be negative"),
+        ({"validate": 1.0}, "validate is 1.0; it must be from 0 to below 1"),
     ],
 )
 def test_an_option_out_of_range_is_refused(wrong, said):
     with pytest.raises(ValueError) as refusal:
-        train.Options(**wrong)
+        Options(**wrong)
     assert said in str(refusal.value)
 
 

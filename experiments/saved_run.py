@@ -1,0 +1,69 @@
+"""A run that was saved, to be used: its model, its parameters and how they came about."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from experiments import run_folder
+from experiments.data import Description
+from experiments.options import Options, model_of
+from jaxcnn.models import Model, Parameters
+
+
+class SavedRun(NamedTuple):
+    """What a run folder holds.
+
+    Attributes:
+      folder: of the run.
+      options: it was started with.
+      description: of the images that the model is for.
+      model: of images as they are stored.
+      parameters: after the last epoch.
+    """
+
+    folder: Path
+    options: Options
+    description: Description
+    model: Model
+    parameters: Parameters
+
+
+def load(folder: Path) -> SavedRun:
+    """Read a run folder.
+
+    Raises:
+      FileNotFoundError: when it is none, or no epoch of the run was finished.
+      ValueError: when a file in it is not what a run writes.
+    """
+    options, description = read_configuration(folder)
+    model = model_of(options, description)
+    path = folder / "parameters.npz"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: no epoch of this run was finished")
+    parameters = run_folder.load_parameters(path)
+    expected = jax.eval_shape(model.init, jax.random.key(0))
+    if jax.tree.map(lambda leaf: leaf.shape, parameters) != jax.tree.map(
+        lambda leaf: leaf.shape, expected
+    ):
+        raise ValueError(f"{path} holds no parameters of {options.model}")
+    return SavedRun(folder, options, description, model, parameters)
+
+
+def read_configuration(folder: Path) -> tuple[Options, Description]:
+    """How a run was started, and on what images; errors are those of :func:`load`."""
+    path = folder / "configuration.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} is no run folder: it holds no configuration.json, which every run "
+            f"begins with"
+        )
+    try:
+        content = json.loads(path.read_text())
+        return (
+            Options.from_json(content["options"]),
+            Description.from_json(content["images"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no configuration of a run: {error}") from error
