@@ -233,6 +233,12 @@ DATA_SETS: dict[str, Callable[[Path | None], DataSet]] = {
 }
 
 
+def load(name: str, folder: Path | None, validate: float = 0.0) -> DataSet:
+    """The data set of this name; if ``validate`` is not 0, :meth:`DataSet.validating`."""
+    dataset = DATA_SETS[name](folder)
+    return dataset.validating(validate) if validate else dataset
+
+
 def read_idx(path: Path) -> np.ndarray:
     """The array of bytes in an IDX file, plain or gzipped.
 

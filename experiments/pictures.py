@@ -1,94 +1,152 @@
-"""The pictures of a run: its curves, its filters, its mistakes."""
+"""The pictures of a run, drawn with axes or pixel by pixel.
 
+What is signed has one colour scale everywhere: blue is negative, white is zero, red is
+positive.
+"""
+
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib as mpl
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from experiments.data import DIGITS
 from experiments.run_folder import replacing
 
 TRAIN, TEST = "#1f77b4", "#d62728"
+SIGNED = "RdBu_r"
 
 
 def save(figure: Figure, path: Path) -> None:
     with replacing(path) as partial:
-        figure.savefig(partial, dpi=150)
-    plt.close(figure)
+        partial.write_bytes(drawn(figure))
 
 
-def curves(records: list[dict[str, Any]], title: str) -> Figure:
-    """Loss and error of the training batches and of the test set, epoch by epoch."""
+def drawn(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    return file.getvalue()
+
+
+# --- With axes ------------------------------------------------------------------------
+
+
+def curves(
+    records: Sequence[dict[str, Any]], title: str = "", test_set: str = "test set"
+) -> Figure:
+    """Loss and accuracy of the training batches and of the test set, epoch by epoch."""
     epochs = [record["epoch"] for record in records]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     figure.suptitle(title)
     for part, label, colour in (
         ("train", "training batches", TRAIN),
-        ("test", "test set", TEST),
+        ("test", test_set, TEST),
     ):
         loss = [record[f"{part}_loss"] for record in records]
         accuracy = [100 * record[f"{part}_accuracy"] for record in records]
         left.plot(epochs, loss, ".-", color=colour, label=label)
         right.plot(epochs, accuracy, ".-", color=colour, label=label)
-    left.set(xlabel="epoch", ylabel="softmax cross-entropy", yscale="log")
-    last = 100 * records[-1]["test_accuracy"]
-    right.set(
-        xlabel="epoch", ylabel="accuracy, %", title=f"last: {last:.2f} % of the test set"
-    )
-    right.set_ylim(top=101)
+    left.set(xlabel="epoch", ylabel="loss (softmax cross-entropy)", yscale="log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    left.yaxis.set_minor_formatter(NullFormatter())
+    right.set(xlabel="epoch", ylabel="accuracy, %")
     for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
     return figure
 
 
-def filters(w: np.ndarray, title: str) -> Figure:
-    """The first layer's kernels, ``(K_h, K_w, C_in, C_out)``, one small image each."""
-    kernels = np.moveaxis(w.mean(axis=2), -1, 0)
-    columns = min(8, len(kernels))
+def filters(w: np.ndarray, title: str = "") -> Figure:
+    """The first layer's kernels, ``(K_h, K_w, C_in, C_out)``, one small image each.
+
+    Those of three input channels are in their colours, and grey is zero; others are the
+    mean over input channels.
+    """
+    colour = w.shape[2] == 3
+    kernels = np.moveaxis(w if colour else w.mean(axis=2), -1, 0)
+    limit = float(np.abs(kernels).max()) or 1.0
+    columns = min(8 if len(kernels) <= 32 else 16, len(kernels))
     rows = -(-len(kernels) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(columns, rows + 0.8), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(9, 8 * rows / columns + 0.4), layout="constrained")
     figure.suptitle(title)
-    limit = np.abs(kernels).max()
-    scale = ScalarMappable(Normalize(-limit, limit), "RdBu_r")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    scale = ScalarMappable(Normalize(-limit, limit), SIGNED)
     for axes in grid.flat:
         axes.axis("off")
     for axes, kernel in zip(grid.flat, kernels, strict=False):
-        axes.imshow(kernel, cmap=scale.cmap, norm=scale.norm)
-    figure.colorbar(scale, ax=grid, shrink=0.8, label="weight")
+        if colour:
+            axes.imshow((1 + kernel / limit) / 2)
+        else:
+            axes.imshow(kernel, cmap=scale.cmap, norm=scale.norm)
+    if not colour:
+        figure.colorbar(scale, ax=grid, aspect=12, fraction=0.05, label="weight")
     return figure
 
 
-def confusion(labels: np.ndarray, predictions: np.ndarray, title: str) -> Figure:
+def confusion(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    title: str = "",
+    classes: Sequence[str] = DIGITS,
+) -> Figure:
     """How many images of each class were taken for which."""
-    classes = int(max(labels.max(), predictions.max())) + 1
-    counts = np.zeros((classes, classes), int)
+    counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (labels, predictions), 1)
-    figure, axes = plt.subplots(figsize=(6, 6), layout="constrained")
+    figure = Figure(figsize=(7, 6.4), layout="constrained")
+    axes = figure.subplots()
     # Shade by each row's share, on a scale that lets single mistakes be seen.
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(share**0.3, cmap="Blues", vmin=0, vmax=1)
     for truth, prediction in np.argwhere(counts):
-        colour = "white" if share[truth, prediction] > 0.2 else "black"
         axes.text(
             prediction,
             truth,
-            str(int(counts[truth, prediction])),
+            f"{counts[truth, prediction]:,}",
             ha="center",
             va="center",
-            color=colour,
-            fontsize=9,
+            color="white" if share[truth, prediction] > 0.2 else "black",
+            fontsize=10,
         )
-    axes.set(
-        title=title,
-        xlabel="predicted",
-        ylabel="true",
-        xticks=range(classes),
-        yticks=range(classes),
-    )
+    axes.set(title=title, xlabel="predicted class", ylabel="true class")
+    axes.set_yticks(range(len(classes)), classes)
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    long = max(map(len, classes)) > 3
+    axes.set_xticks(range(len(classes)), classes, **slanted if long else {})
+    axes.spines[:].set_color("#cccccc")
     return figure
+
+
+# --- Pixel by pixel -------------------------------------------------------------------
+
+
+def image(values: np.ndarray, brightest: int) -> bytes:
+    """An image as it is stored, ``(H, W, 1)`` or ``(H, W, 3)``, as a PNG of its size.
+
+    Args:
+      values: from 0 to ``brightest``.
+      brightest: what is shown as white.
+    """
+    return _png(np.broadcast_to(values / brightest, (*values.shape[:2], 3)))
+
+
+def signed(values: np.ndarray, limit: float) -> bytes:
+    """Numbers ``(H, W)`` from −limit to limit, in colours, as a PNG of their size."""
+    return _png(mpl.colormaps[SIGNED](Normalize(-limit, limit)(values)))
+
+
+def _png(colours):
+    file = io.BytesIO()
+    imsave(file, np.ascontiguousarray(colours), format="png")
+    return file.getvalue()

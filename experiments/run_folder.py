@@ -21,9 +21,13 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from filelock import FileLock, Timeout
 
 import jaxcnn
 from jaxcnn.models import Parameters
+
+CONFIGURATION, METRICS = "configuration.json", "metrics.jsonl"
+PARAMETERS, CHECKPOINTS, TENSORBOARD = "parameters.npz", "checkpoints", "tensorboard"
 
 
 def create(folder: Path) -> Path:
@@ -80,6 +84,28 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def keep_lines(path: Path, count: int) -> list[dict[str, Any]]:
+    """Forget all but the first lines, the last of which may be cut off; what is left."""
+    lines = path.read_text().splitlines(keepends=True)[:count] if path.is_file() else []
+    with replacing(path) as partial:
+        partial.write_text("".join(lines))
+    return read_lines(path)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder, for as long as this one lives.
+
+    Raises:
+      BlockingIOError: when another process has it.
+    """
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise BlockingIOError(f"{folder} is in use by a run that goes on") from error
 
 
 def save_parameters(path: Path, parameters: Parameters) -> None:

@@ -39,7 +39,7 @@ def load(folder: Path) -> SavedRun:
     """
     options, description = read_configuration(folder)
     model = model_of(options, description)
-    path = folder / "parameters.npz"
+    path = folder / run_folder.PARAMETERS
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: no epoch of this run was finished")
     parameters = run_folder.load_parameters(path)
@@ -51,12 +51,24 @@ def load(folder: Path) -> SavedRun:
     return SavedRun(folder, options, description, model, parameters)
 
 
+def write_configuration(folder: Path, options: Options, description: Description) -> None:
+    """Begin a run folder with what :func:`read_configuration` reads."""
+    run_folder.write_json(
+        folder / run_folder.CONFIGURATION,
+        {
+            "options": options.to_json(),
+            "images": description.to_json(),
+            **run_folder.origin(),
+        },
+    )
+
+
 def read_configuration(folder: Path) -> tuple[Options, Description]:
     """How a run was started, and on what images; errors are those of :func:`load`."""
-    path = folder / "configuration.json"
+    path = folder / run_folder.CONFIGURATION
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} is no run folder: it holds no configuration.json, which every run "
+            f"{folder} is no run folder: it holds no {path.name}, which every run "
             f"begins with"
         )
     try:

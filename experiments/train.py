@@ -28,25 +28,21 @@ import dataclasses
 import math
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 import tyro
+from jax.experimental import multihost_utils
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
-from experiments import data, pictures, run_folder
-from experiments.data import Description
+from experiments import data, devices, journal, report, run_folder, saved_run
+from experiments.checkpoints import Checkpoints
+from experiments.data import DataSet
+from experiments.devices import Devices, Team
 from experiments.options import Options, model_of
 from jaxcnn import compiler_options, training
 
@@ -59,151 +55,180 @@ class Arguments:
     """What decides the result of the run."""
     run_dir: Path | None = None
     """A new folder for the results; by default one under runs/, named after its start."""
+    resume: Path | None = None
+    """The folder of a run that was stopped: it goes on, with its own options, as if it had
+    never been stopped."""
+    keep: int = 2
+    """How many checkpoints are kept, one for each of the last epochs."""
+    devices: tyro.conf.OmitArgPrefixes[Devices] = dataclasses.field(default_factory=Devices)
+    """Which devices train together."""
+
+    def __post_init__(self):
+        if self.keep < 1:
+            raise ValueError(f"keep is {self.keep}; it must be positive")
+        if self.resume is not None and (self.options, self.run_dir) != (Options(), None):
+            raise ValueError(
+                f"resume is {self.resume}, a run that has its options already; only keep "
+                f"and the devices can be given with it"
+            )
+        if self.devices.coordinator and not (self.run_dir or self.resume):
+            raise ValueError(
+                "run_dir is missing; processes that train together must be given the same"
+            )
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Train, write the run folder, and return the last line of its metrics."""
     started = time.perf_counter()
-    options = arguments.options.completed()
-    console = Console()
-    dataset = data.DATA_SETS[options.dataset](options.data_dir)
-    if options.validate:
-        dataset = dataset.validating(options.validate)
-    steps = training.steps_in_epoch(len(dataset.train.labels), options.batch_size)
-    folder = run_folder.create(arguments.run_dir or _default_folder(options))
-    run_folder.write_json(
-        folder / "configuration.json", _configuration(options, dataset.description)
+    team = devices.join(arguments.devices)
+    console = Console(quiet=not team.leads)
+    if arguments.resume is None:
+        options = arguments.options.completed()
+        folder = arguments.run_dir or _default_folder(options)
+    else:
+        folder = arguments.resume
+        options, _ = saved_run.read_configuration(folder)
+    dataset = data.load(options.dataset, options.data_dir, options.validate)
+    _check_batch_size(options.batch_size, len(dataset.train.labels), team)
+    with ExitStack() as stack:
+        if team.leads:
+            if arguments.resume is None:
+                run_folder.create(folder)
+            stack.enter_context(run_folder.locked(folder))
+            if arguments.resume is None:
+                saved_run.write_configuration(folder, options, dataset.description)
+        if arguments.devices.coordinator:
+            multihost_utils.sync_global_devices("the run folder is there")
+        record = _train(options, dataset, folder, arguments.keep, team, console, started)
+        if team.leads:
+            report.write(folder)
+    console.print(
+        f"test accuracy {100 * record['test_accuracy']:.2f} %, loss "
+        f"{record['test_loss']:.4f}, after {record['seconds']:.1f} s; everything is in "
+        f"{folder}"
     )
-    model = model_of(options, dataset.description)
+    return record
+
+
+def _train(
+    options: Options,
+    dataset: DataSet,
+    folder: Path,
+    keep: int,
+    team: Team,
+    console: Console,
+    started: float,
+) -> dict[str, Any]:
+    """From the last checkpoint, or the beginning, to the end: the last of the metrics."""
+    steps = training.steps_in_epoch(len(dataset.train.labels), options.batch_size)
+    model = model_of(options, dataset.description, team.axis_name)
     how = options.optimization
     optimizer = how.transformation(options.epochs * steps)
-    train, test = jax.tree.map(jnp.asarray, (dataset.train, dataset.test))
-    init_key, shuffle_key = jax.random.split(jax.random.key(options.seed))
-    state = training.initial_state(model, optimizer, init_key, averaged=how.average > 0)
+    rate = how.rate(options.epochs * steps)
 
-    size = sum(leaf.size for leaf in jax.tree.leaves(state.parameters))
-    console.print(
-        f"{options.model} ({size:,} parameters) on {options.dataset}: "
-        f"{len(train.labels):,} images to train on, "
-        f"{len(test.labels):,} to test on; jax {jax.__version__} on "
-        f"{jax.devices()[0].device_kind}"
+    def beginning():
+        key = jax.random.fold_in(jax.random.key(options.seed), 0)
+        return training.initial_state(model, optimizer, key, averaged=how.average > 0)
+
+    checkpoints = Checkpoints(folder, keep)
+    done, state = checkpoints.restore(team.compiled(beginning)(), console.print)
+    records = run_folder.keep_lines(folder / run_folder.METRICS, done) if team.leads else []
+    seconds_before = records[-1]["seconds"] if records else 0.0
+    _announce(console, options, dataset, state, done)
+    train, test = team.place((dataset.train, dataset.test))
+    evaluate = team.compiled(
+        partial(training.evaluate, model=model, axis_name=team.axis_name)
     )
-    record: dict[str, Any] = {}
-    predictions = np.array([])
-    with _progress(console) as progress:
-        bar = progress.add_task(
-            "compiling", total=options.epochs * steps, batch="", test=""
-        )
+    with journal.opened(
+        *(folder, console, team.leads),
+        steps_in_epoch=steps,
+        steps=options.epochs * steps,
+        first_step=done * steps,
+    ) as diary:
 
-        def report(step, loss, accuracy):
-            epoch = min(1 + int(step) // steps, options.epochs)
-            progress.update(
-                bar,
-                completed=int(step),
-                description=f"epoch {epoch}/{options.epochs}",
-                batch=f"loss {loss:.3f}, accuracy {100 * accuracy:.0f} %",
-            )
-
-        train_epoch = jax.jit(
-            partial(
-                training.train_epoch,
+        def one_epoch(state, examples, epoch):
+            return training.train_epoch(
+                *(state, *examples),
+                jax.random.fold_in(jax.random.key(options.seed), epoch),
                 model=model,
                 optimizer=optimizer,
                 batch_size=options.batch_size,
                 augment=options.augment,
                 label_smoothing=how.label_smoothing,
                 average_decay=how.average,
-                report=report,
-            ),
-            compiler_options=compiler_options(),
-        )
-        for epoch in range(1, options.epochs + 1):
-            epoch_started = time.perf_counter()
-            state, metrics = train_epoch(
-                state, *train, jax.random.fold_in(shuffle_key, epoch)
+                report=diary.batch,
+                axis_name=team.axis_name,
             )
-            evaluation = training.evaluate(state.trained, *test, model=model)
-            predictions = np.asarray(evaluation.predictions)
+
+        train_epoch = team.compiled(one_epoch, compiler_options=compiler_options())
+        for epoch in range(done + 1, options.epochs + 1):
+            epoch_started = time.perf_counter()
+            state, metrics = train_epoch(state, train, np.uint32(epoch))
+            evaluation = evaluate(state.trained, *test)
+            losses = np.asarray(metrics.loss)
+            now = time.perf_counter()
             record = {
                 "epoch": epoch,
                 "step": int(state.step),
-                "train_loss": float(metrics.loss.mean()),
+                "learning_rate": float(np.asarray(rate(epoch * steps - 1))),
+                "train_loss": float(losses.mean()),
                 "train_accuracy": float(metrics.accuracy.mean()),
                 "test_loss": float(evaluation.metrics.loss),
                 "test_accuracy": float(evaluation.metrics.accuracy),
-                "epoch_seconds": round(time.perf_counter() - epoch_started, 3),
-                "seconds": round(time.perf_counter() - started, 3),
+                "epoch_seconds": round(now - epoch_started, 3),
+                "seconds": round(seconds_before + now - started, 3),
             }
-            if not math.isfinite(record["train_loss"]):
-                raise FloatingPointError(
-                    f"the loss became {record['train_loss']} in epoch {epoch}, of which "
-                    f"nothing is kept in {folder}: try a learning_rate smaller than "
-                    f"{how.learning_rate}"
-                )
-            run_folder.append_line(folder / "metrics.jsonl", record)
-            run_folder.save_parameters(folder / "parameters.npz", state.trained)
-            progress.update(
-                bar,
-                completed=int(state.step),
-                test=f"test {100 * record['test_accuracy']:.2f} %",
+            _check_soundness(record, len(dataset.description.classes), folder)
+            if team.leads:
+                diary.epoch(record, losses)
+                run_folder.save_parameters(folder / run_folder.PARAMETERS, state.trained)
+            checkpoints.save(epoch, state)
+            records.append(record)
+    checkpoints.close()
+    return records[-1]
+
+
+def _check_batch_size(batch_size: int, examples: int, team: Team) -> None:
+    training.steps_in_epoch(examples, batch_size)
+    count = 1 if team.mesh is None else team.mesh.size
+    if batch_size % count:
+        raise ValueError(
+            f"batch_size is {batch_size}; it must be a multiple of the number of devices, "
+            f"{count}"
+        )
+
+
+def _check_soundness(record: dict[str, Any], classes: int, folder: Path) -> None:
+    """Stop a run that came to nothing, before that takes the last good checkpoint's place.
+
+    Nobody guesses ten times as badly as who holds all classes for equally likely. On the
+    test set a network may, for a while: its running statistics lag behind.
+    """
+    guessing = math.log(classes)
+    for name, worst in ("train_loss", 10 * guessing), ("test_loss", sys.float_info.max):
+        if not record[name] <= worst:
+            raise FloatingPointError(
+                f"{name} became {record[name]:.3g} in epoch {record['epoch']}, where "
+                f"guessing gives {guessing:.3g}: try a smaller learning_rate than "
+                f"{record['learning_rate']:.3g}, or clip. What the epochs before it "
+                f"learned is kept in {folder}"
             )
 
-    draw(folder, options, np.asarray(dataset.test.labels), predictions)
+
+def _announce(console, options, dataset, state, done):
+    size = sum(leaf.size for leaf in jax.tree.leaves(state.parameters))
+    kinds = {device.device_kind for device in jax.devices()}
     console.print(
-        f"test accuracy {100 * record['test_accuracy']:.2f} %, loss "
-        f"{record['test_loss']:.4f}, after {time.perf_counter() - started:.1f} s; "
-        f"everything is in {folder}"
-    )
-    return record
-
-
-def draw(
-    folder: Path, options: Options, labels: np.ndarray, predictions: np.ndarray
-) -> None:
-    """The run's pictures, from what is in its folder and the predictions."""
-    mpl.use("Agg")
-    name = f"{options.model} on {options.dataset}"
-    records = run_folder.read_lines(folder / "metrics.jsonl")
-    parameters = run_folder.load_parameters(folder / "parameters.npz")
-    pictures.save(pictures.curves(records, name), folder / "curves.png")
-    first = (
-        parameters["stem"]["kernel"] if "stem" in parameters else parameters["conv1"]["w"]
-    )
-    pictures.save(
-        pictures.filters(first, f"{name}: the first layer's kernels"),
-        folder / "filters.png",
-    )
-    wrong = int(np.sum(labels != predictions))
-    pictures.save(
-        pictures.confusion(
-            labels, predictions, f"{name}: {wrong} mistakes of {len(labels)}"
-        ),
-        folder / "confusion.png",
+        f"{options.model} ({size:,} parameters) on {options.dataset}: "
+        f"{len(dataset.train.labels):,} images to train on, "
+        f"{len(dataset.test.labels):,} to test on; jax {jax.__version__} on "
+        f"{', '.join(kinds)}" + (f"; going on after epoch {done}" if done else "")
     )
 
 
 def _default_folder(options: Options) -> Path:
     moment = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{options.dataset}-{options.model}-seed{options.seed}-{moment}"
-
-
-def _configuration(options: Options, description: Description) -> dict[str, Any]:
-    return {
-        "options": options.to_json(),
-        "images": description.to_json(),
-        **run_folder.origin(),
-    }
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        TextColumn("{task.fields[batch]}"),
-        TextColumn("{task.fields[test]}"),
-        TimeElapsedColumn(),
-        console=console,
-    )
 
 
 if __name__ == "__main__":

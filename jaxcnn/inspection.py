@@ -128,8 +128,9 @@ def summary(
     )
     rows = [("layer", "result", "parameters", "multiply-adds")]
     for layer in [*found, total]:
-        numbers = (f"{n:,}" if n else "" for n in (layer.parameters, layer.multiply_adds))
-        rows.append((layer.name, "×".join(map(str, layer.shape or ())), *numbers))
+        shape = "×".join(map(str, layer.shape or ()))
+        parameters, multiply_adds = (f"{n:,}" if n else "" for n in layer[2:])
+        rows.append((layer.name, shape, parameters, multiply_adds))
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
     return "\n".join(
         f"{name:{first}}   {shape:{second}}  {parameters:>10}  {multiply_adds:>13}".rstrip()

@@ -3,6 +3,16 @@
 The gradients come from the hand-written rules of the operations that a model is made of;
 the optimizer is any of optax's. A data set lives on the device, and an epoch is one
 compiled ``lax.scan`` over its shuffled batches.
+
+On several devices the same functions run inside ``shard_map``: with the name of the mesh
+axis along which a batch is spread, each device takes its part of every batch, and all
+arrive at the same next state, which is that of one device to within rounding::
+
+    epoch = jax.shard_map(
+        partial(train_epoch, …, axis_name="batch"),
+        mesh=jax.make_mesh((8,), ("batch",)), in_specs=P(), out_specs=P(),
+    )
+    state, metrics = jax.jit(epoch)(state, images, labels, key)
 """
 
 from collections.abc import Callable
@@ -19,7 +29,8 @@ from jaxcnn.losses import softmax_cross_entropy
 from jaxcnn.models import Images, Logits, Model, Parameters, with_statistics_of
 
 Labels = Int[Array, " B"]
-Augment = Callable[[Key[Array, ""], Images], Images]
+Image = Shaped[Array, "H W C"]
+Augment = Callable[[Key[Array, ""], Image], Image]
 Report = Callable[[Int[Array, ""], Float[Array, ""], Float[Array, ""]], None]
 
 
@@ -98,7 +109,10 @@ def loss_and_accuracy(
 
 
 @partial(
-    jax.jit, static_argnames=("model", "optimizer", "label_smoothing", "average_decay")
+    jax.jit,
+    static_argnames=(
+        *("model", "optimizer", "label_smoothing", "average_decay", "axis_name"),
+    ),
 )
 def train_step(
     state: TrainingState,
@@ -109,6 +123,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     label_smoothing: float = 0.0,
     average_decay: float = 0.999,
+    axis_name: str | None = None,
 ) -> tuple[TrainingState, Metrics]:
     r"""One step down the gradient of one batch's loss; compiled.
 
@@ -120,17 +135,18 @@ def train_step(
       average_decay: d, static: where the state has an average ā, it becomes
         d' ā + (1 − d') θ with the new parameters θ, and d' the smaller of d and
         (1 + t)/(10 + t), so that the first of t steps are soon forgotten.
+      axis_name: inside ``shard_map``, the mesh axis along which the batch is spread:
+        ``images`` and ``labels`` are then a device's part of it; static.
 
     Returns:
       The next state, and the metrics of the batch before the step.
     """
-    return _step(state, images, labels, model, optimizer, label_smoothing, average_decay)
 
-
-def _step(state, images, labels, model, optimizer, label_smoothing, average_decay):
     def loss(parameters):
         logits, advanced = model.forward(parameters, images)
         metrics = loss_and_accuracy(logits, labels, label_smoothing)
+        if axis_name is not None:  # whose gradient is the sum over devices
+            metrics = lax.pmean(metrics, axis_name)
         return metrics.loss, (metrics, advanced)
 
     gradients, (metrics, advanced) = jax.grad(loss, has_aux=True)(state.parameters)
@@ -170,7 +186,7 @@ def steps_in_epoch(examples: int, batch_size: int) -> int:
     jax.jit,
     static_argnames=(
         *("model", "optimizer", "batch_size", "augment", "label_smoothing"),
-        *("average_decay", "report", "report_every"),
+        *("average_decay", "report", "report_every", "axis_name"),
     ),
 )
 def train_epoch(
@@ -187,6 +203,7 @@ def train_epoch(
     average_decay: float = 0.999,
     report: Report | None = None,
     report_every: int = 10,
+    axis_name: str | None = None,
 ) -> tuple[TrainingState, Metrics]:
     """Once through a shuffled data set: one compiled ``lax.scan`` over its batches.
 
@@ -199,34 +216,45 @@ def train_epoch(
       key: decides the order, and how images are augmented.
       model, optimizer: static, as in :func:`train_step`.
       batch_size: examples in a step.
-      augment: if given, ``augment(key, images)`` is what a step sees of its images, with a
+      augment: if given, ``augment(key, image)`` is what a step sees of an image, with a
         key of its own; static.
       label_smoothing, average_decay: static, as in :func:`train_step`.
       report: if given, called as ``report(step, loss, accuracy)`` while the epoch runs;
         static.
       report_every: how many steps pass between two reports.
+      axis_name: inside ``shard_map``, the mesh axis along which batches are to be spread,
+        while the state, the data set and the key are the same on all devices; static.
 
     Returns:
       The next state, and the metrics of every batch, each before its step.
 
     Raises:
-      ValueError: when ``batch_size`` is not between 1 and the number of examples.
+      ValueError: when ``batch_size`` is not between 1 and the number of examples, or no
+        multiple of the number of devices.
     """
     examples = images.shape[0]
     steps = steps_in_epoch(examples, batch_size)
     order = jax.random.permutation(key, examples)[: steps * batch_size]
+    part_of_device = _part_of_device(batch_size, axis_name)
 
     def step(state, batch):
+        batch = part_of_device(batch)
         seen = images[batch]
         if augment is not None:
-            seen = augment(jax.random.fold_in(key, state.step), seen)
-        state, metrics = _step(
-            *(state, seen, labels[batch], model, optimizer),
-            *(label_smoothing, average_decay),
+            keys = jax.random.split(jax.random.fold_in(key, state.step), batch_size)
+            seen = jax.vmap(augment)(part_of_device(keys), seen)
+        state, metrics = train_step(
+            *(state, seen, labels[batch]),
+            model=model,
+            optimizer=optimizer,
+            label_smoothing=label_smoothing,
+            average_decay=average_decay,
+            axis_name=axis_name,
         )
         if report is not None:
+            is_first = axis_name is None or lax.axis_index(axis_name) == 0
             lax.cond(
-                state.step % report_every == 0,
+                (state.step % report_every == 0) & is_first,
                 partial(jax.debug.callback, report),
                 lambda *nothing_to_report: None,
                 *(state.step, metrics.loss, metrics.accuracy),
@@ -236,7 +264,21 @@ def train_epoch(
     return lax.scan(step, state, order.reshape(steps, batch_size))
 
 
-@partial(jax.jit, static_argnames=("model", "batch_size"))
+def _part_of_device(size: int, axis_name: str | None) -> Callable[[Array], Array]:
+    """From an array of so many entries to those of this device along an axis."""
+    if axis_name is None:
+        return lambda whole: whole
+    devices = lax.axis_size(axis_name)
+    if size % devices:
+        raise ValueError(
+            f"batch_size is {size}; it must be a multiple of the number of devices, "
+            f"{devices}"
+        )
+    first, part = lax.axis_index(axis_name) * (size // devices), size // devices
+    return lambda whole: lax.dynamic_slice_in_dim(whole, first, part)
+
+
+@partial(jax.jit, static_argnames=("model", "batch_size", "axis_name"))
 def evaluate(
     parameters: Parameters,
     images: Shaped[Array, "examples H W C"],
@@ -244,6 +286,7 @@ def evaluate(
     *,
     model: Model,
     batch_size: int = 500,
+    axis_name: str | None = None,
 ) -> Evaluation:
     """Classify a whole data set; compiled.
 
@@ -252,6 +295,8 @@ def evaluate(
       images, labels: the whole data set.
       model: static.
       batch_size: how many images at once, which bounds the memory in use.
+      axis_name: inside ``shard_map``, the mesh axis along which the work is to be spread;
+        static.
 
     Returns:
       The metrics over the whole set, and every prediction.
@@ -260,6 +305,17 @@ def evaluate(
     def logits_of(image):
         return model.apply(parameters, image[None])[0]
 
-    logits = lax.map(logits_of, images, batch_size=min(batch_size, images.shape[0]))
+    examples = images.shape[0]
+    if axis_name is None:
+        logits = lax.map(logits_of, images, batch_size=min(batch_size, examples))
+    else:
+        part = -(-examples // lax.axis_size(axis_name))
+        first = lax.axis_index(axis_name) * part
+        mine = images[jnp.minimum(first + jnp.arange(part), examples - 1)]
+        logits = lax.map(logits_of, mine, batch_size=min(batch_size, part))
+        shape = (part * lax.axis_size(axis_name), *logits.shape[1:])
+        whole = jnp.zeros(shape, logits.dtype)
+        whole = lax.dynamic_update_slice_in_dim(whole, logits, first, axis=0)
+        logits = lax.psum(whole, axis_name)[:examples]
     predictions = jnp.argmax(logits, axis=-1).astype(labels.dtype)
     return Evaluation(loss_and_accuracy(logits, labels), predictions)

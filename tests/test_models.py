@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import models
+from jaxcnn import deep_models, models
 
 SIZES = [
     (models.lenet5, 8),
@@ -110,3 +110,29 @@ def test_a_standardized_model_takes_bytes(rng):
 def test_nothing_is_divided_by_zero():
     with pytest.raises(ValueError, match=r"std is \(1.0, 0.0\)"):
         models.standardized(models.lenet5(8), (0.0, 0.0), (1.0, 0.0))
+
+
+def test_mixed_precision_rounds_what_is_computed_and_not_what_is_trained(rng):
+    model = models.in_precision(models.small_cnn(8), jnp.bfloat16)
+    parameters = model.init(jax.random.key(0))
+    images = jnp.asarray(rng.random((4, 8, 8, 1)), jnp.float32)
+
+    def loss(model, parameters):
+        return jnp.mean(model.forward(parameters, images)[0] ** 2)
+
+    exact = jax.grad(loss, 1)(models.small_cnn(8), parameters)
+    rounded = jax.grad(loss, 1)(model, parameters)
+    chex.assert_trees_all_equal_dtypes(rounded, parameters)
+    for ours, theirs in zip(*map(jax.tree.leaves, (rounded, exact)), strict=True):
+        # bfloat16 has 8 bits: 0.4 % a rounding, and a pool may see another maximum.
+        error = jnp.linalg.norm(ours - theirs) / jnp.linalg.norm(theirs)
+        assert 1e-4 < error < 0.1
+
+
+def test_mixed_precision_leaves_running_statistics_exact(rng):
+    model = models.in_precision(deep_models.mobilenet(1), jnp.bfloat16)
+    parameters = jax.eval_shape(model.init, jax.random.key(0))
+    images = jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)
+    logits, advanced = jax.eval_shape(model.forward, parameters, images)
+    assert logits.dtype == jnp.float32
+    chex.assert_trees_all_equal_dtypes(advanced, parameters)

@@ -241,3 +241,31 @@ def test_loops_over_blocks_and_taps_know_what_varies_inside_of_shard_map(
         )(w, x)
 
     close(jax.jit(jax.grad(over_devices, (0, 1)))(w, x), jax.grad(loss, (0, 1))(w, x))
+
+
+@pytest.mark.parametrize("derivatives", ["custom", "autodiff"])
+def test_batch_norm_inside_of_shard_map_is_that_of_the_whole_batch(rng, derivatives):
+    x, dy = images(rng), images(rng)
+    w, b = jnp.asarray(rng.standard_normal((2, C)), "float32")
+
+    def results(x, dy, w, b, axis_name=None):
+        def y_and_statistics(x, w, b):
+            y, *statistics = jaxcnn.batch_norm(
+                *(x, 0 * ones(C), ones(C), w, b),
+                training=True,
+                axis_name=axis_name,
+                derivatives=derivatives,
+            )
+            return y, statistics
+
+        y, vjp, statistics = jax.vjp(y_and_statistics, x, w, b, has_aux=True)
+        return y, vjp(dy), statistics
+
+    over_devices = jax.shard_map(
+        functools.partial(results, axis_name="data"),
+        mesh=mesh(AxisType.Auto),
+        in_specs=(P("data"), P("data"), P(), P()),
+        out_specs=(P("data"), (P("data"), P(), P()), P()),
+        check_vma=True,
+    )
+    close(jax.jit(over_devices)(x, dy, w, b), results(x, dy, w, b))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data, run_folder, saved_run, train
+from experiments import data, report, run_folder, saved_run, train
 from experiments.augmentation import Augmentation
 from experiments.optimization import Optimization
 from experiments.options import Options
@@ -20,7 +20,12 @@ def strict_jax():
     """Not here: the main job runs as its users run it, with JAX's defaults."""
 
 
-PNG = b"\x89PNG\r\n\x1a\n"
+@pytest.fixture(autouse=True, scope="module")
+def no_reports():
+    """Reports are another test's matter, and take their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write", lambda folder: None)
+        yield
 
 
 def trained(run_dir, **options):
@@ -35,7 +40,7 @@ def finished(tmp_path_factory):
     return folder, trained(folder, model="lenet5", epochs=2)
 
 
-def test_a_run_leaves_configuration_metrics_parameters_and_pictures(finished):
+def test_a_run_leaves_configuration_metrics_and_parameters(finished):
     folder, last = finished
     options, description = saved_run.read_configuration(folder)
     assert options == Options(model="lenet5", epochs=2, batch_size=32)
@@ -43,10 +48,6 @@ def test_a_run_leaves_configuration_metrics_parameters_and_pictures(finished):
     records = run_folder.read_lines(folder / "metrics.jsonl")
     assert [record["epoch"] for record in records] == [1, 2]
     assert records[-1] == last
-    for name in ("curves", "filters", "confusion"):
-        picture = (folder / f"{name}.png").read_bytes()
-        assert picture.startswith(PNG)
-        assert len(picture) > 5_000
     assert not list(folder.glob("*partial*"))
 
 
@@ -73,10 +74,11 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(finished, tmp
 
 def test_a_finished_run_is_never_overwritten(finished):
     folder, _ = finished
-    before = {path: path.read_bytes() for path in folder.iterdir()}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
     with pytest.raises(FileExistsError, match="is not empty"):
         trained(folder, model="lenet5", epochs=2)
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in files} == before
 
 
 def test_mnist_trains_from_a_folder_of_idx_files(tmp_path, rng):
@@ -108,6 +110,7 @@ def test_cifar10_trains_in_colour_and_augmented(tmp_path, rng):
     last = trained(
         tmp_path / "run",
         dataset="cifar10",
+        model="lenet5",
         data_dir=tmp_path,
         epochs=1,
         batch_size=20,
@@ -115,11 +118,11 @@ def test_cifar10_trains_in_colour_and_augmented(tmp_path, rng):
     )
     assert last["step"] == 1
     parameters = saved_run.load(tmp_path / "run").parameters
-    assert parameters["stem"]["kernel"].shape == (3, 3, 3, 16)  # ResNet-20's
+    assert parameters["conv1"]["w"].shape == (5, 5, 3, 6)
 
 
 def test_a_run_that_explodes_stops_and_says_so(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"the loss became .* learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"loss became .* learning_rate"):
         trained(
             tmp_path / "run",
             model="lenet5",

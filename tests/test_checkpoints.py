@@ -1,0 +1,206 @@
+"""Stopped runs: they go on bit for bit, whenever they were killed, whatever was damaged."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import report, run_folder, train
+from experiments.checkpoints import Checkpoints
+from experiments.optimization import Optimization
+from experiments.options import Options
+from jaxcnn import models, training
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = Options(
+    model="lenet5",
+    epochs=4,
+    optimization=Optimization(average=0.9, warmup=0.25, clip=1.0, optimizer="sgd"),
+)
+
+
+@pytest.fixture(autouse=True)
+def strict_jax():
+    """Not here: the main job runs as its users run it, with JAX's defaults."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_reports():
+    """Reports are another test's matter, and take their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write", lambda folder: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run that nobody stopped: its folder."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    train.main(train.Arguments(OPTIONS, run_dir=folder, keep=3))
+    return folder
+
+
+def without_times(folder):
+    """The metrics, but for what depends on the clock."""
+    return [
+        {name: value for name, value in record.items() if "seconds" not in name}
+        for record in run_folder.read_lines(folder / run_folder.METRICS)
+    ]
+
+
+def assert_same_run(folder, other):
+    assert without_times(folder) == without_times(other)
+    chex.assert_trees_all_equal(
+        *(run_folder.load_parameters(each / "parameters.npz") for each in (folder, other))
+    )
+
+
+class StoppedError(Exception):
+    pass
+
+
+def run_until(folder, epoch, monkeypatch):
+    """A run that ends, without a word, just before the checkpoint of an epoch."""
+    save = Checkpoints.save
+
+    def save_until(self, number, state):
+        if number == epoch:
+            raise StoppedError
+        save(self, number, state)
+
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(Checkpoints, "save", save_until)
+        train.main(train.Arguments(OPTIONS, run_dir=folder, keep=3))
+
+
+def test_a_run_goes_on_bit_for_bit(undisturbed, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    run_until(folder, 3, monkeypatch)
+    assert len(without_times(folder)) == 3  # one more than there are checkpoints
+    train.main(train.Arguments(resume=folder, keep=3))
+    assert_same_run(folder, undisturbed)
+
+
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
+    undisturbed, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "run"
+    run_until(folder, 4, monkeypatch)
+    files = [path for path in (folder / "checkpoints" / "3").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    for place in range(0, len(content), 50):
+        content[place] ^= 0xFF
+    largest.write_bytes(content)
+    train.main(train.Arguments(resume=folder, keep=3))
+    assert "epoch 3's checkpoint is damaged" in capsys.readouterr().out
+    assert list((folder / "damaged").iterdir())
+    assert_same_run(folder, undisturbed)
+
+
+def test_content_that_is_not_what_was_saved_is_noticed(tmp_path):
+    model, optimizer = models.lenet5(8), optax.adam(1e-3)
+    state = training.initial_state(model, optimizer, jax.random.key(0))
+    other = state._replace(step=jnp.int32(7))
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(1, state)
+    checkpoints.save(2, other)
+    first, second = (tmp_path / "checkpoints" / number / "about" for number in "12")
+    (digest,) = first.glob("*metadata*")
+    (place,) = second.glob("*metadata*")
+    place.write_bytes(digest.read_bytes())
+    warnings = []
+    epoch, restored = checkpoints.restore(state, warnings.append)
+    assert epoch == 1
+    assert "its SHA-256 is" in warnings[0]
+    chex.assert_trees_all_equal(restored, state)
+    checkpoints.save(2, other)
+    assert checkpoints.restore(state, warnings.append)[0] == 2
+    for path in (tmp_path / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    assert checkpoints.restore(state, warnings.append) == (0, state)
+    assert len(warnings) == 3
+    checkpoints.close()
+
+
+def test_only_the_last_checkpoints_are_kept(undisturbed):
+    kept = sorted(path.name for path in (undisturbed / "checkpoints").iterdir())
+    assert kept == ["2", "3", "4"]
+
+
+def test_a_run_that_was_killed_goes_on(undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    how = "--optimizer sgd --average 0.9 --warmup 0.25 --clip 1 --model lenet5 --epochs 4"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "experiments.train", *how.split(), "--run-dir", folder],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "XLA_FLAGS": ""},
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoints" / "1").is_dir() and run.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    finished = subprocess.run(
+        [sys.executable, "-m", "experiments.train", "--resume", folder, "--keep", "3"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": ""},
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert len(without_times(folder)) == 4
+    # Another process, whose CPU is not split into eight devices: rounding, if anything.
+    last, wanted = without_times(folder)[-1], without_times(undisturbed)[-1]
+    np.testing.assert_allclose(last["test_loss"], wanted["test_loss"], rtol=1e-3)
+
+
+def test_a_run_in_use_is_not_resumed(undisturbed):
+    with run_folder.locked(undisturbed), pytest.raises(BlockingIOError, match="in use"):
+        train.main(train.Arguments(resume=undisturbed))
+
+
+def test_a_finished_run_says_so_again(undisturbed):
+    before = without_times(undisturbed)
+    record = train.main(train.Arguments(resume=undisturbed, keep=3))
+    assert record["epoch"] == 4
+    assert without_times(undisturbed) == before
+
+
+def test_what_is_no_run_cannot_be_resumed(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no run folder"):
+        train.main(train.Arguments(resume=tmp_path))
+
+
+def test_options_cannot_be_given_to_a_run_that_has_them(tmp_path):
+    with pytest.raises(ValueError, match="a run that has its options already"):
+        train.Arguments(Options(seed=1), resume=tmp_path)
+
+
+def test_a_run_that_explodes_keeps_what_was_good(tmp_path):
+    folder = tmp_path / "run"
+    explosive = Options(
+        model="lenet5",
+        epochs=4,
+        optimization=Optimization(
+            optimizer="sgd", learning_rate=1e4, warmup=0.99, momentum=0.0, weight_decay=0.0
+        ),
+    )
+    with pytest.raises(FloatingPointError, match="smaller learning_rate"):
+        train.main(train.Arguments(explosive, run_dir=folder))
+    for record in without_times(folder):
+        assert record["test_loss"] < 23.1
+    assert all(map(np.isfinite, (r["train_loss"] for r in without_times(folder))))

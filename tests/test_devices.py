@@ -1,0 +1,175 @@
+"""Many devices, and many processes: the same training as on one device."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import optax
+import pytest
+
+from experiments import devices, run_folder
+from experiments.augmentation import Augmentation
+from experiments.devices import Devices
+from jaxcnn import deep_models, models, training
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def strict_jax():
+    """Not here: the main job runs as its users run it, with JAX's defaults."""
+
+
+BUILD = {
+    "LeNet-5": lambda axis: models.lenet5(8, 2),
+    "ResNet-20": lambda axis: deep_models.resnet20(2, axis_name=axis),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["LeNet-5", pytest.param("ResNet-20", marks=pytest.mark.slow)]
+)
+def test_eight_devices_train_as_one_does_and_gather_nothing(name, rng):
+    images = rng.integers(0, 256, (70, 8, 8, 2)).astype(np.uint8)
+    labels = rng.integers(0, 10, 70).astype(np.int32)
+    optimizer = optax.sgd(0.02, momentum=0.9)
+    results, programs = [], []
+    for team in devices.join(Devices(devices=1)), devices.join(Devices(devices=8)):
+        model = models.standardized(BUILD[name](team.axis_name), (0.0,), (255.0,))
+        state = team.place(
+            training.initial_state(model, optimizer, jax.random.key(0), averaged=True)
+        )
+
+        def epoch(state, images, labels, seed, *, model=model, team=team):
+            state, metrics = training.train_epoch(
+                *(state, images, labels, jax.random.key(seed)),
+                model=model,
+                optimizer=optimizer,
+                batch_size=16,
+                augment=Augmentation(crop=0.9, shift=1, flip=True, cutout=2),
+                axis_name=team.axis_name,
+            )
+            return state, metrics
+
+        arguments = (state, *team.place((images, labels)), np.uint32(1))
+        # The program is the same, and compiled in a third of the time.
+        quickly = {"xla_backend_optimization_level": 0}
+        compiled = team.compiled(epoch).lower(*arguments).compile(quickly)
+        state, metrics = compiled(*arguments)
+        evaluate = partial(
+            training.evaluate, model=model, batch_size=5, axis_name=team.axis_name
+        )
+        evaluation = team.compiled(evaluate)(state.trained, *arguments[1:3])
+        results.append(jax.device_get((state, metrics, evaluation)))
+        programs.append(compiled.as_text())
+    one, eight = programs
+    assert "all-reduce" not in one
+    assert re.search(r" all-reduce(-start)?\(", eight)
+    assert not re.search(r"all-gather|all-to-all|collective-permute", eight)
+    # float32, added in another order, through four steps, and twenty layers: 3e-6 seen.
+    chex.assert_trees_all_close(*results, rtol=1e-4, atol=3e-5)
+
+
+def test_a_report_comes_from_one_of_the_devices_alone(rng):
+    team, model, optimizer = devices.join(Devices(8)), models.lenet5(8), optax.sgd(0.01)
+    state = team.place(training.initial_state(model, optimizer, jax.random.key(0)))
+    images, labels = team.place((np.ones((16, 8, 8, 1), "float32"), np.arange(16) % 10))
+    reported = []
+
+    def epoch(state, images, labels):
+        return training.train_epoch(
+            *(state, images, labels, jax.random.key(0)),
+            model=model,
+            optimizer=optimizer,
+            batch_size=8,
+            report=lambda step, loss, accuracy: reported.append(int(step)),
+            report_every=1,
+            axis_name=team.axis_name,
+        )
+
+    jax.block_until_ready(team.compiled(epoch)(state, images, labels))
+    jax.effects_barrier()
+    assert sorted(reported) == [1, 2]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def trained_by_processes(folder, processes):
+    """The parameters after an epoch, trained by so many processes on this machine."""
+    command = [
+        *(sys.executable, "-m", "experiments.train", "--model", "lenet5"),
+        *("--epochs", "1", "--run-dir", folder),
+    ]
+    if processes > 1:
+        command += ["--coordinator", f"127.0.0.1:{free_port()}"]
+        command += ["--num-processes", str(processes), "--process-id"]
+    runs = [
+        subprocess.Popen(
+            [*command, str(number)] if processes > 1 else command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": ""},  # each with one device
+        )
+        for number in range(processes)
+    ]
+    for run in runs:
+        output, _ = run.communicate(timeout=200)
+        assert run.returncode == 0, output
+    return run_folder.load_parameters(folder / run_folder.PARAMETERS)
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    together = trained_by_processes(tmp_path / "two", 2)
+    alone = trained_by_processes(tmp_path / "one", 1)
+    # float32, added in another order: a rounding, and what 42 steps make of it.
+    chex.assert_trees_all_close(together, alone, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"devices": -1}, "devices is -1; it must not be negative"),
+        ({"coordinator": "host:1"}, "must be given together"),
+        (
+            {"coordinator": "host:1", "num_processes": 2, "process_id": 2},
+            "process_id is 2 and num_processes 2",
+        ),
+    ],
+)
+def test_devices_that_cannot_be_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Devices(**wrong)
+
+
+def test_more_devices_than_there_are_is_an_error():
+    with pytest.raises(ValueError, match="devices is 9; this process has 8"):
+        devices.join(Devices(devices=9))
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(rng):
+    team, model, optimizer = devices.join(Devices(8)), models.lenet5(8), optax.sgd(0.01)
+    state = team.place(training.initial_state(model, optimizer, jax.random.key(0)))
+    epoch = partial(
+        training.train_epoch,
+        key=jax.random.key(0),
+        model=model,
+        optimizer=optimizer,
+        batch_size=12,
+        axis_name=team.axis_name,
+    )
+    images, labels = team.place((np.ones((24, 8, 8, 1), "float32"), np.arange(24) % 10))
+    with pytest.raises(ValueError, match=r"batch_size is 12; .* devices, 8"):
+        team.compiled(epoch)(state, images, labels)

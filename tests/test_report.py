@@ -1,0 +1,138 @@
+"""The report: that it needs nothing but itself, and says what is true."""
+
+import base64
+from html.parser import HTMLParser
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import data, insight, report, run_folder, saved_run, train
+from experiments.options import Options
+from jaxcnn import deep_models, inspection, models
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(autouse=True)
+def strict_jax():
+    """Not here: the main job runs as its users run it, with JAX's defaults."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of one epoch, which writes its report."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    train.main(train.Arguments(Options(model="lenet5", epochs=1), run_dir=folder))
+    return folder
+
+
+class Page(HTMLParser):
+    """What a page refers to, and its text."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.references, self.text, self.alternatives = [], "", []
+        self.feed(content)
+
+    def handle_starttag(self, tag, attributes):
+        assert tag not in ("script", "link", "iframe")
+        found = dict(attributes)
+        self.references += [found[name] for name in ("src", "href") if name in found]
+        if tag == "img":
+            self.alternatives.append(found["alt"])
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_report_needs_nothing_but_itself(folder):
+    content = (folder / "report.html").read_text(encoding="utf-8")
+    page = Page(content)
+    pictures = [each for each in page.references if not each.startswith("#")]
+    assert len(pictures) == len(page.alternatives) > 20
+    assert all(page.alternatives)
+    for each in pictures:
+        kind, _, encoded = each.partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(encoded).startswith(PNG)
+    assert "url(" not in content
+
+
+def test_a_report_says_what_was_measured(folder):
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    last = run_folder.read_lines(folder / "metrics.jsonl")[-1]
+    wrong = round((1 - last["test_accuracy"]) * 450)
+    assert f"{100 * last['test_accuracy']:.2f} %" in page.text
+    assert f"{last['test_loss']:.4f}" in page.text
+    assert f"{wrong} of 450" in page.text
+    layers = inspection.layers(models.lenet5(8), (8, 8, 1))
+    for layer in layers:
+        assert layer.name in page.text
+    assert f"{sum(layer.multiply_adds for layer in layers):,}" in page.text
+
+
+def test_the_worst_mistakes_come_first(rng):
+    logits = 3 * rng.standard_normal((50, 4)).astype("float32")
+    labels = rng.integers(0, 4, 50)
+    found = insight.answers_from(logits, labels)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    losses = -np.log(p[np.arange(50), labels])
+    wrong = [k for k in np.argsort(-losses) if p[k].argmax() != labels[k]]
+    assert found.mistakes.tolist() == wrong
+    np.testing.assert_allclose(found.probabilities, p.max(1), rtol=1e-5)
+
+
+def test_saliency_is_how_the_answer_changes_with_a_pixel(rng):
+    with jax.enable_x64(True):
+        model = models.small_cnn(8, channels=2, dtype=jnp.float64)
+        parameters = model.init(jax.random.key(0))
+        images = jnp.asarray(rng.random((2, 8, 8, 2)))
+        found = insight.saliency(parameters, images, model=model)
+        for row, column in (0, 0), (3, 4), (7, 2):
+            slopes = []
+            for channel in range(2):
+                nearby = [
+                    model.apply(parameters, images.at[1, row, column, channel].add(step))
+                    for step in (-1e-5, 1e-5)
+                ]
+                slopes.append((nearby[1][1].max() - nearby[0][1].max()) / 2e-5)
+            # float64 differences with a step of 1e-5: 1e-10 of rounding.
+            wanted = np.abs(slopes).max()
+            np.testing.assert_allclose(found[1, row, column], wanted, rtol=1e-6)
+
+
+def test_a_deep_network_shows_some_of_its_layers():
+    layers = inspection.layers(deep_models.resnet20(), (32, 32, 3))
+    shown = [layer.name for layer in insight.with_feature_maps(layers)]
+    assert shown == ["stem", *(f"block{number}" for number in range(1, 10))]
+    parameters = jax.eval_shape(deep_models.resnet20().init, jax.random.key(0))
+    parameters = jax.tree.map(lambda p: np.zeros(p.shape), parameters)
+    assert insight.first_kernel(layers, parameters).shape == (3, 3, 3, 16)
+
+
+def test_names_are_text_and_no_markup(folder):
+    run = saved_run.load(folder)
+    classes = ("<b>zero</b>", *run.description.classes[1:])
+    run = run._replace(description=data.Description((8, 8, 1), classes, (0.0,), (16.0,)))
+    test = data.Examples(*(each[:10] for each in data.digits().test))
+    records = run_folder.read_lines(folder / "metrics.jsonl")
+    content = report.page(run, records, test)
+    assert "<b>zero" not in content
+    Page(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("metrics.jsonl", "{"), ("metrics.jsonl", "")]
+)
+def test_a_damaged_file_is_named_and_the_old_report_stays(folder, name, content):
+    path, before = folder / name, (folder / "report.html").read_bytes()
+    kept = path.read_text()
+    path.write_text(content)
+    try:
+        with pytest.raises(ValueError, match=name):
+            report.write(folder)
+    finally:
+        path.write_text(kept)
+    assert (folder / "report.html").read_bytes() == before
