@@ -46,19 +46,24 @@ class Description:
       shape: ``(H, W, C)``.
       classes: the name of each class.
       mean, std: of each channel, what the network subtracts, and divides by.
+      white: the brightest that a pixel can be; black is 0.
     """
 
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    white: int = 255
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> "Description":
-        return Description(**{name: tuple(each) for name, each in content.items()})
+        shape, classes, mean, std = (
+            tuple(content[name]) for name in ("shape", "classes", "mean", "std")
+        )
+        return Description(shape, classes, mean, std, content["white"])
 
 
 class DataSet(NamedTuple):
@@ -111,7 +116,8 @@ def digits(folder: Path | None = None) -> DataSet:
         np.arange(len(labels)), test_size=450, random_state=0, stratify=labels
     )
     train, test = (Examples(images[part], labels[part]) for part in (train, test))
-    return DataSet(train, test, Description((8, 8, 1), DIGITS, mean=(0.0,), std=(16.0,)))
+    description = Description((8, 8, 1), DIGITS, mean=(0.0,), std=(16.0,), white=16)
+    return DataSet(train, test, description)
 
 
 def mnist(folder: Path | None = None) -> DataSet:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import struct
 import tarfile
 from pathlib import Path
@@ -51,6 +52,17 @@ def test_a_validation_set_is_a_part_of_the_training_set_alone():
     assert np.bincount(validating.test.labels).min() >= 25  # a tenth of 270 is 27
     images = [*validating.train.images, *validating.test.images]
     assert sorted(map(bytes, images)) == sorted(map(bytes, digits.train.images))
+
+
+def test_a_description_knows_how_bright_white_is_and_survives_being_written_down(
+    tmp_path, rng
+):
+    write_mnist(tmp_path, rng)
+    for read, folder, white in (data.digits, None, 16), (data.mnist, tmp_path, 255):
+        description = read(folder).description
+        assert description.white == white
+        written = json.loads(json.dumps(description.to_json()))
+        assert data.Description.from_json(written) == description
 
 
 def test_there_is_no_folder_of_digits(tmp_path):
