@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from jaxtyping import Array, Float
 
 from experiments import run_folder
-from experiments.data import Description
+from experiments.data import Description, Images
 from experiments.options import Options, model_of
+from jaxcnn import softmax
 from jaxcnn.models import Model, Parameters
 
 
@@ -28,6 +30,10 @@ class SavedRun(NamedTuple):
     description: Description
     model: Model
     parameters: Parameters
+
+    def probabilities(self, images: Images) -> Float[Array, "N classes"]:
+        """How likely each class is, by the model, for images as they are stored."""
+        return softmax(jax.jit(self.model.apply)(self.parameters, images))
 
 
 def load(folder: Path) -> SavedRun:

@@ -1,0 +1,141 @@
+"""Say what the pictures in files show, by the model of a saved run.
+
+    python -m experiments.predict runs/NAME picture.png
+    python -m experiments.predict runs/NAME folder --output predictions.json --show seen
+
+How a picture becomes an image like those that the model was trained on is told in
+:mod:`experiments.image_files`; ``--show`` shows what became of it.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments import image_files, run_folder, saved_run
+from experiments.image_files import Inversion
+from experiments.outputs import must_be_new
+from experiments.saved_run import SavedRun
+
+AT_ONCE = 256
+"""How many images the model is given, which bounds the memory in use."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Say what the pictures in files show, by the model of a saved run."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """What experiments.train left behind."""
+    pictures: tyro.conf.Positional[tuple[Path, ...]]
+    """PNG, JPEG and whatever else pillow reads. A folder stands for all files in it, by
+    name, except hidden ones; folders in it are not entered."""
+    invert: Inversion = "auto"
+    """Whether bright and dark change places, for models of gray images: digits and clothes
+    are bright on black. Auto: when most of a picture's border is brighter than half."""
+    output: Path | None = None
+    """A new JSON file, for the probabilities of all classes."""
+    show: Path | None = None
+    """A new folder, for the images as the model sees them, as PNG."""
+
+
+def main(arguments: Arguments) -> list[dict[str, Any]]:
+    """Classify; print, write and return what each file shows."""
+    run = saved_run.load(arguments.run_folder)
+    if arguments.invert == "yes" and run.description.shape[-1] > 1:
+        raise ValueError(
+            f"--invert is yes; images of {run.options.dataset} are photographs in colour, "
+            f"which are never inverted"
+        )
+    for option, path in ("--output", arguments.output), ("--show", arguments.show):
+        if path is not None:
+            must_be_new(option, path)
+    paths = _files(arguments.pictures)
+    images = np.stack(
+        [
+            image_files.load(path, run.options.dataset, run.description, arguments.invert)
+            for path in paths
+        ]
+    )
+    predictions = _predictions(run, paths, images)
+    Console().print(_table(predictions))
+    if arguments.output is not None:
+        run_folder.write_json(arguments.output, predictions)
+    if arguments.show is not None:
+        arguments.show.mkdir()
+        for number, (path, image) in enumerate(zip(paths, images, strict=True), start=1):
+            seen = arguments.show / f"{number:04}-{path.stem}.png"
+            with run_folder.replacing(seen) as partial:
+                image_files.save(partial, image, run.description)
+    return predictions
+
+
+def _files(paths: tuple[Path, ...]) -> list[Path]:
+    """The files, and those in the folders."""
+    if not paths:
+        raise ValueError("pictures are missing: name at least one file or folder")
+    files = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                each
+                for each in path.iterdir()
+                if each.is_file() and not each.name.startswith(".")
+            )
+            if not inside:
+                raise FileNotFoundError(f"there is no picture in the folder {path}")
+            files += inside
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"there is no file or folder {path}")
+    return files
+
+
+def _predictions(
+    run: SavedRun, paths: list[Path], images: np.ndarray
+) -> list[dict[str, Any]]:
+    """Of each file, the classes and their probabilities, the likeliest first."""
+    probabilities = np.concatenate(
+        [
+            run.probabilities(images[first : first + AT_ONCE])
+            for first in range(0, len(images), AT_ONCE)
+        ]
+    )
+    classes = np.array(run.description.classes)
+    return [
+        {
+            "file": str(path),
+            "probabilities": {
+                str(classes[each]): float(of_image[each]) for each in np.argsort(-of_image)
+            },
+        }
+        for path, of_image in zip(paths, probabilities, strict=True)
+    ]
+
+
+def _table(predictions: list[dict[str, Any]]) -> Table:
+    table = Table("file", "class", "probability", "runner-up")
+    table.columns[0].overflow = "fold"  # no part of a long name is left out
+    for each in predictions:
+        (best, probability), (second, less), *_ = each["probabilities"].items()
+        table.add_row(
+            escape(each["file"]),
+            best,
+            f"{100 * probability:.1f} %",
+            f"{second} ({100 * less:.1f} %)",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Arguments))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

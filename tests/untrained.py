@@ -1,0 +1,36 @@
+"""Runs that have learned nothing, for tests to which that makes no difference."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from experiments import run_folder, saved_run
+from experiments.data import Description
+from experiments.options import Options, model_of
+from experiments.saved_run import SavedRun
+
+
+def run_of(options: Options, description: Description) -> SavedRun:
+    """A run that is nowhere. Models' own first parameters take seconds to draw."""
+    model = model_of(options, description)
+    rng = np.random.default_rng(0)
+
+    def parameter(leaf):
+        if len(leaf.shape) == 1:
+            return np.full(leaf.shape, 0.1, leaf.dtype)
+        scale = np.prod(leaf.shape[:-1]) ** -0.5
+        return rng.normal(scale=scale, size=leaf.shape).astype(leaf.dtype)
+
+    parameters = jax.tree.map(parameter, jax.eval_shape(model.init, jax.random.key(0)))
+    return SavedRun(Path("nowhere"), options, description, model, parameters)
+
+
+def saved(folder: Path, options: Options, description: Description) -> SavedRun:
+    """A run in a new folder."""
+    run = run_of(options, description)
+    run_folder.create(folder)
+    run_folder.save_parameters(folder / "parameters.npz", run.parameters)
+    configuration = {"options": options.to_json(), "images": description.to_json()}
+    run_folder.write_json(folder / "configuration.json", configuration)
+    return saved_run.load(folder)
