@@ -1,0 +1,165 @@
+"""Write a saved run's model to one file that needs neither this package nor the run.
+
+    python -m experiments.export runs/NAME
+    python -m experiments.export runs/NAME --output model.jaxexport --platforms cpu cuda
+
+The file is an artifact of :mod:`jax.export`: the program, its parameters included, from
+images as the data set stores them, bytes ``(B, H, W, C)`` for any B, to the probabilities
+of the classes, float32 ``(B, classes)``. JAX promises to read it for half a year of newer
+versions.
+
+Claim: whoever has JAX, and nothing else, gets what the model gives. So the file is read
+back by a process in which ``jaxcnn`` and ``experiments`` cannot be imported, and only if
+its probabilities are the model's, to rounding, is it kept.
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jax import export
+from jaxtyping import UInt8
+
+from experiments import run_folder, saved_run
+from experiments.outputs import must_be_new
+from experiments.saved_run import SavedRun
+
+Platform = Literal["cpu", "cuda", "rocm", "tpu"]
+
+USE = """\
+from pathlib import Path
+import numpy as np
+from jax import export
+
+images = {images}
+model = export.deserialize(Path({path!r}).read_bytes())
+probabilities = model.call(images)
+"""
+"""How another program uses the file: these lines are printed, and these are checked."""
+
+WITHOUT_THIS_PACKAGE = """\
+import sys
+sys.modules["jaxcnn"] = sys.modules["experiments"] = None  # importing them fails
+"""
+
+ROUNDING = {"float32": 1e-5, "bfloat16": 2e-2}
+"""How far two compilations may be apart, in each precision of a model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Write a saved run's model to one file that needs neither this package nor the run."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """What experiments.train left behind."""
+    output: Path | None = None
+    """A new file; by default model.jaxexport in the run folder, which is replaced."""
+    platforms: tuple[Platform, ...] = ("cpu", "cuda", "rocm", "tpu")
+    """What the file runs on; the CPU, on which it is checked, must be among them."""
+
+
+def main(arguments: Arguments) -> float:
+    """Write the file, check it, and return how far its probabilities are off."""
+    platforms = tuple(dict.fromkeys(arguments.platforms))
+    if "cpu" not in platforms:
+        raise ValueError(
+            f"--platforms is {' '.join(platforms) or 'empty'}; cpu must be among them, for "
+            f"on it the file is checked"
+        )
+    if arguments.output is not None:
+        must_be_new("--output", arguments.output)
+    run = saved_run.load(arguments.run_folder)
+    path = arguments.output or run.folder / "model.jaxexport"
+    with run_folder.replacing(path) as partial:
+        partial.write_bytes(artifact(run, platforms))
+        deviation = checked(partial, run)
+    print(
+        f"{path}: {path.stat().st_size:,} bytes, for {', '.join(platforms)}\n"
+        f"In a process without this package, its probabilities were at most "
+        f"{deviation:.1e} from the model's.\n"
+        f"In another program:\n"
+    )
+    shape = (5, *run.description.shape)
+    print(USE.format(images=f"np.zeros({shape}, np.uint8)", path=str(path)))
+    return deviation
+
+
+def artifact(run: SavedRun, platforms: tuple[Platform, ...]) -> bytes:
+    """The model of any number of images.
+
+    JAX refuses to export what it does not promise to keep running, so that what is here
+    holds no such operation.
+    """
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, *run.description.shape), jnp.uint8)
+    exported = export.export(jax.jit(run.probabilities), platforms=platforms)(images)
+    return bytes(exported.serialize())
+
+
+def checked(path: Path, run: SavedRun) -> float:
+    """How far a file's probabilities are from the model's, in a process of its own.
+
+    Raises:
+      RuntimeError: when that is more than rounding, or the file cannot be used.
+    """
+    images = random_images(run)
+    with jax.default_device(jax.devices("cpu")[0]):
+        expected = np.asarray(run.probabilities(images))
+    alone, together = _probabilities(path, images)
+    deviation = max(
+        float(np.max(np.abs(alone - expected[:1]))),
+        float(np.max(np.abs(together - expected))),
+    )
+    if not deviation <= ROUNDING[run.options.precision]:
+        raise RuntimeError(
+            f"the file's probabilities were {deviation} from the model's, which is more "
+            f"than rounding; it was not kept"
+        )
+    return deviation
+
+
+def random_images(run: SavedRun, count: int = 64) -> UInt8[np.ndarray, "N H W C"]:
+    """Noise of every contrast, the faintest first: a model is not sure of all of them."""
+    rng = np.random.default_rng(0)
+    contrast = np.linspace(0, 1, count).reshape(-1, 1, 1, 1)
+    noise = rng.integers(0, run.description.white + 1, (count, *run.description.shape))
+    return np.rint(contrast * noise).astype(np.uint8)
+
+
+def _probabilities(path: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a process that knows nothing of this package gets of the first image alone, and
+    of all of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, got = Path(folder, "images.npy"), Path(folder, "probabilities.npz")
+        np.save(given, images)
+        use = USE.format(images=f"np.load({str(given)!r})", path=str(path.absolute()))
+        save = f"np.savez({str(got)!r}, a=model.call(images[:1]), b=probabilities)"
+        process = subprocess.run(
+            [sys.executable, "-c", WITHOUT_THIS_PACKAGE + use + save],
+            cwd=folder,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if process.returncode:
+            raise RuntimeError(
+                f"the file cannot be used, and was not kept: {process.stderr.strip()}"
+            )
+        with np.load(got) as probabilities:
+            return probabilities["a"], probabilities["b"]
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Arguments))
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
