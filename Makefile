@@ -6,7 +6,7 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: train compare bench frameworks test test-slow docs check clean
+.PHONY: train compare bench frameworks tpu test test-slow docs check clean
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
@@ -19,6 +19,9 @@ bench: $(VENV)/with-bench  ## time everything beside lax, flax and PyTorch
 
 frameworks: $(VENV)/with-frameworks  ## train a CNN of every framework, as it is and patched
 	$(RUN) -m experiments.frameworks $(ARGS)
+
+tpu: $(VENV)/with-tpu  ## compile for TPUs ahead of time, without one
+	$(RUN) -m experiments.tpu $(ARGS)
 
 test: $(VENV)/with-test  ## all tests, README and docstring examples included
 	$(RUN) -m pytest -n auto $(ARGS)
@@ -40,6 +43,7 @@ clean:  ## remove the virtual environment
 $(VENV)/with-experiments: EXTRAS = experiments
 $(VENV)/with-bench: EXTRAS = experiments,bench
 $(VENV)/with-frameworks: EXTRAS = experiments,frameworks
+$(VENV)/with-tpu: EXTRAS = experiments,tpu
 $(VENV)/with-test: EXTRAS = experiments,test
 $(VENV)/with-slow: EXTRAS = experiments,test,bench
 $(VENV)/with-docs: EXTRAS = docs

@@ -88,7 +88,7 @@ def saliency(
 def activations(
     parameters: Parameters, images: Images, *, model: Model
 ) -> dict[str, Float[Array, "..."]]:
-    """:func:`jaxcnn.inspection.activations` as float32, in any order; compiled."""
+    """:func:`jaxcnn.inspection.activations`, compiled: as float32 and in any order."""
     values = inspection.activations(model, parameters, images)
     return {name: value.astype(jnp.float32) for name, value in values.items()}
 

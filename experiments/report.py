@@ -85,6 +85,7 @@ def page(run: SavedRun, records: Sequence[dict[str, Any]], test: Examples) -> st
       records: the metrics of its epochs.
       test: what it was tested on.
     """
+    images = np.asarray(test.images)
     answers = insight.answers(run.model, run.parameters, test)
     layers = inspection.layers(run.model, run.description.shape)
     kernel = insight.first_kernel(layers, run.parameters)
@@ -112,18 +113,16 @@ def page(run: SavedRun, records: Sequence[dict[str, Any]], test: Examples) -> st
             "A table of true classes by predicted classes",
         ),
         answers=answers,
-        mistakes=list(mistakes(answers, test.images, classes)),
+        mistakes=list(mistakes(answers, images, classes)),
         kernel=kernel,
         filters=Picture(
             pictures.drawn(pictures.filters(kernel)),
             f"The {kernel.shape[-1]} kernels of {layers[0].name}",
         ),
-        example=Picture(
-            pictures.image(test.images[0], test.images.max()), "The example image"
-        ),
-        example_class=classes[test.labels[0]],
-        feature_maps=list(feature_maps(run, test.images[0], layers)),
-        saliency=list(saliency(run, answers, test.images)),
+        example=Picture(pictures.image(images[0], images.max()), "The image"),
+        example_class=classes[int(answers.labels[0])],
+        feature_maps=list(feature_maps(run, images[0], layers)),
+        saliency=list(saliency(run, answers, images)),
         options=list(flattened(run.options.to_json())),
     )
 
@@ -152,16 +151,12 @@ def facts(
 def mistakes(
     answers: Answers, images: np.ndarray, classes: Sequence[str]
 ) -> Iterator[Group]:
-    """The worst mistakes: each image, what it shows and what it was taken for."""
+    """The images of the worst mistakes."""
     for number in answers.mistakes[:MISTAKES]:
-        truth, taken_for = (
-            classes[each[number]] for each in (answers.labels, answers.predictions)
+        picture = pictures.image(images[number], images.max())
+        yield Group(
+            [Picture(picture, f"Test image {number}")], verdict(answers, number, classes)
         )
-        picture = Picture(
-            pictures.image(images[number], images.max()), f"Test image {number}"
-        )
-        probability = percent(answers.probabilities[number])
-        yield Group([picture], f"{truth} → {taken_for}, {probability}")
 
 
 def feature_maps(
@@ -176,10 +171,9 @@ def feature_maps(
             Picture(pictures.signed(maps[..., channel], limit), f"Channel {channel + 1}")
             for channel in range(maps.shape[-1])
         ]
-        height, width, channels = layer.shape
+        height, width, channels = values[layer.name].shape[1:]
         part = f"the first {CHANNELS} of " if channels > CHANNELS else ""
-        caption = f"{layer.name}: {part}{channels} channels of {height}×{width}"
-        yield Group(shown, caption)
+        yield Group(shown, f"{layer.name}: {part}{channels} channels of {height}×{width}")
 
 
 def saliency(run: SavedRun, answers: Answers, images: np.ndarray) -> Iterator[Group]:
@@ -187,19 +181,23 @@ def saliency(run: SavedRun, answers: Answers, images: np.ndarray) -> Iterator[Gr
     numbers = answers.first_of_each_class
     shown = images[numbers]
     maps = insight.saliency(run.parameters, jnp.asarray(shown), model=run.model)
-    classes = run.description.classes
     for number, one, strength in zip(numbers, shown, np.asarray(maps), strict=True):
-        truth, answer = (
-            classes[each[number]] for each in (answers.labels, answers.predictions)
-        )
-        said = truth if answer == truth else f"{truth} → {answer}"
         yield Group(
             [
                 Picture(pictures.image(one, images.max()), f"Test image {number}"),
                 Picture(pictures.signed(strength, strength.max()), "Its saliency"),
             ],
-            f"{said}, {percent(answers.probabilities[number])}",
+            verdict(answers, number, run.description.classes),
         )
+
+
+def verdict(answers: Answers, number: int, classes: Sequence[str]) -> str:
+    """The true class, the predicted one if it is another, and its probability."""
+    truth, prediction = (
+        classes[int(each[number])] for each in (answers.labels, answers.predictions)
+    )
+    named = truth if prediction == truth else f"{truth} → {prediction}"
+    return f"{named}, {percent(float(answers.probabilities[number]))}"
 
 
 def percent(probability: float) -> str:

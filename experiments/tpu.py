@@ -1,0 +1,261 @@
+"""Does a training step compile for TPUs, where there is none, and what does a chip do?
+
+    python -m experiments.tpu
+    python -m experiments.tpu --topologies v5e:4x4 --precisions bfloat16 --images 256
+
+Claim: ResNet-20's training step, its batch spread over the chips and its batch norm taken
+over all of them, compiles for a TPU v5e of 2×2 chips and for a slice of 16×16. All that
+chips tell each other are sums: no chip is ever sent another's images or activations. And
+of a network's convolutions the compiler makes the same as of lax's.
+
+Each step is compiled ahead of time by libtpu, XLA's compiler for TPUs, which needs none;
+the figures are the compiler's own. **Nothing was run on a TPU**, so they say what a step
+takes, but not how fast it is. For each chip: what it keeps in its 16 GiB; what it computes
+and what it reads and writes, in any of its memories; an estimate of its cycles, without
+the collectives; and how many collectives there are, with the size of what they give.
+The last two columns are the benchmark's ResNet-20 on one chip, in float32, over jaxcnn's
+operations (and its batch norm) and over lax's.
+
+Compiled with jax 0.10.2 and libtpu 0.0.42.1, 128 images for each chip:
+
+                        v5e:2x2           v5e:16x16          v5e:2x2
+                    bfloat16 float32   bfloat16 float32   jaxcnn     lax
+    chips                  4       4        256     256        1       1
+    arguments, MiB       8.9     8.9        8.9     8.9      7.1     7.1
+    outputs, MiB         8.5     8.5        8.5     8.5      5.6     5.6
+    temporaries, MiB     0.0    45.4        0.0    45.4     43.0    43.4
+    GFLOP               29.9    29.3       29.9    29.3     29.3    29.2
+    GB accessed         0.69    1.53       0.69    1.53     1.49    1.36
+    million cycles      2.65    2.40       2.65    2.40     1.94    1.62
+    all-reduces           58      58         58      58        0       0
+    all-reduces, kB      557   1,102        557   1,102        0       0
+
+A chip of 256 has no more to do than one of four. The gradients of the 274,042 parameters
+make 548 and 1,096 kB of what is summed, in the precision that the network is computed in;
+the other all-reduces are batch norm's, a few numbers for every channel, three times for
+each. In bfloat16 all activations stay within the chip's fast memory, and none is left over
+for the 16 GiB.
+
+Beyond lax's are the cycles of batch norm alone: with the benchmark's in its place jaxcnn's
+take 1.62 million, too. That has the variance as mean(X²) − μ², in one pass over X, where
+jaxcnn makes two, which lose no digits to a large mean; JAX's derivatives of two passes take
+2.40 million. The convolutions are the engine ``xla``'s, here as on any accelerator.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import tyro
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+import jaxcnn
+from experiments import benchmark_networks as networks
+from experiments.compiled_program import Account, Traffic, account_of
+from experiments.data import OBJECTS, Description
+from experiments.options import Options, model_of
+from experiments.run_folder import write_json
+from jaxcnn import training
+
+Precision = Literal["float32", "bfloat16"]
+
+MISSING = 'libtpu, which compiles for TPUs, is missing: pip install "jaxcnn[tpu]"'
+HOST = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+"""What libtpu would otherwise ask of a TPU's host; and several processes may compile."""
+
+MEMORY = 16 * 2**30
+"""Bytes of a v5e chip."""
+CIFAR10 = Description((32, 32, 3), OBJECTS, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
+STEPS = 1000
+"""Of the run along which the learning rate falls; the program is the same for any."""
+AXIS = "batch"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to compile.
+
+    Attributes:
+      topologies: slices of a TPU, as libtpu names them.
+      precisions: what the network computes in; its parameters are float32.
+      images: how many of the batch each chip has.
+      beside_lax: whether to compile the benchmark's ResNet-20 for one chip, too, over
+        jaxcnn's operations and over lax's.
+      output: if given, where to write the table as JSON.
+    """
+
+    topologies: tuple[str, ...] = ("v5e:2x2", "v5e:16x16")
+    precisions: tuple[Precision, ...] = ("bfloat16", "float32")
+    images: int = 128
+    beside_lax: bool = True
+    output: Path | None = None
+
+
+# --- The steps ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Program:
+    """A step that was compiled.
+
+    Attributes:
+      topology: the slice that it is for.
+      chips: how many of the slice's.
+      network: the precision of our ResNet-20, or whose operations the benchmark's is of.
+      account: of one chip.
+    """
+
+    topology: str
+    chips: int
+    network: str
+    account: Account
+
+    def faults(self) -> list[str]:
+        """What is not as claimed."""
+        memory = self.account.memory
+        unclaimed = self.account.collectives.keys() - {"all-reduce"}
+        found = [f"there is an {kind}" for kind in sorted(unclaimed)]
+        if memory > MEMORY:
+            found.append(f"takes {memory:,} bytes of a chip's {MEMORY:,}")
+        return [f"{self.topology}, {self.network}: {each}" for each in found]
+
+
+def slice_of_tpu(topology: str) -> topologies.TopologyDescription:
+    """The chips of a TPU that need not be at hand."""
+    for name, value in HOST.items():
+        os.environ.setdefault(name, value)
+    return topologies.get_topology_desc(topology, platform="tpu")
+
+
+def data_parallel(topology: str, precision: Precision, images: int) -> Program:
+    """ResNet-20's training step, with so many images for each chip of a slice."""
+    chips = slice_of_tpu(topology)
+    mesh = topologies.make_mesh(chips, (len(chips.devices),), (AXIS,))
+    options = Options(dataset="cifar10", precision=precision).completed()
+    model = model_of(options, CIFAR10, AXIS)
+    optimizer = options.optimization.transformation(STEPS)
+    step = jax.shard_map(
+        partial(training.train_step, model=model, optimizer=optimizer, axis_name=AXIS),
+        mesh=mesh,
+        in_specs=(P(), P(AXIS), P(AXIS)),
+        out_specs=(P(), P()),
+        check_vma=True,
+    )
+    state = jax.eval_shape(
+        partial(training.initial_state, model, optimizer), jax.random.key(0)
+    )
+    batch = images * mesh.size
+    program = jax.jit(step).lower(
+        spread(state, mesh, P()),
+        spread(jax.ShapeDtypeStruct((batch, *CIFAR10.shape), "uint8"), mesh, P(AXIS)),
+        spread(jax.ShapeDtypeStruct((batch,), "int32"), mesh, P(AXIS)),
+    )
+    return Program(topology, mesh.size, precision, account_of(program.compile()))
+
+
+def on_one_chip(topology: str, contestant: str, images: int) -> Program:
+    """A step of the benchmark's ResNet-20 in float32, over the operations of a library."""
+    mesh = Mesh(slice_of_tpu(topology).devices[:1], (AXIS,))
+    operations = networks.OPERATIONS[contestant]
+    if contestant == "jaxcnn":
+        operations = operations._replace(batch_norm=batch_norm)
+    step = networks.training_step(networks.loss_of("ResNet-20", operations, "NHWC"))
+    state = networks.initial_state("ResNet-20", "NHWC", batch=1)
+    batch = networks.image_batch("ResNet-20", "NHWC", images)
+    program = jax.jit(step).lower(*spread((state, batch), mesh, P()))
+    return Program(topology, mesh.size, contestant, account_of(program.compile()))
+
+
+def batch_norm(x, scale, bias, statistics, layout: str):
+    """jaxcnn's, as the benchmark's networks call it."""
+    mean, variance = statistics
+    y, *running = jaxcnn.batch_norm(
+        x, mean, variance, scale, bias, training=True, layout=layout
+    )
+    return y, running
+
+
+def spread(arrays: Any, mesh: Mesh, spec: P) -> Any:
+    """The arrays' shapes and dtypes, and how they lie on a mesh."""
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arrays
+    )
+
+
+# --- The table ------------------------------------------------------------------------
+
+
+ROWS: dict[str, Callable[[Account], str]] = {
+    "arguments, MiB": lambda it: f"{it.arguments / 2**20:,.1f}",
+    "outputs, MiB": lambda it: f"{it.outputs / 2**20:,.1f}",
+    "temporaries, MiB": lambda it: f"{it.temporaries / 2**20:,.1f}",
+    "GFLOP": lambda it: f"{it.flops / 1e9:,.1f}",
+    "GB accessed": lambda it: f"{it.bytes_accessed / 1e9:,.2f}",
+    "million cycles": lambda it: f"{it.cycles / 1e6:,.2f}",
+}
+
+
+def table_of(programs: Sequence[Program]) -> Table:
+    titles = (f"{each.topology}\n{each.network}" for each in programs)
+    columns = (Column(title, justify="right") for title in titles)
+    table = Table(
+        Column("for each chip", no_wrap=True),
+        *columns,
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+    )
+    table.add_row("chips", *(str(each.chips) for each in programs))
+    accounts = [each.account for each in programs]
+    for name, text in ROWS.items():
+        table.add_row(name, *map(text, accounts))
+    for kind in sorted({kind for each in accounts for kind in each.collectives}):
+        traffic = [each.collectives.get(kind, Traffic(0, 0)) for each in accounts]
+        table.add_row(f"{kind}s", *(str(each.count) for each in traffic))
+        table.add_row(f"{kind}s, kB", *(f"{each.bytes / 1e3:,.0f}" for each in traffic))
+    return table
+
+
+def programs(settings: Settings) -> Iterator[Program]:
+    for topology in settings.topologies:
+        for precision in settings.precisions:
+            yield data_parallel(topology, precision, settings.images)
+    if settings.beside_lax:
+        for contestant in networks.OPERATIONS:
+            yield on_one_chip(settings.topologies[0], contestant, settings.images)
+
+
+def main(settings: Settings) -> None:
+    if not find_spec("libtpu"):
+        raise SystemExit(f"error: {MISSING}")
+    jax.config.update("jax_platforms", "cpu")  # look for no TPU
+    console = Console()
+    with console.status("compiling: a minute or two for each"):
+        compiled = list(programs(settings))
+    console.print(table_of(compiled))
+    console.print(f"jax {jax.__version__}, libtpu {version('libtpu')}; nothing was run")
+    if settings.output:
+        write_json(settings.output, [asdict(program) for program in compiled])
+    faults = [fault for program in compiled for fault in program.faults()]
+    if faults:
+        raise SystemExit("error: " + "; ".join(faults))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
