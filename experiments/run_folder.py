@@ -8,6 +8,7 @@ A run folder holds
     checkpoints/         all that it takes to go on after the last epochs
     tensorboard/         the metrics as TensorBoard reads them
     report.html          all there is to see
+    model.jaxexport      what experiments.export makes of it
 """
 
 import json

@@ -28,6 +28,7 @@ And around them:
     drop_in           the same behind the signatures of jax.lax (lax_arguments) and flax
     patching          … in the place of JAX's own functions (originals)
     models            networks as (init, apply) pairs; deep_models, those with batch norm
+    inspection        their layers: shapes, cost, activations
     training          state, one step, a whole epoch, evaluation
 """
 

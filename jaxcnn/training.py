@@ -8,10 +8,8 @@ On several devices the same functions run inside ``shard_map``: with the name of
 axis along which a batch is spread, each device takes its part of every batch, and all
 arrive at the same next state, which is that of one device to within rounding::
 
-    epoch = jax.shard_map(
-        partial(train_epoch, …, axis_name="batch"),
-        mesh=jax.make_mesh((8,), ("batch",)), in_specs=P(), out_specs=P(),
-    )
+    epoch = partial(train_epoch, …, axis_name="batch")
+    epoch = jax.shard_map(epoch, mesh=mesh, in_specs=P(), out_specs=P())
     state, metrics = jax.jit(epoch)(state, images, labels, key)
 """
 
