@@ -1,5 +1,6 @@
 """Stopped runs: they go on bit for bit, whenever they were killed, whatever was damaged."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -28,16 +29,23 @@ OPTIONS = Options(
 )
 
 
+# orbax reads arrays side by side: of several damaged ones it raises the first one's error,
+# and drops the others'.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.fixture(autouse=True)
 def strict_jax():
     """Not here: the main job runs as its users run it, with JAX's defaults."""
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_reports():
-    """Reports are another test's matter, and take their time."""
+def quick_runs():
+    """Reports are another test's matter, and the compiler's optimizations nobody's here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "write", lambda folder: None)
+        options = {"xla_backend_optimization_level": 0}
+        patch.setattr(train, "compiler_options", lambda: options)
         yield
 
 
@@ -102,6 +110,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
         content[place] ^= 0xFF
     largest.write_bytes(content)
     train.main(train.Arguments(resume=folder, keep=3))
+    gc.collect()
     assert "epoch 3's checkpoint is damaged" in capsys.readouterr().out
     assert list((folder / "damaged").iterdir())
     assert_same_run(folder, undisturbed)
@@ -131,6 +140,7 @@ def test_content_that_is_not_what_was_saved_is_noticed(tmp_path):
     assert checkpoints.restore(state, warnings.append) == (0, state)
     assert len(warnings) == 3
     checkpoints.close()
+    gc.collect()
 
 
 def test_only_the_last_checkpoints_are_kept(undisturbed):

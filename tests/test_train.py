@@ -21,10 +21,12 @@ def strict_jax():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_reports():
-    """Reports are another test's matter, and take their time."""
+def quick_runs():
+    """Reports are another test's matter, and the compiler's optimizations nobody's here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "write", lambda folder: None)
+        options = {"xla_backend_optimization_level": 0}
+        patch.setattr(train, "compiler_options", lambda: options)
         yield
 
 

@@ -84,8 +84,8 @@ def test_every_step_augments_its_images_by_a_key_of_its_own(images, labels, opti
     start = training.initial_state(model, optimizer, jax.random.key(0))
     key = jax.random.key(7)
 
-    def noisy(key, images):
-        return images + jax.random.normal(key, images.shape, images.dtype)
+    def noisy(key, image):
+        return image + jax.random.normal(key, image.shape, image.dtype)
 
     after, _ = training.train_epoch(
         *(start, images, labels, key),
@@ -98,7 +98,8 @@ def test_every_step_augments_its_images_by_a_key_of_its_own(images, labels, opti
     order = jax.random.permutation(key, EXAMPLES)
     for step, first in enumerate(range(0, EXAMPLES - BATCH + 1, BATCH)):
         batch = order[first : first + BATCH]
-        seen = noisy(jax.random.fold_in(key, step), images[batch])
+        keys = jax.random.split(jax.random.fold_in(key, step), BATCH)
+        seen = jnp.stack([noisy(*each) for each in zip(keys, images[batch], strict=True)])
         state, _ = training.train_step(
             state, seen, labels[batch], model=model, optimizer=optimizer
         )
