@@ -23,8 +23,8 @@ frameworks: $(VENV)/with-frameworks  ## train a CNN of every framework, as it is
 tpu: $(VENV)/with-tpu  ## compile for TPUs ahead of time, without one
 	$(RUN) -m experiments.tpu $(ARGS)
 
-test: $(VENV)/with-test  ## all tests, README and docstring examples included
-	$(RUN) -m pytest -n auto $(ARGS)
+test: $(VENV)/with-test  ## all tests, README and docstring examples included; compiled quickly
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -n auto $(ARGS)
 
 test-slow: $(VENV)/with-slow  ## hundreds of random cases an operator, PyTorch among the oracles
 	$(RUN) -m pytest -n auto -m slow tests $(ARGS)

@@ -212,9 +212,14 @@ class State(NamedTuple):
 
 
 def initial_state(name: str, layout: str, batch: int | None = None) -> State:
+    """That of the network that is timed."""
+    return state_for(name, layout, image_batch(name, layout, batch)[0])
+
+
+def state_for(name: str, layout: str, images) -> State:
     """Weights that keep the variance, the same for jaxcnn and lax; velocities of zero."""
     layers = Layers(OPERATIONS["lax"], layout)
-    jax.eval_shape(lambda x: FORWARD[name](layers, x), image_batch(name, layout, batch)[0])
+    jax.eval_shape(lambda x: FORWARD[name](layers, x), images)
     return fresh_state(layers.parameters, layers.statistics)
 
 

@@ -9,7 +9,7 @@ import math
 import struct
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +36,17 @@ class Examples(NamedTuple):
 
     images: Images
     labels: Labels
+
+
+def batches(
+    examples: Examples, batch_size: int, epochs: int, seed: int
+) -> Iterator[list[np.ndarray]]:
+    """For each epoch the numbers of the images in every full batch, at random."""
+    rng = np.random.default_rng(seed)
+    count = len(examples.labels) // batch_size
+    for _ in range(epochs):
+        order = rng.permutation(len(examples.labels))[: count * batch_size]
+        yield list(order.reshape(count, batch_size))
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,12 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from experiments import data
-from experiments.data import DataSet, Examples
+from experiments.data import DataSet
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, EPOCHS, RATE, DECAY = 128, 4, 2e-3, 0.1
@@ -52,15 +51,6 @@ class Settings:
 
 
 # --- The contestants: each yields the accuracy after every epoch ----------------------
-
-
-def batches(examples: Examples, seed: int) -> Iterator[list[np.ndarray]]:
-    """For each epoch the numbers of the images in every full batch."""
-    rng = np.random.default_rng(seed)
-    count = len(examples.labels) // BATCH
-    for _ in range(EPOCHS):
-        order = rng.permutation(len(examples.labels))[: count * BATCH]
-        yield list(order.reshape(count, BATCH))
 
 
 def by_jaxcnn(dataset: DataSet, seed: int) -> Iterator[float]:
@@ -120,7 +110,7 @@ def by_flax(dataset: DataSet, seed: int) -> Iterator[float]:
     def right(parameters, images, labels):
         return jnp.sum(jnp.argmax(logits_of(parameters, images), -1) == labels)
 
-    for epoch in batches(dataset.train, seed):
+    for epoch in data.batches(dataset.train, BATCH, EPOCHS, seed):
         for batch in epoch:
             parameters, optimizer_state = step(
                 parameters, optimizer_state, train.images[batch], train.labels[batch]
@@ -162,7 +152,7 @@ def by_torch(dataset: DataSet, seed: int) -> Iterator[float]:
         return (images.float() / 255).contiguous(memory_format=torch.channels_last)
 
     (images, labels), test = tensors(dataset.train), tensors(dataset.test)
-    for epoch in batches(dataset.train, seed):
+    for epoch in data.batches(dataset.train, BATCH, EPOCHS, seed):
         for batch in map(torch.from_numpy, epoch):
             optimizer.zero_grad()
             cross_entropy(model(floats(images[batch])), labels[batch]).backward()

@@ -59,9 +59,7 @@ def test_eight_devices_train_as_one_does_and_gather_nothing(name, rng):
             return state, metrics
 
         arguments = (state, *team.place((images, labels)), np.uint32(1))
-        # The program is the same, and compiled in a third of the time.
-        quickly = {"xla_backend_optimization_level": 0}
-        compiled = team.compiled(epoch).lower(*arguments).compile(quickly)
+        compiled = team.compiled(epoch).lower(*arguments).compile()
         state, metrics = compiled(*arguments)
         evaluate = partial(
             training.evaluate, model=model, batch_size=5, axis_name=team.axis_name

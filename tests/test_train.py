@@ -21,18 +21,11 @@ def strict_jax():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick_runs():
-    """Reports are another test's matter, and the compiler's optimizations nobody's here."""
+def no_reports():
+    """Another test's matter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "write", lambda folder: None)
-        options = {"xla_backend_optimization_level": 0}
-        patch.setattr(train, "compiler_options", lambda: options)
         yield
-
-
-def trained(run_dir, **options):
-    """The last metrics of a run with these options."""
-    return train.main(train.Arguments(Options(**options), run_dir=run_dir))
 
 
 @pytest.fixture(scope="module")
