@@ -39,6 +39,7 @@ from experiments import benchmark_networks as networks
 from experiments import data, pictures
 from experiments.data import DataSet
 
+PICTURE = Path(__file__).with_suffix(".png")
 RUNS = ("rules", "autodiff", "lax", "one bit")
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#7f7f7f")
 DTYPES = ("float32", "float64")
@@ -64,7 +65,7 @@ class Settings:
     epochs: int = 20
     batch_size: int = 32
     seed: int = 0
-    picture: Path = Path(__file__).with_suffix(".png")
+    picture: Path = PICTURE
 
 
 class Curve(NamedTuple):

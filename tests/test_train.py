@@ -28,6 +28,11 @@ def no_reports():
         yield
 
 
+def trained(run_dir, **options):
+    """The last metrics of a run with these options."""
+    return train.main(train.Arguments(Options(**options), run_dir=run_dir))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One run of two epochs: its folder and its last metrics."""
