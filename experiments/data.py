@@ -17,8 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Int32, UInt8
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from experiments import download
 
@@ -91,12 +89,20 @@ class DataSet(NamedTuple):
 
     def validating(self, part: float) -> "DataSet":
         """The training set alone: this part of it, of every class, is what to test on."""
-        images, labels = self.train
-        train, test = train_test_split(
-            np.arange(len(labels)), test_size=part, random_state=0, stratify=labels
-        )
-        train, test = (Examples(images[each], labels[each]) for each in (train, test))
+        train, test = _split(self.train, part)
         return self._replace(train=train, test=test)
+
+
+def _split(examples: Examples, part: float | int) -> tuple[Examples, Examples]:
+    """What is left, and this part of every class, or so many of all: always the same."""
+    from sklearn.model_selection import train_test_split
+
+    images, labels = examples
+    numbers = train_test_split(
+        np.arange(len(labels)), test_size=part, random_state=0, stratify=labels
+    )
+    left, taken = (Examples(images[each], labels[each]) for each in numbers)
+    return left, taken
 
 
 DIGITS = tuple("0123456789")
@@ -120,13 +126,12 @@ def digits(folder: Path | None = None) -> DataSet:
     """
     if folder is not None:
         raise ValueError(f"--data-dir is {folder}; digits come with scikit-learn, without")
+    from sklearn.datasets import load_digits  # which takes a second: for the digits alone
+
     images, labels = load_digits(return_X_y=True)
     images = images.astype(np.uint8).reshape(-1, 8, 8, 1)
     labels = labels.astype(np.int32)
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=450, random_state=0, stratify=labels
-    )
-    train, test = (Examples(images[part], labels[part]) for part in (train, test))
+    train, test = _split(Examples(images, labels), 450)
     description = Description((8, 8, 1), DIGITS, mean=(0.0,), std=(16.0,), white=16)
     return DataSet(train, test, description)
 
