@@ -11,7 +11,16 @@ Both are compiled with what ``jaxcnn.compiler_options()`` advises and start from
 state. They take turns (:mod:`experiments.benchmark_timing`), and a time is the median of
 the rounds; of the steps one is called several times, on one batch.
 
-HEADER
+Measured on two CPU cores, batches of 128, seven rounds; milliseconds:
+
+                          jax 0.10.2 (Python 3.11)          jax 0.12.0 (Python 3.13)
+                        in an epoch   alone   ratio       in an epoch   alone   ratio
+    digits/small-cnn            2.8     3.4    0.81               1.9     2.1    0.88
+    mnist/lenet5                8.8    10.1    0.87               7.0     7.5    0.93
+    mnist/small-cnn            30.9    40.6    0.76              25.1    34.8    0.72
+    digits/resnet20            24.3    36.5    0.66              20.8    35.2    0.59
+
+An epoch is even shorter than its steps, also where a step may reuse its arguments' memory.
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,13 @@
 """The main job, run small: what it leaves behind, and what it refuses to overwrite."""
 
 import json
+from pathlib import Path
 
 import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tyro
 
 from experiments import data, report, run_folder, saved_run, train
 from experiments.augmentation import Augmentation
@@ -13,6 +15,8 @@ from experiments.optimization import Optimization
 from experiments.options import Options
 from jaxcnn import training
 from tests.test_data import write_cifar10, write_mnist
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +74,19 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(finished, tmp
     for seed, same in ((0, True), (1, False)):
         repeated = trained(tmp_path / str(seed), model="lenet5", epochs=2, seed=seed)
         assert (repeated["test_loss"] == last["test_loss"]) is same
+
+
+def test_the_commands_that_are_shown_are_commands():
+    shown = [
+        line.split("#")[0].split()
+        for text in (train.__doc__, (ROOT / "README.md").read_text())
+        for line in text.splitlines()
+        if "python -m experiments.train" in line
+    ]
+    assert len(shown) >= 8
+    for words in shown:
+        options = words[words.index("experiments.train") + 1 :]
+        tyro.cli(train.Arguments, args=options, console_outputs=False)
 
 
 def test_a_finished_run_is_never_overwritten(finished):
