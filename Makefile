@@ -6,13 +6,19 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: train compare bench frameworks tpu test test-slow docs check clean
+.PHONY: train compare curve race bench frameworks tpu test test-slow docs check clean
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
 
 compare: $(VENV)/with-experiments  ## compare every gradient four ways
 	$(RUN) -m experiments.compare_gradients $(ARGS)
+
+curve: $(VENV)/with-experiments  ## train by rules, by autodiff and by lax: one curve
+	$(RUN) -m experiments.same_curve $(ARGS)
+
+race: $(VENV)/with-bench  ## to 99 % on MNIST, beside flax and PyTorch
+	$(RUN) -m experiments.time_to_accuracy $(ARGS)
 
 bench: $(VENV)/with-bench  ## time everything beside lax, flax and PyTorch
 	$(RUN) -m experiments.benchmark $(ARGS)
