@@ -79,10 +79,11 @@ class Checkpoints:
                 state=ocp.args.StandardRestore(wanted), about=ocp.args.JsonRestore()
             ),
         )
-        digest = _digest(found.state)
-        if digest != found.about["sha256"]:
-            raise ValueError(f"its SHA-256 is {digest}, not {found.about['sha256']}")
-        leaves = [found.state[path] for path in _by_path(like)]
+        state, expected = found["state"], found["about"]["sha256"]
+        digest = _digest(state)
+        if digest != expected:
+            raise ValueError(f"its SHA-256 is {digest}, not {expected}")
+        leaves = [state[path] for path in _by_path(like)]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _set_aside(self, epoch):

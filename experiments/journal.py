@@ -76,9 +76,9 @@ def opened(
         TimeElapsedColumn(),
         console=console,
     )
-    again = {"purge_step": first_step + 1} if first_step else {}
-    where = {"logdir": str(folder / run_folder.TENSORBOARD), "write_to_disk": writes}
-    with progress, SummaryWriter(**where, **again) as board:
+    where = str(folder / run_folder.TENSORBOARD)
+    again: dict[str, Any] = {"purge_step": first_step + 1} if first_step else {}
+    with progress, SummaryWriter(where, **again, write_to_disk=writes) as board:
         task = progress.add_task(
             "compiling", total=steps, completed=first_step, batch="", test=""
         )

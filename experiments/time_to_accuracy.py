@@ -39,6 +39,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import tyro
@@ -139,7 +140,7 @@ def by_flax(dataset: DataSet, seed: int) -> Iterator[float]:
     optimizer_state = optimizer.init(parameters)
     train, test = jax.tree.map(jnp.asarray, (dataset.train, dataset.test))
 
-    def logits_of(parameters, images):
+    def logits_of(parameters, images) -> Any:
         return network.apply({"params": parameters}, images.astype(jnp.float32) / 255)
 
     @jax.jit
@@ -184,7 +185,7 @@ def by_torch(dataset: DataSet, seed: int) -> Iterator[float]:
     torch.set_num_threads(os.cpu_count() or 1)
     model = network("MNIST CNN")
     _load(model, first_parameters(seed))
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=DECAY)
     steps = EPOCHS * (len(dataset.train.labels) // BATCH)
     schedule = torch.optim.lr_scheduler.LambdaLR(

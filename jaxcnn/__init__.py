@@ -23,6 +23,8 @@ The public functions, by what they are for:
 
 And around them:
 
+    checking          is a gradient right? every derivative against differences
+    comparing         two functions side by side
     explain           what the plan chooses for a call, and why
     compiling         options for XLA's compiler
     drop_in           the same behind the signatures of jax.lax (lax_arguments) and flax
@@ -51,6 +53,8 @@ from jaxcnn.average_pooling import (
     lp_pool2d,
     lp_pool3d,
 )
+from jaxcnn.checking import gradcheck
+from jaxcnn.comparing import compare
 from jaxcnn.compiling import compiler_options
 from jaxcnn.convolution import conv1d, conv2d, conv3d
 from jaxcnn.convolution_gradients import (
@@ -116,6 +120,7 @@ __all__ = [
     "avg_pool3d",
     "batch_norm",
     "binary_cross_entropy_with_logits",
+    "compare",
     "compiler_options",
     "conv1d",
     "conv1d_bias_gradient",
@@ -145,6 +150,7 @@ __all__ = [
     "gelu",
     "global_avg_pool",
     "global_max_pool",
+    "gradcheck",
     "group_norm",
     "hard_swish",
     "instance_norm",

@@ -1,0 +1,256 @@
+"""Two functions that should be one, side by side: values, derivatives, time, memory."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.checking import argument_names, leaf_names
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two arrays are from each other.
+
+    Attributes:
+      what: ``"value"``, ``"gradient"`` or ``"second derivative"``.
+      name: which result, or by which argument.
+      error: max |a − b| / max |b|; 0 where both are zero everywhere; infinite where there
+        is nothing to compare.
+      place: of the entry that is off the most.
+      entries: that entry of a and of b.
+      problem: why there is nothing to compare, else empty.
+    """
+
+    what: str
+    name: str
+    error: float
+    place: tuple[int, ...] = ()
+    entries: tuple[Any, Any] = (None, None)
+    problem: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.what} {self.name}".strip()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` found; prints as a table.
+
+    Attributes:
+      names: of the two functions.
+      differences: of their values, gradients and second derivatives, array by array.
+      milliseconds: of value and gradient together, compiled: the median of each.
+      temporary_bytes: what that program needs besides its arguments and results; None
+        where the compiler does not say.
+    """
+
+    names: tuple[str, str]
+    differences: tuple[Difference, ...]
+    milliseconds: tuple[float, ...]
+    temporary_bytes: tuple[int | None, ...]
+
+    @property
+    def error(self) -> float:
+        """The largest of all differences."""
+        return max(each.error for each in self.differences)
+
+    def __str__(self):
+        rows: list[tuple[str, ...]] = [("", "off by", "at", *self.names)]
+        for each in self.differences:
+            if not each.problem:
+                values = (f"{value:.8g}" for value in each.entries)
+                place = str(list(each.place)) if each.place else ""
+                rows.append((each.title, f"{each.error:.1e}", place, *values))
+        times = (f"{ms:.3g} ms" for ms in self.milliseconds)
+        sizes = ("?" if b is None else f"{b / 2**20:.3g} MiB" for b in self.temporary_bytes)
+        rows.append(("time", "", "", *times))
+        rows.append(("temporary memory", "", "", *sizes))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            for row in rows
+        ]
+        problems = (each for each in self.differences if each.problem)
+        lines += [f"{each.title}: {each.problem}" for each in problems]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def compare(
+    f: Callable,
+    g: Callable,
+    *args: Any,
+    names: tuple[str, str] = ("f", "g"),
+    rounds: int = 9,
+    seed: int = 0,
+) -> Comparison:
+    """Set two functions side by side: values, derivatives, time and memory.
+
+    Both are compiled and called with the same arguments, as they are, in their precision.
+    The gradient is that of ⟨f(x), c⟩, and the second derivative that of ⟨∇⟨f(x), c⟩, v⟩,
+    by reverse mode, with c and v drawn at random, the same for both.
+
+    Args:
+      f, g: from arrays, or pytrees of them, to arrays or pytrees of them.
+      args: what both are called with; floating and complex arrays are differentiated by.
+      names: what they are called in the table.
+      rounds: how often each is timed, taking turns, after one call to warm up.
+      seed: of c and v.
+
+    Returns:
+      A :class:`Comparison`, which prints as a table. Where one of them has no gradient, or
+      no second derivative, it says so, and why.
+
+    Raises:
+      ValueError: when results differ in structure, shapes or dtypes.
+      Exception: what f or g raise when they are called.
+
+    Cost: compiles each function three times.
+
+    >>> import jax.numpy as jnp, jaxcnn
+    >>> x = jnp.linspace(-1.0, 1.0, 64).reshape(1, 8, 8)
+    >>> found = jaxcnn.compare(jaxcnn.relu, lambda x: jnp.where(x > 0, x, 0), x)
+    >>> [(each.what, each.error) for each in found.differences]
+    [('value', 0.0), ('gradient', 0.0), ('second derivative', 0.0)]
+    """
+    args = jax.tree.map(jnp.asarray, args)
+    ours, theirs = (jax.eval_shape(each, *args) for each in (f, g))
+    kinds = [str(jax.tree.map(_kind, each)) for each in (ours, theirs)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"{names[0]} gives {kinds[0]} and {names[1]} gives {kinds[1]}: that cannot be "
+            f"compared"
+        )
+    leaves, structure = jax.tree.flatten(args)
+    chosen = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    point = [leaves[i] for i in chosen]
+    key = jax.random.key(seed)
+    c = _random_like(ours, jax.random.fold_in(key, 0))
+    v = _random_like(point, jax.random.fold_in(key, 1))
+
+    def value_of(function):
+        def value(point):
+            filled = list(leaves)
+            for i, array in zip(chosen, point, strict=True):
+                filled[i] = array
+            return function(*jax.tree.unflatten(structure, filled))
+
+        return value
+
+    def gradient_of(function):
+        def loss(point):
+            y = value_of(function)(point)
+            return _inner_product(y, c), y
+
+        def gradient(point):
+            slopes, y = jax.grad(loss, has_aux=True)(point)
+            return slopes, y
+
+        return gradient
+
+    def second_of(function):
+        return jax.grad(lambda point: _inner_product(gradient_of(function)(point)[0], v))
+
+    by = [leaf_names(args, argument_names(f, args))[i] for i in chosen]
+    values = [jax.jit(value_of(each))(point) for each in (f, g)]
+    differences = _differences("value", leaf_names((ours,), ("",)), *values)
+    programs = [jax.jit(value_of(each)).lower(point).compile() for each in (f, g)]
+    if chosen:
+        made, problem = _attempts(gradient_of, (f, g), names, point)
+        if problem:
+            differences.append(Difference("gradient", "", np.inf, problem=problem))
+        else:
+            programs = made
+            slopes = [program(point)[0] for program in made]
+            differences += _differences("gradient", by, *slopes)
+            made, problem = _attempts(second_of, (f, g), names, point)
+            if problem:
+                what = "second derivative"
+                differences.append(Difference(what, "", np.inf, problem=problem))
+            else:
+                found = [program(point) for program in made]
+                differences += _differences("second derivative", by, *found)
+    return Comparison(
+        names,
+        tuple(differences),
+        tuple(_milliseconds(programs, point, rounds)),
+        tuple(
+            getattr(program.memory_analysis(), "temp_size_in_bytes", None)
+            for program in programs
+        ),
+    )
+
+
+def _kind(leaf) -> str:
+    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _random_like(tree, key):
+    """Of the same shapes and dtypes, normal; zero where there is no derivative."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, max(1, len(leaves)))
+    drawn = [
+        jax.random.normal(each, leaf.shape, leaf.dtype)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+        else None
+        for each, leaf in zip(keys, leaves, strict=False)
+    ]
+    return drawn, structure
+
+
+def _inner_product(tree, drawn):
+    """Re Σ a* b, over all arrays that have derivatives."""
+    pairs = zip(jax.tree.leaves(tree), drawn[0], strict=True)
+    return sum(jnp.real(jnp.vdot(b, a)) for a, b in pairs if b is not None)
+
+
+def _attempts(of, functions, names, point):
+    """Both programs, or what is wrong."""
+    programs = []
+    for name, function in zip(names, functions, strict=True):
+        try:
+            programs.append(jax.jit(of(function)).lower(point).compile())
+        except Exception as error:
+            first_line = str(error).partition("\n")[0]
+            return [], f"{name} has none: {type(error).__name__}: {first_line}"
+    return programs, ""
+
+
+def _differences(what: str, names: Sequence[str], ours, theirs) -> list[Difference]:
+    found = []
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    for name, pair in zip(names, pairs, strict=True):
+        wide = np.complex128 if np.iscomplexobj(pair[0]) else np.float64
+        a, b = (np.asarray(each).astype(wide) for each in pair)
+        if not a.size:
+            found.append(Difference(what, name, 0.0))
+            continue
+        with np.errstate(invalid="ignore"):
+            deviations = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
+        deviations = np.nan_to_num(deviations, nan=np.inf, posinf=np.inf)
+        place = np.unravel_index(np.argmax(deviations), deviations.shape)
+        largest = np.abs(b[np.isfinite(b)]).max(initial=0)
+        worst = float(deviations[place])
+        error = worst / float(largest) if largest else worst
+        entries = a[place].item(), b[place].item()
+        found.append(Difference(what, name, error, tuple(map(int, place)), entries))
+    return found
+
+
+def _milliseconds(programs, point, rounds: int) -> list[float]:
+    """The median of each, all taking turns."""
+    seconds = [[] for _ in programs]
+    for program in programs:
+        jax.block_until_ready(program(point))
+    for _ in range(rounds):
+        for program, times in zip(programs, seconds, strict=True):
+            start = time.perf_counter()
+            jax.block_until_ready(program(point))
+            times.append(time.perf_counter() - start)
+    return [1000 * statistics.median(times) for times in seconds]
