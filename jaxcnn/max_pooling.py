@@ -282,7 +282,9 @@ def max_unpool2d(
         can only be looked at where they are concrete: under ``jit``, those outside are
         left out.
 
-    Derivatives: the rule keeps the indices, which have no gradient.
+    Derivatives: the rule keeps the indices, which have no gradient. Where several windows
+    had the same maximum, each of their entries gets the gradient of its place, as in
+    PyTorch; by autodiff only the entry that was put there does.
 
     Source: ``torch.nn.functional.max_unpool2d``.
 

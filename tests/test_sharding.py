@@ -85,8 +85,13 @@ OPERATIONS = {
     "layer_norm": lambda x: jaxcnn.layer_norm(x, H, ones(H), ones(H)),
     "instance_norm": lambda x: jaxcnn.instance_norm(x, ones(C), ones(C)),
     "dropout": lambda x: jaxcnn.dropout(x, jax.random.key(0)),
+    "dense": lambda x: jaxcnn.dense(x, jnp.eye(H, 3, dtype="float32")),
+    "relu": jaxcnn.relu,
     "gelu": jaxcnn.gelu,
     "log_softmax": jaxcnn.log_softmax,
+    "softmax_cross_entropy": lambda x: jaxcnn.softmax_cross_entropy(
+        x, jnp.zeros(x.shape[:-1], jnp.int32)
+    ),
 }
 
 

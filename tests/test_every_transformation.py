@@ -1,0 +1,169 @@
+"""The README's table: every operation under every transformation, cell by cell.
+
+Two columns of it, ``shard_map`` and explicit sharding, are in test_sharding, whose
+operations these are. What an operation gives by itself is proved elsewhere.
+"""
+
+import re
+from pathlib import Path
+
+import chex
+import jax
+import jax.export
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxcnn
+from tests import test_sharding
+from tests.test_sharding import B, C, H, mesh, squares
+
+OPERATIONS = {
+    **test_sharding.OPERATIONS,
+    # Its windows overlap: unpooling would give a pixel the gradient of both.
+    "adaptive_max_pool2d": lambda x: jaxcnn.adaptive_max_pool2d(x, 3),
+}
+LINEAR = (
+    "dense",
+    *("conv2d", "conv2d with mirrors", "conv_transpose2d", "depthwise_conv2d"),
+    *("avg_pool2d", "adaptive_avg_pool2d", "global_avg_pool", "unfold", "fold"),
+)
+
+
+def close(ours, theirs):
+    # Float32: some hundred terms of order 1, squared, added in another order; with second
+    # derivatives divided by a deviation. By winograd with ten times the rounding.
+    ours, theirs = jax.device_get((ours, theirs))
+    largest = max(1.0, *(abs(each).max() for each in jax.tree.leaves(theirs)))
+    chex.assert_trees_all_close(ours, theirs, rtol=0, atol=6e-5 * float(largest))
+
+
+def drawn(rng, *leading):
+    return jnp.asarray(rng.standard_normal((*leading, B, C, H, H)), "float32")
+
+
+def jit(f, rng):
+    x = drawn(rng)
+    close(jax.jit(f)(x), f(x))
+
+
+def vmap(f, rng):
+    x = drawn(rng, 3)
+    close(jax.vmap(f)(x), jnp.stack([f(each) for each in x]))
+
+
+def grad(f, rng):
+    x = drawn(rng)
+    with jaxcnn.derivatives("autodiff"):
+        wanted = jax.jit(jax.grad(squares(f)))(x)
+    close(jax.jit(jax.grad(squares(f)))(x), wanted)
+
+
+def second(f):
+    """The gradient of how steep it is."""
+    return jax.grad(lambda x: jnp.sum(jnp.sin(jax.grad(squares(f))(x))))
+
+
+def grad_of_grad(f, rng):
+    x = drawn(rng)
+    with jaxcnn.derivatives("autodiff"):
+        wanted = jax.jit(second(f))(x)
+    close(jax.jit(second(f))(x), wanted)
+
+
+def jvp(f, rng):
+    """Forward mode, without the rules, is the transpose of reverse mode, with them."""
+    x, dx = drawn(rng, 2)
+    with jaxcnn.derivatives("autodiff"):
+        y, dy = jax.jvp(f, (x,), (dx,))
+    close(y, f(x))
+    cotangent = jnp.cos(y)
+    (pulled,) = jax.vjp(f, x)[1](cotangent)
+    scale = jnp.linalg.norm(pulled) * jnp.linalg.norm(dx)
+    close(jnp.vdot(cotangent, dy) / scale, jnp.vdot(pulled, dx) / scale)
+
+
+def hessian(f, rng):
+    """Of one image's sum of squares, by its first row, and by reverse mode twice."""
+    x = drawn(rng)
+
+    def of_row(row):
+        return squares(f)(x.at[0, 0, 0].set(row))
+
+    row = x[0, 0, 0]
+    with jaxcnn.derivatives("autodiff"):
+        computed = jax.jit(jax.hessian(of_row))(row)
+    close(computed, jax.jit(jax.jacrev(jax.jacrev(of_row)))(row))
+
+
+def checkpoint(f, rng):
+    x = drawn(rng)
+    checkpointed = jax.jit(jax.grad(squares(jax.checkpoint(f))))(x)
+    close(checkpointed, jax.jit(jax.grad(squares(f)))(x))
+
+
+def scan(f, rng):
+    x = drawn(rng, 2)
+
+    def total(x):
+        return jax.lax.scan(lambda sum_, each: (sum_ + squares(f)(each), None), 0.0, x)[0]
+
+    gradient = jax.jit(jax.grad(squares(f)))
+    close(jax.jit(jax.grad(total))(x), jnp.stack([gradient(each) for each in x]))
+
+
+def automatic_sharding(f, rng):
+    x = drawn(rng)
+    spread = jax.device_put(x, NamedSharding(mesh(AxisType.Auto), P("data", "model")))
+    gradient = jax.jit(jax.grad(squares(f)))
+    close(gradient(spread), gradient(x))
+
+
+def export(f, rng):
+    x = drawn(rng)
+    gradient = jax.jit(jax.grad(squares(f)))
+    platforms = ("cpu", "cuda", "rocm", "tpu")
+    exported = jax.export.export(gradient, platforms=platforms)(x)
+    assert exported.platforms == platforms
+    close(jax.export.deserialize(exported.serialize()).call(x), gradient(x))
+
+
+def linear_transpose(f, rng):
+    x = drawn(rng)
+    with jaxcnn.derivatives("autodiff"):
+        y, transposed = f(x), jax.linear_transpose(f, x)
+        close(transposed(jnp.cos(y))[0], jax.vjp(f, x)[1](jnp.cos(y))[0])
+
+
+TRANSFORMATIONS = {
+    each.__name__: each
+    for each in (
+        *(jit, vmap, grad, grad_of_grad, jvp, hessian, checkpoint, scan),
+        *(automatic_sharding, export, linear_transpose),
+    )
+}
+CELLS = [
+    (operation, transformation)
+    for operation in OPERATIONS
+    for transformation in TRANSFORMATIONS
+    if transformation != "linear_transpose" or operation in LINEAR
+]
+
+
+@pytest.fixture(autouse=True)
+def strict_jax():
+    """Not here: the table is of what users have, float32 for which there are engines."""
+
+
+@pytest.mark.parametrize(("operation", "transformation"), CELLS)
+def test_a_cell_is_true(operation, transformation, rng):
+    TRANSFORMATIONS[transformation](OPERATIONS[operation], rng)
+
+
+def test_the_table_lists_these_operations():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    _, _, section = readme.partition("### Under which transformations")
+    table, _, _ = section.partition('"Autodiff":')
+    listed = set(re.findall(r"`(\w+)`", table.partition("| --- |")[2]))
+    assert listed == {name.removesuffix(" with mirrors") for name in OPERATIONS}
