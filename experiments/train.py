@@ -107,9 +107,14 @@ def main(arguments: Arguments) -> dict[str, Any]:
                 saved_run.write_configuration(folder, options, dataset.description)
         if arguments.devices.coordinator:
             multihost_utils.sync_global_devices("the run folder is there")
-        record = _train(options, dataset, folder, arguments.keep, team, console, started)
-        if team.leads:
-            report.write(folder)
+        try:
+            record = _train(
+                options, dataset, folder, arguments.keep, team, console, started
+            )
+            if team.leads:
+                report.write(folder)
+        except KeyboardInterrupt:
+            sys.exit(f"stopped; to go on: python -m experiments.train --resume {folder}")
     console.print(
         f"test accuracy {100 * record['test_accuracy']:.2f} %, loss "
         f"{record['test_loss']:.4f}, after {record['seconds']:.1f} s; everything is in "

@@ -70,20 +70,17 @@ def assert_same_run(folder, other):
     )
 
 
-class StoppedError(Exception):
-    pass
-
-
 def run_until(folder, epoch, monkeypatch):
-    """A run that ends, without a word, just before the checkpoint of an epoch."""
+    """A run that its user ends just before the checkpoint of an epoch."""
     save = Checkpoints.save
 
     def save_until(self, number, state):
         if number == epoch:
-            raise StoppedError
+            raise KeyboardInterrupt
         save(self, number, state)
 
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+    said = f"stopped; to go on: .* --resume {folder}"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match=said):
         patch.setattr(Checkpoints, "save", save_until)
         train.main(train.Arguments(OPTIONS, run_dir=folder, keep=3))
 
