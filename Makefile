@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+CASES ?= 1000
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: train compare curve race bench frameworks tpu test test-slow docs check clean
+.PHONY: train compare curve race bench frameworks tpu test test-slow fuzz docs check clean
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
@@ -34,6 +35,9 @@ test: $(VENV)/with-test  ## all tests, README and docstring examples included; c
 
 test-slow: $(VENV)/with-slow  ## hundreds of random cases an operator, PyTorch among the oracles
 	$(RUN) -m pytest -n auto -m slow tests $(ARGS)
+
+fuzz: $(VENV)/with-slow  ## random cases, others every time: CASES for each operator and oracle
+	CASES=$(CASES) $(RUN) -m pytest -n auto -m fuzz tests $(ARGS)
 
 docs: $(VENV)/with-docs  ## render the docstrings: docs/_build/index.html
 	$(RUN) -m sphinx --quiet --fail-on-warning -b html docs docs/_build

@@ -7,6 +7,7 @@ images without a batch, or of what a user may write for a window.
 """
 
 import importlib
+import os
 from collections.abc import Callable
 from functools import lru_cache, partial
 from types import ModuleType
@@ -87,9 +88,16 @@ class Answer(NamedTuple):
 # --- Many of them ---------------------------------------------------------------------
 
 every_oracle = pytest.mark.parametrize("oracle", ["lax", "torch"])
+FUZZ = int(os.environ.get("CASES", "1000"))
 every_number = pytest.mark.parametrize(
-    "number", [6, pytest.param(300, marks=pytest.mark.slow)]
+    "number",
+    [
+        6,
+        pytest.param(300, marks=pytest.mark.slow),
+        pytest.param(FUZZ, marks=pytest.mark.fuzz, id="fuzz"),
+    ],
 )
+"""How many cases: the same few, the same hundreds, or others every time."""
 
 
 def answers_of(oracle: str) -> ModuleType:
@@ -104,18 +112,26 @@ def answers_of(oracle: str) -> ModuleType:
 
 
 def for_every(strategy, number, check):
-    """Check so many cases, the same at every run."""
+    """Check so many cases: the same at every run, unless they are to be others."""
+    checked = 0
+
+    def check_and_forget(case):
+        nonlocal checked
+        check(case)
+        checked += 1
+        if checked % 100 == 0:
+            jax.clear_caches()  # or whatever was compiled would stay in memory
+
     settings(
         max_examples=number,
-        derandomize=True,
+        derandomize=number != FUZZ,
         database=None,
         deadline=None,
+        print_blob=True,
         phases=[Phase.generate, Phase.shrink],
         # A case that does not fit is drawn anew, which takes no time beside compiling.
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-    )(given(strategy)(check))()
-    if number > 100:
-        jax.clear_caches()  # or whatever was compiled would stay in memory
+    )(given(strategy)(check_and_forget))()
 
 
 # --- What the oracles are given -------------------------------------------------------
