@@ -20,7 +20,7 @@ class Difference:
     Attributes:
       what: ``"value"``, ``"gradient"`` or ``"second derivative"``.
       name: which result, or by which argument.
-      error: max |a − b| / max |b|; 0 where both are zero everywhere; infinite where there
+      error: ``max |a − b| / max |b|``; 0 where both are zero everywhere; infinite where there
         is nothing to compare.
       place: of the entry that is off the most.
       entries: that entry of a and of b.
