@@ -139,7 +139,8 @@ def gradcheck(
         gives of them is ignored.
       mode: ``"reverse"``, or ``"forward"`` to check :func:`jax.jvp` and :func:`jax.jacfwd`.
       rtol, atol: an error may be ``atol + rtol · max |J|``, over all of one argument's
-        derivatives, and beyond that what rounding adds to a difference, ``8 ε max |f| / h``.
+        derivatives, and beyond that what rounding adds to a difference,
+        ``8 ε max |f| / h``.
       jit: whether f may be compiled; pass False where it takes decisions by the values of
         its arguments.
       raises: whether to raise if a derivative is wrong.

@@ -20,8 +20,8 @@ class Difference:
     Attributes:
       what: ``"value"``, ``"gradient"`` or ``"second derivative"``.
       name: which result, or by which argument.
-      error: ``max |a − b| / max |b|``; 0 where both are zero everywhere; infinite where there
-        is nothing to compare.
+      error: ``max |a − b| / max |b|``; 0 where both are zero everywhere; infinite where
+        there is nothing to compare.
       place: of the entry that is off the most.
       entries: that entry of a and of b.
       problem: why there is nothing to compare, else empty.
