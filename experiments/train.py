@@ -1,7 +1,7 @@
 """Train a convolutional network whose every gradient is one of the document's equations.
 
     python -m experiments.train
-    python -m experiments.train --dataset mnist --model small-cnn --shift 2 --epochs 15
+    python -m experiments.train --dataset mnist --model small-cnn --shift 2 --batch-size 32
     python -m experiments.train --dataset cifar10 --shift 4 --flip --precision bfloat16
     python -m experiments.train --resume runs/NAME
     python -m experiments.train --devices 8
@@ -20,11 +20,13 @@ the process, report included:
 
     digits (small-cnn)   99.56, 99.33, 98.67, 98.89, 99.78 %   mean 99.25 %   17 s
     MNIST (lenet5)       99.29, 99.16, 99.40 %                 mean 99.28 %   62 s
-    MNIST (small-cnn)    SMALL
+    MNIST (small-cnn)    99.53, 99.58, 99.50 %                 mean 99.54 %   15 s an epoch
 
-Seeds 0, 1, … in this order; small-cnn on MNIST as in the second line above. Accuracies of
-the other models are in ``experiments/README.md``. Fashion-MNIST and CIFAR-10 were not at
-hand: that they are read and trained on is tested with files of random images.
+Seeds 0, 1, … in this order; small-cnn on MNIST as in the second line above, with ``--epochs
+15``. Batches of 128 had given 99.49 % there (seed 0); those of 32 were then tried on a sixth
+of the training set (99.55 %). Accuracies of the other models are in
+``experiments/README.md``. Fashion-MNIST and CIFAR-10 were not at hand: that they are read
+and trained on is tested with files of random images.
 
 The split of the digits is fixed: 450 of the 1,797 images, a quarter of every class, are the
 test set. On a quarter of the training set (``--validate 0.25``, seeds 0 to 2) the defaults
