@@ -23,8 +23,8 @@ the process, report included:
     MNIST (small-cnn)    99.53, 99.58, 99.50 %                 mean 99.54 %   15 s an epoch
 
 Seeds 0, 1, … in this order; small-cnn on MNIST as in the second line above, with ``--epochs
-15``. Batches of 128 had given 99.49 % there (seed 0); those of 32 were then tried on a sixth
-of the training set (99.55 %). Accuracies of the other models are in
+15``. Batches of 128 had given 99.49 % there (seed 0); those of 32 were then tried on a
+sixth of the training set (99.55 %). Accuracies of the other models are in
 ``experiments/README.md``. Fashion-MNIST and CIFAR-10 were not at hand: that they are read
 and trained on is tested with files of random images.
 
