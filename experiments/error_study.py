@@ -95,7 +95,7 @@ def layers(settings: Settings) -> Iterator[Layer]:
 
 def by_engine(engine: str, layer: Layer, x, w, dy) -> dict[str, jax.Array]:
     """All of y, dx and dw that the engine computes for this layer."""
-    pair, side = (layer.kernel,) * 2, (layer.padding,) * 2
+    pair, side = (layer.kernel, layer.kernel), (layer.padding, layer.padding)
     window = Window(pair, (1, 1), (side, side), (1, 1))
     problem = Problem(window, layer.size, "NHWC", engine)
     operands = {

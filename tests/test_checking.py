@@ -11,13 +11,9 @@ import jaxcnn
 from jaxcnn import gradcheck
 
 
-@pytest.fixture(params=["strict", "by default"], autouse=True)
-def jax_settings(request):
-    """With float64 and strict promotion, and as users have it."""
-    if request.param == "by default":
-        jax.config.update("jax_enable_x64", False)
-        jax.config.update("jax_numpy_dtype_promotion", "standard")
-        jax.config.update("jax_numpy_rank_promotion", "allow")
+@pytest.fixture(autouse=True)
+def strict_jax():
+    """Not here: a user has JAX's defaults, and float32."""
 
 
 def spaced(*shape):
@@ -60,6 +56,16 @@ def test_our_operations_pass(name):
         assert (found.dtype, found.shape) == ("float32", argument.shape)
         # Central differences of order 2 with h = 7.6e-6 are good to about 1e-10.
         assert found.worst.error < 1e-8
+
+
+def test_it_works_under_strict_jax_too():
+    function, shapes = OPERATIONS["conv2d"]
+    strict = (
+        *(jax.enable_x64(True), jax.numpy_dtype_promotion("strict")),
+        jax.numpy_rank_promotion("raise"),
+    )
+    with strict[0], strict[1], strict[2]:
+        assert gradcheck(function, *(spaced(*shape) for shape in shapes)).ok
 
 
 def planted(wrong_input_gradient=None, wrong_weight_gradient=None):
