@@ -22,6 +22,8 @@ their range:
     flax         151 s (147 to 151)  99.13 %        132 s    99.17 %
     PyTorch       71 s (68 to 72)    99.15 %
 
+With batches of 32 instead, seed 0, an epoch took flax 33 s, PyTorch 20 s and jaxcnn 16 s.
+
 The accuracies, their means at the end, are those of each other epoch by epoch to 0.1 %: see
 :mod:`experiments.same_curve`.
 """
