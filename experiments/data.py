@@ -38,13 +38,13 @@ class Examples(NamedTuple):
 
 def batches(
     examples: Examples, batch_size: int, epochs: int, seed: int
-) -> Iterator[list[np.ndarray]]:
-    """For each epoch the numbers of the images in every full batch, at random."""
+) -> Iterator[np.ndarray]:
+    """For each epoch the numbers of the images, a row for every full batch, at random."""
     rng = np.random.default_rng(seed)
     count = len(examples.labels) // batch_size
     for _ in range(epochs):
         order = rng.permutation(len(examples.labels))[: count * batch_size]
-        yield list(order.reshape(count, batch_size))
+        yield order.reshape(count, batch_size)
 
 
 @dataclass(frozen=True)

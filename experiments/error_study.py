@@ -33,6 +33,7 @@ the plan where it halves the products; ``precision="highest"`` keeps it away.
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,7 +41,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from jax import lax
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -48,6 +48,7 @@ from rich.table import Table
 from experiments import pictures
 from experiments.benchmark_cases import Layer
 from experiments.benchmark_reference import convolution, relative_error
+from experiments.gradient_cases import xla_convolution
 from jaxcnn import plan
 from jaxcnn.engines import ENGINES
 from jaxcnn.plan import Problem
@@ -112,10 +113,7 @@ def by_engine(engine: str, layer: Layer, x, w, dy) -> dict[str, jax.Array]:
 
 @jax.jit
 def by_lax(x, w, dy) -> dict[str, jax.Array]:
-    def forward(x, w):
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=numbers)
-
+    forward = partial(xla_convolution, padding=w.shape[0] // 2, layout="NHWC")
     y, pull_back = jax.vjp(forward, x, w)
     dx, dw = pull_back(dy)
     return {"y": y, "dx": dx, "dw": dw}
@@ -145,12 +143,9 @@ def by_torch(x, w, dy) -> dict[str, np.ndarray]:
 
 def contestants() -> dict[str, Callable]:
     """Everyone, by name: the plan's own choice first."""
-    found: dict[str, Callable] = {"auto": lambda *given: by_engine("auto", *given)}
-    for engine in ENGINES:
-        if hasattr(ENGINES[engine], "forward") or hasattr(
-            ENGINES[engine], "weight_gradient"
-        ):
-            found[engine] = lambda *given, engine=engine: by_engine(engine, *given)
+    found: dict[str, Callable] = {
+        engine: partial(by_engine, engine) for engine in ("auto", *ENGINES)
+    }
     found["lax"] = lambda _, *arrays: by_lax(*arrays)
     if find_spec("torch"):
         found["PyTorch"] = lambda _, *arrays: by_torch(*arrays)
@@ -163,6 +158,7 @@ def contestants() -> dict[str, Callable]:
 def studied(settings: Settings) -> Errors:
     errors: Errors = defaultdict(list)
     rng = np.random.default_rng(settings.seed)
+    everyone = contestants()
     for layer in layers(settings):
         shapes = layer.shapes("NHWC")
         normal = {name: rng.standard_normal(shapes[name]) for name in ("x", "w", "dy")}
@@ -170,7 +166,7 @@ def studied(settings: Settings) -> Errors:
         for dtype in DTYPES:
             x, w, dy = (jnp.asarray(normal[name], dtype) for name in ("x", "w", "dy"))
             wanted = convolution(x, w, np.zeros(layer.c_out), dy, layer)
-            for name, compute in contestants().items():
+            for name, compute in everyone.items():
                 for result, array in compute(layer, x, w, dy).items():
                     error = relative_error(array, wanted[result])
                     errors[dtype, result, name].append((terms, error))
@@ -193,8 +189,7 @@ def drawn(errors: Errors) -> Figure:
                     style |= {"linewidth": 2.5, "zorder": 3} if name in PEERS else {}
                     axes.plot(*zip(*found, strict=True), **style, color=colours[name])
             axes.set(xscale="log", yscale="log", title=f"{result}, {dtype}")
-            axes.grid(alpha=0.3)
-            axes.spines[["top", "right"]].set_visible(False)
+            pictures.plain(axes)
         row[0].set_ylabel("largest deviation / largest entry")
     for axes in grid[-1]:
         axes.set_xlabel("C · K²")

@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -39,6 +40,12 @@ def drawn(figure: Figure) -> bytes:
 # --- With axes ------------------------------------------------------------------------
 
 
+def plain(axes: Axes) -> None:
+    """A faint grid, and no frame where there is no scale."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def curves(
     records: Sequence[dict[str, Any]], title: str = "", test_set: str = "test set"
 ) -> Figure:
@@ -62,8 +69,7 @@ def curves(
     right.set(xlabel="epoch", ylabel="accuracy, %")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
         axes.legend(frameon=False)
     return figure
 

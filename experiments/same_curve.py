@@ -169,8 +169,7 @@ def drawn(found: dict[str, dict[str, Curve]], title: str) -> Figure:
     right.set(xlabel="epoch", ylabel="distance from the parameters of rules", yscale="log")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        pictures.plain(axes)
         axes.legend(frameon=False, fontsize="small")
     return figure
 

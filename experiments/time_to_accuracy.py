@@ -119,7 +119,7 @@ def by_jaxcnn(dataset: DataSet, seed: int) -> Iterator[float]:
         return lax.scan(step, state, order)[0]
 
     for order in data.batches(dataset.train, BATCH, EPOCHS, seed):
-        state = train_epoch(state, train, np.stack(order))
+        state = train_epoch(state, train, order)
         evaluation = training.evaluate(state.parameters, *test, model=model)
         yield float(evaluation.metrics.accuracy)
 

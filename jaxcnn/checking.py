@@ -78,7 +78,7 @@ class ArgumentCheck:
         return self.worst is None or self.worst.error <= self.worst.tolerance
 
     def __str__(self):
-        text = f"{self.name}: {self.dtype}[{','.join(map(str, self.shape))}]"
+        text = f"{self.name}: {kind_of(self)}"
         if self.worst is None:
             return f"– {text} has no derivatives"
         if not self.ok:
@@ -199,7 +199,8 @@ class _Tree:
     def __init__(self, tree: Any, names: list[str]):
         leaves, self.structure = jax.tree.flatten(tree)
         self.held: list[Any] = leaves
-        self.names, self.parts = names, []
+        self.names = names
+        self.parts: dict[int, _Part] = {}
         start = 0
         for i, leaf in enumerate(leaves):
             if not jnp.issubdtype(leaf.dtype, jnp.inexact):
@@ -207,14 +208,14 @@ class _Tree:
             is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
             stop = start + math.prod(leaf.shape) * (2 if is_complex else 1)
             part = _Part(names[i], leaf.shape, leaf.dtype, bool(is_complex), start, stop)
-            self.parts.append((i, part))
+            self.parts[i] = part
             start = stop
         self.size = start
 
     def vector(self, tree: Any) -> jax.Array:
         leaves = jax.tree.leaves(tree)
         pieces = []
-        for i, part in self.parts:
+        for i, part in self.parts.items():
             leaf = leaves[i]
             both = (leaf.real, leaf.imag) if part.is_complex else (leaf,)
             pieces += [piece.ravel() for piece in both]
@@ -222,7 +223,7 @@ class _Tree:
 
     def tree(self, vector: jax.Array) -> Any:
         leaves = list(self.held)
-        for i, part in self.parts:
+        for i, part in self.parts.items():
             piece = vector[part.start : part.stop]
             if part.is_complex:
                 piece = lax.complex(*jnp.split(piece, 2))
@@ -231,7 +232,14 @@ class _Tree:
 
     def entry(self, number: int) -> str:
         """How the vector's entry of this number is written."""
-        return next(part.entry(number) for _, part in self.parts if number < part.stop)
+        return next(
+            part.entry(number) for part in self.parts.values() if number < part.stop
+        )
+
+
+def kind_of(array: Any) -> str:
+    """The dtype and the shape of an array, or of what has both."""
+    return f"{array.dtype}[{','.join(map(str, array.shape))}]"
 
 
 def leaf_names(trees: Sequence[Any], names: Sequence[str]) -> list[str]:
@@ -338,7 +346,7 @@ def _checked(f, args, mode, rtol, atol, jit, raises) -> GradientCheck:
             kink,
         )
 
-    parts = dict(inputs.parts)
+    parts = inputs.parts
     found = []
     for i, (name, leaf) in enumerate(zip(names, jax.tree.leaves(args), strict=True)):
         worst = worst_of(parts[i]) if i in parts else None
@@ -359,7 +367,7 @@ def _check_kinds(inputs: _Tree, results: _Tree) -> None:
                 for name, leaf in zip(tree.names, tree.held, strict=True)
             )
             raise TypeError(f"f has no floating {what}; it has {kinds or 'none'}")
-    for _, part in results.parts:
+    for part in results.parts.values():
         if part.dtype not in (jnp.float64, jnp.complex128):
             raise TypeError(
                 f"{part.name} is {part.dtype} although all floating arguments are float64: "

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.checking import argument_names, leaf_names
+from jaxcnn.checking import argument_names, kind_of, leaf_names
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def compare(
     """
     args = jax.tree.map(jnp.asarray, args)
     ours, theirs = (jax.eval_shape(each, *args) for each in (f, g))
-    kinds = [str(jax.tree.map(_kind, each)) for each in (ours, theirs)]
+    kinds = [str(jax.tree.map(kind_of, each)) for each in (ours, theirs)]
     if kinds[0] != kinds[1]:
         raise ValueError(
             f"{names[0]} gives {kinds[0]} and {names[1]} gives {kinds[1]}: that cannot be "
@@ -148,34 +148,29 @@ def compare(
             y = value_of(function)(point)
             return _inner_product(y, c), y
 
-        def gradient(point):
-            slopes, y = jax.grad(loss, has_aux=True)(point)
-            return slopes, y
-
-        return gradient
+        return jax.grad(loss, has_aux=True)
 
     def second_of(function):
-        return jax.grad(lambda point: _inner_product(gradient_of(function)(point)[0], v))
+        def steepness(point):
+            slopes, y = gradient_of(function)(point)
+            return _inner_product(slopes, v), y
 
-    by = [leaf_names(args, argument_names(f, args))[i] for i in chosen]
-    values = [jax.jit(value_of(each))(point) for each in (f, g)]
-    differences = _differences("value", leaf_names((ours,), ("",)), *values)
+        return jax.grad(steepness, has_aux=True)
+
     programs = [jax.jit(value_of(each)).lower(point).compile() for each in (f, g)]
-    if chosen:
-        made, problem = _attempts(gradient_of, (f, g), names, point)
+    values = [program(point) for program in programs]
+    differences = _differences("value", leaf_names((ours,), ("",)), *values)
+    all_names = leaf_names(args, argument_names(f, args))
+    by = [all_names[i] for i in chosen]
+    derivatives = {"gradient": gradient_of, "second derivative": second_of}
+    for what, of in derivatives.items() if chosen else ():
+        made, problem = _attempts(of, (f, g), names, point)
         if problem:
-            differences.append(Difference("gradient", "", np.inf, problem=problem))
-        else:
+            differences.append(Difference(what, "", np.inf, problem=problem))
+            break
+        differences += _differences(what, by, *(program(point)[0] for program in made))
+        if what == "gradient":
             programs = made
-            slopes = [program(point)[0] for program in made]
-            differences += _differences("gradient", by, *slopes)
-            made, problem = _attempts(second_of, (f, g), names, point)
-            if problem:
-                what = "second derivative"
-                differences.append(Difference(what, "", np.inf, problem=problem))
-            else:
-                found = [program(point) for program in made]
-                differences += _differences("second derivative", by, *found)
     return Comparison(
         names,
         tuple(differences),
@@ -187,26 +182,21 @@ def compare(
     )
 
 
-def _kind(leaf) -> str:
-    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-
-
 def _random_like(tree, key):
-    """Of the same shapes and dtypes, normal; zero where there is no derivative."""
-    leaves, structure = jax.tree.flatten(tree)
+    """For each array one like it, normal; None where it has no derivative."""
+    leaves = jax.tree.leaves(tree)
     keys = jax.random.split(key, max(1, len(leaves)))
-    drawn = [
+    return [
         jax.random.normal(each, leaf.shape, leaf.dtype)
         if jnp.issubdtype(leaf.dtype, jnp.inexact)
         else None
         for each, leaf in zip(keys, leaves, strict=False)
     ]
-    return drawn, structure
 
 
 def _inner_product(tree, drawn):
     """Re Σ a* b, over all arrays that have derivatives."""
-    pairs = zip(jax.tree.leaves(tree), drawn[0], strict=True)
+    pairs = zip(jax.tree.leaves(tree), drawn, strict=True)
     return sum(jnp.real(jnp.vdot(b, a)) for a, b in pairs if b is not None)
 
 

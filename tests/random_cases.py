@@ -88,13 +88,20 @@ class Answer(NamedTuple):
 # --- Many of them ---------------------------------------------------------------------
 
 every_oracle = pytest.mark.parametrize("oracle", ["lax", "torch"])
-FUZZ = int(os.environ.get("CASES", "1000"))
+
+
+class Others(int):
+    """So many cases, others every time."""
+
+
 every_number = pytest.mark.parametrize(
     "number",
     [
         6,
         pytest.param(300, marks=pytest.mark.slow),
-        pytest.param(FUZZ, marks=pytest.mark.fuzz, id="fuzz"),
+        pytest.param(
+            Others(os.environ.get("CASES", "1000")), marks=pytest.mark.fuzz, id="fuzz"
+        ),
     ],
 )
 """How many cases: the same few, the same hundreds, or others every time."""
@@ -112,7 +119,7 @@ def answers_of(oracle: str) -> ModuleType:
 
 
 def for_every(strategy, number, check):
-    """Check so many cases: the same at every run, unless they are to be others."""
+    """Check so many cases: the same at every run, unless they are to be :class:`Others`."""
     checked = 0
 
     def check_and_forget(case):
@@ -124,7 +131,7 @@ def for_every(strategy, number, check):
 
     settings(
         max_examples=number,
-        derandomize=number != FUZZ,
+        derandomize=not isinstance(number, Others),
         database=None,
         deadline=None,
         print_blob=True,

@@ -43,6 +43,11 @@ def drawn(rng, *leading):
     return jnp.asarray(rng.standard_normal((*leading, B, C, H, H)), "float32")
 
 
+def gradient(f):
+    """Of its sum of squares, compiled."""
+    return jax.jit(jax.grad(squares(f)))
+
+
 def jit(f, rng):
     x = drawn(rng)
     close(jax.jit(f)(x), f(x))
@@ -56,8 +61,8 @@ def vmap(f, rng):
 def grad(f, rng):
     x = drawn(rng)
     with jaxcnn.derivatives("autodiff"):
-        wanted = jax.jit(jax.grad(squares(f)))(x)
-    close(jax.jit(jax.grad(squares(f)))(x), wanted)
+        wanted = gradient(f)(x)
+    close(gradient(f)(x), wanted)
 
 
 def second(f):
@@ -98,8 +103,8 @@ def hessian(f, rng):
 
 def checkpoint(f, rng):
     x = drawn(rng)
-    checkpointed = jax.jit(jax.grad(squares(jax.checkpoint(f))))(x)
-    close(checkpointed, jax.jit(jax.grad(squares(f)))(x))
+    checkpointed = gradient(jax.checkpoint(f))(x)
+    close(checkpointed, gradient(f)(x))
 
 
 def scan(f, rng):
@@ -108,24 +113,22 @@ def scan(f, rng):
     def total(x):
         return jax.lax.scan(lambda sum_, each: (sum_ + squares(f)(each), None), 0.0, x)[0]
 
-    gradient = jax.jit(jax.grad(squares(f)))
-    close(jax.jit(jax.grad(total))(x), jnp.stack([gradient(each) for each in x]))
+    alone = gradient(f)
+    close(jax.jit(jax.grad(total))(x), jnp.stack([alone(each) for each in x]))
 
 
 def automatic_sharding(f, rng):
     x = drawn(rng)
     spread = jax.device_put(x, NamedSharding(mesh(AxisType.Auto), P("data", "model")))
-    gradient = jax.jit(jax.grad(squares(f)))
-    close(gradient(spread), gradient(x))
+    close(gradient(f)(spread), gradient(f)(x))
 
 
 def export(f, rng):
     x = drawn(rng)
-    gradient = jax.jit(jax.grad(squares(f)))
     platforms = ("cpu", "cuda", "rocm", "tpu")
-    exported = jax.export.export(gradient, platforms=platforms)(x)
+    exported = jax.export.export(gradient(f), platforms=platforms)(x)
     assert exported.platforms == platforms
-    close(jax.export.deserialize(exported.serialize()).call(x), gradient(x))
+    close(jax.export.deserialize(exported.serialize()).call(x), gradient(f)(x))
 
 
 def linear_transpose(f, rng):
