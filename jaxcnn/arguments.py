@@ -185,6 +185,11 @@ def window_over(
     )
     padded = window.padded_size(input_size)
     if ceil_mode:
+        if any(high < 0 for _, high in window.padding):
+            raise ValueError(
+                f"padding is {padding!r}, which crops the end of the input: with ceil_mode "
+                f"the last window would see it all the same; use padding of 0 or more there"
+            )
         window = rounded_up(window, input_size)
     if 0 in window.output_size(input_size):
         raise ValueError(

@@ -376,7 +376,7 @@ def rounded_up(window: Window, input_size: Sequence[int]) -> Window:
 
     H_out = ⌈(H + p_low + p_high − d·(K−1) − 1)/s⌉ + 1, but no window begins in the padding
     after the input: PyTorch's and Keras's ``ceil_mode``. It is the padding after the input
-    that is changed.
+    that is changed; none may have been cropped there.
 
     >>> w = Window((2,), (2,), ((0, 0),), (1,))
     >>> rounded_up(w, (5,)).padding, rounded_up(w, (5,)).output_size((5,))
@@ -389,9 +389,7 @@ def rounded_up(window: Window, input_size: Sequence[int]) -> Window:
         strict=True,
     )
     for extent, s, (low, _), size, padded in sizes:
-        steps = -(-(padded - extent) // s)
-        if steps * s >= size + low:
-            steps -= 1
+        steps = min(-(-(padded - extent) // s), (size + low - 1) // s)
         padding.append((low, steps * s + extent - size - low))
     return replace(window, padding=tuple(padding))
 

@@ -185,6 +185,11 @@ BAD_POOLINGS = {
         ValueError,
         "kernel_size (8, 8) … input of size (5, 6)",
     ),
+    "cropped, and rounded up to what was cropped": (
+        lambda a: avg_pool2d(a.x, 2, padding=((0, 0), (0, -1)), ceil_mode=True),
+        ValueError,
+        "padding is ((0, 0), (0, -1)) … crops the end of the input … 0 or more",
+    ),
     "lp_pool: only padding": (
         lambda a: lp_pool2d(a.x, 2, 2, padding=2),
         ValueError,

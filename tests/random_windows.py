@@ -64,6 +64,7 @@ def pool_windows(draw, n, has_padding, has_dilation, is_torchs):
         padding, pairs = draw(paddings(n, -1, max(kernel_size[1]) - 1))
     size = draw(sizes(bare, padding, pairs, beyond=ceil_mode))
     asked = named(padding, size, bare) if pairs is None else pairs
+    assume(not ceil_mode or min(high for _, high in asked) >= 0)  # which is refused
     window = bare._replace(padding=asked)
     if ceil_mode:
         window = rounded_up(window, size)

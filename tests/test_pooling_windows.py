@@ -32,6 +32,9 @@ import jaxcnn
         (4, 3, 2, 1, [2, 4, 4]),
         # … a window that would begin in the padding after the input, and does not count.
         (3, 2, 2, 1, [1, 3]),
+        # … nor do several of them, …
+        (1, 1, 1, ((0, 2),), [1]),
+        (2, 1, 2, ((0, 5),), [1]),
         # The only window reaches beyond.
         (2, 3, 2, 0, [2]),
     ],
