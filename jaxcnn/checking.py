@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -274,6 +275,55 @@ def _precise(leaf: Any) -> Any:
 # --- The Jacobian, twice --------------------------------------------------------------
 
 
+class _Flat(NamedTuple):
+    """f, from one vector of real numbers to another."""
+
+    f: Callable
+    inputs: _Tree
+    results: _Tree
+    jit: bool
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.results.vector(self.f(*self.inputs.tree(x)))
+
+    def compiled(self, function: Callable) -> Callable:
+        return jax.jit(function) if self.jit else function
+
+    def stacked(self, function: Callable, count: int) -> jax.Array:
+        """What a function of a number gives for each, one after the other."""
+        if self.jit:
+            return lax.map(function, jnp.arange(count))
+        return jnp.stack([function(i) for i in range(count)])
+
+    def jacobian(self, mode: str, x: jax.Array) -> jax.Array:
+        """By f's rules."""
+        m, n = self.results.size, self.inputs.size
+        if mode == "reverse":
+            pull_back = jax.vjp(self, x)[1]
+            return self.stacked(lambda i: pull_back(_unit(m, i))[0], m)
+        return self.stacked(lambda i: jax.jvp(self, (x,), (_unit(n, i),))[1], n).T
+
+    def slopes(self, x: jax.Array, steps: jax.Array) -> jax.Array:
+        """The Jacobian by central differences."""
+        n = self.inputs.size
+
+        def slope(i):
+            step = steps[i] * _unit(n, i)
+            return (self(x + step) - self(x - step)) / (2 * steps[i])
+
+        return self.stacked(slope, n).T
+
+    def kink(self, x, step, row: int, column: int) -> tuple[float, float] | None:
+        """The slopes on both sides, if they are two."""
+        moved = step * _unit(self.inputs.size, column)
+        y = self(x)
+        left, right = (
+            float(each[row] / step) for each in (y - self(x - moved), self(x + moved) - y)
+        )
+        differ = abs(right - left) > 1e-3 * (abs(left) + abs(right))
+        return (left, right) if differ else None
+
+
 def _checked(f, args, mode, rtol, atol, jit, raises) -> GradientCheck:
     names = leaf_names(args, argument_names(f, args))
     point = jax.tree.map(_precise, args)
@@ -281,82 +331,56 @@ def _checked(f, args, mode, rtol, atol, jit, raises) -> GradientCheck:
     outputs = jax.eval_shape(f, *point) if jit else f(*point)
     results = _Tree(outputs, leaf_names((outputs,), ("f",)))
     _check_kinds(inputs, results)
-
-    def flat(vector):
-        return results.vector(f(*inputs.tree(vector)))
-
-    def mapped(g, count):
-        if jit:
-            return lax.map(g, jnp.arange(count))
-        return jnp.stack([g(i) for i in range(count)])
-
-    def by_rule(x):
-        if mode == "reverse":
-            pull_back = jax.vjp(flat, x)[1]
-            return mapped(lambda i: pull_back(_unit(results.size, i))[0], results.size)
-        rows = mapped(
-            lambda i: jax.jvp(flat, (x,), (_unit(inputs.size, i),))[1], inputs.size
-        )
-        return rows.T
-
-    def by_differences(x, steps):
-        def slope(i):
-            step = steps[i] * _unit(inputs.size, i)
-            return (flat(x + step) - flat(x - step)) / (2 * steps[i])
-
-        return mapped(slope, inputs.size).T
+    flat = _Flat(f, inputs, results, jit)
 
     x = inputs.vector(point)
     # A power of two: x + h and x − h are then rounded alike, or not at all.
     steps = STEP * 2 ** jnp.ceil(jnp.log2(jnp.maximum(abs(x), 1)))
-    compiled = jax.jit if jit else lambda function: function
-    rule = np.asarray(compiled(by_rule)(x))
-    slopes = np.asarray(compiled(by_differences)(x, steps))
-    y = flat(x)
-    noise = NOISE * np.finfo(np.float64).eps * float(abs(y).max()) / np.asarray(steps)
+    rule = np.asarray(flat.compiled(partial(flat.jacobian, mode))(x))
+    slopes = np.asarray(flat.compiled(flat.slopes)(x, steps))
+    largest = float(abs(flat(x)).max())
+    noise = NOISE * np.finfo(np.float64).eps * largest / np.asarray(steps)
 
-    def worst_of(part):
-        of_part = slice(part.start, part.stop)
-        if part.start == part.stop:
-            return None
-        difference = slopes[:, of_part]
-        largest = np.abs(difference[np.isfinite(difference)]).max(initial=0)
-        tolerance = np.broadcast_to(
-            atol + rtol * largest + noise[of_part], difference.shape
+    def worst_of(part: _Part) -> Derivative:
+        columns = slice(part.start, part.stop)
+        row, column, tolerance = _worst(
+            rule[:, columns], slopes[:, columns], noise[columns], rtol, atol
         )
-        with np.errstate(invalid="ignore"):
-            error = np.nan_to_num(np.abs(rule[:, of_part] - difference), nan=np.inf)
-        row, column = np.unravel_index(np.argmax(error / tolerance), error.shape)
         number = part.start + column
-        kink = None
-        if error[row, column] > tolerance[row, column]:
-            step = steps[number] * _unit(inputs.size, number)
-            left, right = (
-                float(each[row] / steps[number])
-                for each in (y - flat(x - step), flat(x + step) - y)
-            )
-            if abs(right - left) > 1e-3 * (abs(left) + abs(right)):
-                kink = left, right
-        return Derivative(
-            results.entry(int(row)),
-            inputs.entry(int(number)),
+        found = Derivative(
+            results.entry(row),
+            inputs.entry(number),
             float(rule[row, number]),
             float(slopes[row, number]),
-            float(tolerance[row, column]),
-            kink,
+            tolerance,
+            None,
         )
+        if found.error <= tolerance:
+            return found
+        return found._replace(kink=flat.kink(x, steps[number], row, number))
 
-    parts = inputs.parts
     found = []
     for i, (name, leaf) in enumerate(zip(names, jax.tree.leaves(args), strict=True)):
-        worst = worst_of(parts[i]) if i in parts else None
-        checked = (parts[i].stop - parts[i].start) * results.size if worst else 0
+        part = inputs.parts.get(i)
+        size = part.stop - part.start if part else 0
+        worst = worst_of(part) if part and size else None
         dtype = str(leaf.dtype) if hasattr(leaf, "dtype") else type(leaf).__name__
+        checked = size * results.size
         found.append(ArgumentCheck(name, dtype, np.shape(leaf), checked, worst))
     check = GradientCheck(tuple(found))
     if raises and not check.ok:
         raise AssertionError(f"a derivative is wrong:\n{check}")
     return check
+
+
+def _worst(rule, slopes, noise, rtol: float, atol: float) -> tuple[int, int, float]:
+    """Where the error is the largest part of what is tolerated, and what that is."""
+    largest = np.abs(slopes[np.isfinite(slopes)]).max(initial=0)
+    tolerance = np.broadcast_to(atol + rtol * largest + noise, slopes.shape)
+    with np.errstate(invalid="ignore"):
+        error = np.nan_to_num(np.abs(rule - slopes), nan=np.inf)
+    row, column = np.unravel_index(np.argmax(error / tolerance), error.shape)
+    return int(row), int(column), float(tolerance[row, column])
 
 
 def _check_kinds(inputs: _Tree, results: _Tree) -> None:
