@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn
+from experiments import operations_lax
 from experiments.benchmark_cases import Layer, Pool
 from experiments.benchmark_reference import convolution, relative_error
 from experiments.benchmark_timing import Contestant, Measurement, compiled, race
 from experiments.benchmark_worker import TorchWorker
-from experiments.gradient_cases import xla_average_pool, xla_convolution, xla_max_pool
 
 LAYOUTS = ("NHWC", "NCHW")
 WITH_OPTIONS = "jaxcnn with options"
@@ -26,7 +26,7 @@ def layer_functions(layer: Layer) -> dict[str, Callable]:
     }
     return {
         "jaxcnn": partial(jaxcnn.conv2d, **known),
-        "lax": partial(xla_convolution, **known),
+        "lax": partial(operations_lax.conv, **known),
     }
 
 
@@ -37,9 +37,9 @@ def pool_functions(pool: Pool) -> dict[str, Callable]:
         "padding": pool.padding,
     }
     ours, lax = (
-        (jaxcnn.max_pool2d, xla_max_pool)
+        (jaxcnn.max_pool2d, operations_lax.max_pool)
         if pool.kind == "max"
-        else (jaxcnn.avg_pool2d, xla_average_pool)
+        else (jaxcnn.avg_pool2d, operations_lax.avg_pool)
     )
     return {"jaxcnn": partial(ours, **window), "lax": partial(lax, **window)}
 

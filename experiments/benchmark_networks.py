@@ -13,8 +13,8 @@ import numpy as np
 from jax import lax
 
 import jaxcnn
+from experiments import operations_lax
 from experiments.benchmark_cases import CLASSES, NETWORKS
-from experiments.gradient_cases import over_channels, xla_convolution, xla_max_pool
 
 RATE, MOMENTUM = 0.01, 0.9  # of the optimizer
 DECAY, EPSILON = 0.9, 1e-5  # of batch normalization
@@ -43,7 +43,8 @@ def batch_norm(x, scale, bias, statistics, layout: str):
         DECAY * old + (1 - DECAY) * new
         for old, new in zip(statistics, (mean, variance), strict=True)
     ]
-    return x * over_channels(factor, layout) + over_channels(offset, layout), running
+    factor, offset = (operations_lax.over_channels(v, layout) for v in (factor, offset))
+    return x * factor + offset, running
 
 
 def lax_cross_entropy(logits, labels):
@@ -68,8 +69,8 @@ OPERATIONS = {
         cross_entropy=jaxcnn.softmax_cross_entropy,
     ),
     "lax": Operations(
-        conv=xla_convolution,
-        max_pool=lambda x, layout: xla_max_pool(x, kernel_size=2, layout=layout),
+        conv=operations_lax.conv,
+        max_pool=lambda x, layout: operations_lax.max_pool(x, kernel_size=2, layout=layout),
         global_average_pool=lambda x, layout: x.mean(
             (layout.index("H"), layout.index("W"))
         ),

@@ -1,46 +1,40 @@
 """Do the hand-written gradients agree with everything they can be compared with?
 
-    python -m experiments.compare_gradients                 # two to three minutes
-    python -m experiments.compare_gradients --op conv2d --quick
+    python -m experiments.compare_gradients
+    python -m experiments.compare_gradients --op conv2d --engine winograd
+    python -m experiments.compare_gradients --quick
 
 Claim: for every public operation, in every configuration of
-:mod:`experiments.gradient_cases`, with respect to every argument, the gradient of
-⟨f(arguments), cotangent⟩ by the hand-written rule is that of
+:mod:`experiments.gradient_cases`, in both layouts, by every engine, its value and the
+gradient of ⟨f(arguments), cotangent⟩ with respect to every argument are those of
 
     autodiff      jax.vjp of the same loops, without the rule
     XLA           jax.vjp of XLA's own operation (jax.lax, jax.nn, optax): nothing of jaxcnn
     differences   fourth-order central differences of the operation, entry by entry
+    PyTorch       where it is installed: neither JAX nor XLA
 
-to 1e-10 in float64 and to 1e-5 in float32. Cotangents are random: an all-ones one, which
-is what a sum for a loss gives, hides flips and shifts.
+to 1e-10 in float64, to 1e-5 in float32, and in bfloat16 and float16 to a unit in the last
+place. Cotangents are random: an all-ones one, which is what a sum for a loss gives, hides
+flips and shifts.
 
-How to read the table: a row is one operation in one configuration. A number is the
-largest absolute deviation of the rule from the column's reference, divided by the
-reference's largest entry; the worst over the row's arguments. Both sides of the three
-float64 columns are computed in float64. The rule's float32 gradients are compared with
-the two references in float32, and, in the last column, with all three in float64: what
-is seen there is the rounding of float32. A dash: at a tie there are no differences. The
-second table says how many times as long as the hand-written rule the others take, for
-the value and the gradients together, compiled, in float32.
+How to read the tables: a number is the largest absolute deviation from a reference, divided
+by the reference's largest entry; the worst of all that a cell stands for. All references
+are computed in float64, of arguments that are the same numbers in every precision: so in
+the other precisions what is seen is their rounding. A dash: at a tie there are no
+differences, and not every library has every operation.
 
-Measured on two CPU cores with jax 0.10.2 (Python 3.11) and jax 0.12.0 (Python 3.13), seed
-0, the same in both: 233 gradients, 1,395 comparisons, all agree. The worst of each column:
-
-                 autodiff        XLA    differences / float64
-    float64       1.1e-15    1.1e-15                  5.0e-12
-    float32       6.0e-07    7.0e-07                  4.9e-07
+The differences are not :func:`jaxcnn.gradcheck`'s, which are of second order and looks at
+every entry of a Jacobian: one cotangent suffices where four references have to agree in
+what it gives, and at fourth order they do to ten digits.
 """
 
 import json
 import os
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -51,119 +45,156 @@ from jax.flatten_util import ravel_pytree
 from rich.console import Console
 from rich.progress import track
 
-from experiments.gradient_cases import Case, cases, timed_case
+import jaxcnn
+from experiments.gradient_arguments import normal
+from experiments.gradient_case import Case, operations_torch
+from experiments.gradient_cases import OPERATIONS, cases, timed_case
+from experiments.gradient_picture import picture_of
 from experiments.gradient_report import (
     TOLERANCE,
     Comparison,
     Timing,
-    picture_of,
+    engine_table,
+    nested,
+    page_of,
     summary_of,
     table_of,
     timing_table,
 )
+from experiments.operations_lax import LackingError
+from experiments.pictures import drawn
 from experiments.run_folder import origin, replacing
-
-Name = Literal[
-    "conv2d",
-    "conv2d_bias_gradient",
-    "conv2d_weight_gradient",
-    "conv2d_input_gradient",
-    "max_pool2d",
-    "avg_pool2d",
-    "relu",
-    "dense",
-    "softmax",
-    "log_softmax",
-    "softmax_cross_entropy",
-]
+from jaxcnn.engines import ENGINES
 
 STEP = 2.0**-10  # a power of two: adding it to a float32 number is exact in float64
 
-# Hundreds of programs are compiled, and each runs once on tiny arrays: LLVM's
+# Thousands of programs are compiled, and each runs once on tiny arrays: LLVM's
 # optimizations would cost more time than all the rest together.
 COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
+
+VALUE = "value"
 
 
 @dataclass(frozen=True)
 class Options:
-    """Compare hand-written gradients with autodiff, XLA and finite differences."""
+    """Compare hand-written gradients with autodiff, XLA, differences and PyTorch."""
 
-    op: tuple[Name, ...] = get_args(Name)
-    """The operations to compare; by default all."""
+    op: tuple[str, ...] = tuple(OPERATIONS)
+    """The operations to compare, by their names in jaxcnn; by default all."""
+
+    engine: tuple[str, ...] = ("auto", *ENGINES)
+    """The engines to compare; by default all, and the plan's choice."""
+
+    dtype: tuple[str, ...] = tuple(TOLERANCE)
+    """The precisions to compare in; by default all."""
 
     quick: bool = False
-    """Two configurations of each operation, and no timing."""
+    """Two configurations of each operation, and in these the plan's choice alone."""
+
+    timing: bool = False
+    """Time each operation, too, beside autodiff and XLA."""
 
     output_dir: Path = Path("runs/compare_gradients")
-    """Where results.json and errors.png are written."""
+    """Where report.html, results.json and errors.png are written."""
 
     seed: int = 0
     """Of the arguments and the cotangents."""
+
+    def __post_init__(self):
+        for name, given, known in (
+            ("op", self.op, tuple(OPERATIONS)),
+            ("engine", self.engine, ("auto", *ENGINES)),
+            ("dtype", self.dtype, tuple(TOLERANCE)),
+        ):
+            unknown = [each for each in given if each not in known]
+            if unknown or not given:
+                wanted = ", ".join(known)
+                raise ValueError(f"{name} is {', '.join(unknown)!r}; there are {wanted}")
 
 
 # --- Gradients, and what they should be -----------------------------------------------
 
 
-def compare(case: Case, seed: int) -> list[Comparison]:
-    """Every gradient of a case with every reference."""
+def compare_case(
+    case: Case,
+    seed: int,
+    engines: Sequence[str] = ("auto", *ENGINES),
+    dtypes: Sequence[str] = tuple(TOLERANCE),
+) -> list[Comparison]:
+    """The value and every gradient of a case, by each engine, with every reference."""
     # A float32 product is to be one: accelerators like to round its factors further.
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        gradients, references = compute(case, seed)
-    comparisons = []
-    for i, argument in enumerate(case.arguments):
-        which = (case.operation, case.name, argument)
-        for (dtype, reference), expected in references.items():
-            judged = [judge(gradients[dtype], one, i, dtype) for one in expected]
-            worst = max(judged, key=lambda each: (each[1] != "", each[0] or 0))
-            comparisons.append(Comparison(*which, dtype, reference, *worst))
-    return comparisons
+        arguments = list(case.arguments.values())
+        results = (
+            attempt(jax.eval_shape, way, *arguments) for way in (case.xla, case.custom)
+        )
+        shape = next(each.shape for each in results if not isinstance(each, Exception))
+        # Not from the arguments' own seed: ⟨f(x), x⟩ is a cotangent that hides much.
+        cotangent = normal(np.random.default_rng((seed, 1)), shape)
+        expected = dict(references(case, arguments, cotangent))
+        found = []
+        for dtype in dtypes:
+            able = attempt(case.engines, dtype)
+            for engine in ("auto",) if isinstance(able, Exception) else able:
+                if engine in engines:
+                    found += judged(case, dtype, engine, arguments, cotangent, expected)
+        return found
 
 
-def compute(case: Case, seed: int) -> tuple[dict, dict]:
-    """The gradients by the rule, in each dtype, and what each of them should be.
-
-    Each entry is a list with one array for each argument, or an exception. The
-    references are lists of such entries, by dtype and name.
-    """
-    single = list(case.arguments.values())
-    shape = jax.eval_shape(case.xla, *single).shape
-    cotangent = np.random.default_rng(seed).standard_normal(shape, np.float32)
-
-    gradients, references = {}, {}
-    for dtype in "float64", "float32":
-        given = [[array.astype(dtype) for array in single], cotangent.astype(dtype)]
-        gradients[dtype] = attempt(vector_jacobian_product, case.custom, *given)
-        for name, function in ("autodiff", case.autodiff), ("XLA", case.xla):
-            expected = attempt(vector_jacobian_product, function, *given)
-            references[dtype, name] = [expected]
-        if dtype == "float64" and case.smooth:
-            expected = attempt(differences, case.custom, *given)
-            references[dtype, "differences"] = [expected]
-    references["float32", "float64"] = [
-        expected
-        for (dtype, _), each in references.items()
-        if dtype == "float64"
-        for expected in each
-    ]
-    return gradients, references
+def references(case: Case, arguments, cotangent) -> Iterator[tuple[str, object]]:
+    """By name: the value and the gradients, computed in float64, or an exception."""
+    given = [each.astype(np.float64) for each in arguments], cotangent.astype(np.float64)
+    names = [VALUE, *case.arguments]
+    ways = {
+        "autodiff": partial(value_and_gradients, case.autodiff),
+        "XLA": partial(value_and_gradients, case.xla),
+        "differences": partial(differences, case.custom) if case.smooth else None,
+        "PyTorch": operations_torch and partial(operations_torch.gradients, case.torch),
+    }
+    for name, way in ways.items():
+        if way is None:
+            continue
+        found = attempt(way, *given)
+        if isinstance(found, LackingError):
+            continue
+        if isinstance(found, list):
+            found = dict(zip(names[-len(found) :], found, strict=True))
+        yield name, found
 
 
-def vector_jacobian_product(
+def judged(case, dtype, engine, arguments, cotangent, expected) -> Iterator[Comparison]:
+    """What an engine computes in a dtype, quantity by quantity, with each reference."""
+    given = [each.astype(dtype) for each in arguments], cotangent.astype(dtype)
+    found = attempt(value_and_gradients, case.by(engine), *given)
+    for i, quantity in enumerate((VALUE, *case.arguments)):
+        ours = found[i] if isinstance(found, list) else found
+        for reference, of_all in expected.items():
+            theirs = of_all
+            if isinstance(of_all, dict):
+                if quantity not in of_all:
+                    continue
+                theirs = of_all[quantity]
+            which = (case.operation, case.name, engine, dtype, quantity, reference)
+            yield Comparison(*which, *judge(ours, theirs, dtype))
+
+
+def value_and_gradients(
     function: Callable, arguments: Sequence[np.ndarray], cotangent: np.ndarray
 ) -> list[np.ndarray]:
-    """The gradients of ⟨f(arguments), cotangent⟩, by JAX."""
+    """The value, and the gradients of ⟨f(arguments), cotangent⟩, by JAX."""
 
     @partial(jax.jit, compiler_options=COMPILE_QUICKLY)
-    def gradients(arguments, cotangent):
-        return jax.vjp(function, *arguments)[1](cotangent)
+    def computed(arguments, cotangent):
+        value, pull_back = jax.vjp(function, *arguments)
+        return value, *pull_back(cotangent)
 
-    return list(map(np.asarray, gradients(arguments, cotangent)))
+    return list(map(np.asarray, computed(arguments, cotangent)))
 
 
 def differences(
     function: Callable, arguments: Sequence[np.ndarray], cotangent: np.ndarray
 ) -> list[np.ndarray]:
-    """The same, by f'(x) ≈ (f(x − 2h) − 8 f(x − h) + 8 f(x + h) − f(x + 2h)) / 12h.
+    """The gradients, by f'(x) ≈ (f(x − 2h) − 8 f(x − h) + 8 f(x + h) − f(x + 2h)) / 12h.
 
     Outputs are subtracted before they meet the cotangent: ⟨f, cotangent⟩ is a large
     number, and its rounding would be divided by h.
@@ -194,23 +225,22 @@ def attempt(function, *arguments):
         return error
 
 
-def judge(gradients, references, i: int, dtype: str) -> tuple[float | None, str]:
-    """The error of the i-th gradient, and what is wrong with it."""
-    for of, value in ("the rule", gradients), ("the reference", references):
-        if isinstance(value, Exception):
-            return None, f"does not exist: {of} raised {type(value).__name__}: {value}"
-    gradient, reference = gradients[i], references[i]
-    if gradient.shape != reference.shape or gradient.dtype != dtype:
+def judge(ours, theirs, dtype: str) -> tuple[float | None, str]:
+    """The error of an array, and what is wrong with it."""
+    for of, array in ("the rule", ours), ("the reference", theirs):
+        if isinstance(array, Exception):
+            return None, f"does not exist: {of} raised {type(array).__name__}: {array}"
+    if ours.shape != theirs.shape or ours.dtype != dtype:
         return None, (
-            f"is a {gradient.dtype} array of shape {gradient.shape}; it should be a "
-            f"{dtype} array of shape {reference.shape}"
+            f"is a {ours.dtype} array of shape {ours.shape}; it should be a {dtype} array "
+            f"of shape {theirs.shape}"
         )
-    gradient, reference = gradient.astype(np.float64), reference.astype(np.float64)
-    if not (np.isfinite(gradient).all() and np.isfinite(reference).all()):
+    ours = ours.astype(np.float64)
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return None, "is not finite"
-    if not reference.any():
+    if not theirs.any():
         return None, "should be zero everywhere, which shows nothing"
-    error = float(np.abs(gradient - reference).max() / np.abs(reference).max())
+    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
     tolerance = TOLERANCE[dtype]
     if error > tolerance:
         return error, f"deviates by {error:.1e} of its largest entry, not {tolerance:.0e}"
@@ -220,34 +250,18 @@ def judge(gradients, references, i: int, dtype: str) -> tuple[float | None, str]
 # --- Time -----------------------------------------------------------------------------
 
 
-def measure(case: Case, seed: int, rounds: int = 9) -> Timing:
-    """The median time of each way, the three taking turns."""
-    arguments = [jnp.asarray(argument) for argument in case.arguments.values()]
-    output = jax.eval_shape(case.xla, *arguments)
-    rng = np.random.default_rng(seed)
-    cotangent = jnp.asarray(rng.standard_normal(output.shape, np.float32))
-
-    def value_and_gradients(function):
-        @jax.jit
-        def compiled(arguments, cotangent):
-            value, pull_back = jax.vjp(function, *arguments)
-            return value, pull_back(cotangent)
-
-        jax.block_until_ready(compiled(arguments, cotangent))
-        return compiled
-
-    ways = [value_and_gradients(f) for f in (case.custom, case.autodiff, case.xla)]
-    milliseconds = [[] for _ in ways]
-    for _ in range(rounds):
-        for way, times in zip(ways, milliseconds, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(way(arguments, cotangent))
-            times.append(1000 * (time.perf_counter() - start))
+def measure(case: Case, seed: int, rounds: int = 5) -> Timing:
+    """Beside autodiff and XLA: time, memory and second derivatives, in float32."""
+    arguments = list(case.arguments.values())
     shapes = ", ".join(
         f"{name} {'×'.join(map(str, array.shape))}"
         for name, array in case.arguments.items()
     )
-    return Timing(case.operation, shapes, *map(statistics.median, milliseconds))
+    beside = {
+        name: jaxcnn.compare(case.custom, other, *arguments, rounds=rounds, seed=seed)
+        for name, other in (("autodiff", case.autodiff), ("XLA", case.xla))
+    }
+    return Timing(case.operation, shapes, **beside)
 
 
 # --- The command -----------------------------------------------------------------------
@@ -257,46 +271,57 @@ def main(options: Options) -> None:
     """Compare, print, write; exit with status 1 when a gradient is wrong."""
     console = Console(width=100, highlight=False)
     most = 2 if options.quick else None
+    engines = ("auto",) if options.quick else options.engine
     chosen = [case for op in options.op for case in cases(op, options.seed, most)]
     # Most of the time goes into compiling, which threads share.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(partial(compare, seed=options.seed), chosen)
+        of_all = {"seed": options.seed, "engines": engines, "dtypes": options.dtype}
+        found = pool.map(partial(compare_case, **of_all), chosen)
         found = track(found, "comparing", len(chosen), console=console, transient=True)
         comparisons = [comparison for of_case in found for comparison in of_case]
     timings = []
-    if not options.quick:
+    if options.timing:
         timings = [measure(timed_case(op, options.seed), options.seed) for op in options.op]
 
     console.print(table_of(comparisons))
-    if timings:
-        console.print()
-        console.print(timing_table(timings))
     console.print()
+    console.print(engine_table(comparisons))
+    console.print()
+    if timings:
+        console.print(timing_table(timings))
+        console.print()
     wrong = [each for each in comparisons if each.problem]
     for each in wrong:
         console.print(f"✗ {each}", style="red", markup=False)
     console.print(summary_of(comparisons), markup=False)
+    write(options, comparisons, timings)
+    console.print(f"Written: {options.output_dir}/report.html, results.json and errors.png")
+    if wrong:
+        raise SystemExit(1)
 
+
+def write(options: Options, comparisons: list[Comparison], timings: list[Timing]) -> None:
+    """All three files, or none of them."""
     results = {
         "options": {**asdict(options), "output_dir": str(options.output_dir)},
         **origin(),
         "tolerance": TOLERANCE,
-        "agree": not wrong,
+        "agree": not any(each.problem for each in comparisons),
         "summary": summary_of(comparisons),
-        "comparisons": list(map(asdict, comparisons)),
-        "milliseconds": list(map(asdict, timings)),
+        "errors": nested(comparisons),
+        "problems": [asdict(each) for each in comparisons if each.problem],
+        "timings": list(map(asdict, timings)),
     }
-    folder = options.output_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        replacing(folder / "results.json") as results_path,
-        replacing(folder / "errors.png") as picture_path,
-    ):
-        results_path.write_text(json.dumps(results, indent=1, allow_nan=False))
-        picture_of(comparisons).savefig(picture_path, dpi=180)
-    console.print(f"Written: {folder}/results.json and errors.png")
-    if wrong:
-        raise SystemExit(1)
+    picture = drawn(picture_of(comparisons))
+    contents = {
+        "results.json": json.dumps(results, indent=1, allow_nan=False).encode(),
+        "errors.png": picture,
+        "report.html": page_of(comparisons, timings, picture, origin()).encode(),
+    }
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        with replacing(options.output_dir / name) as path:
+            path.write_bytes(content)
 
 
 if __name__ == "__main__":

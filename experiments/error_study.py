@@ -45,10 +45,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import pictures
+from experiments import operations_lax, pictures
 from experiments.benchmark_cases import Layer
 from experiments.benchmark_reference import convolution, relative_error
-from experiments.gradient_cases import xla_convolution
 from jaxcnn import plan
 from jaxcnn.engines import ENGINES
 from jaxcnn.plan import Problem
@@ -113,7 +112,7 @@ def by_engine(engine: str, layer: Layer, x, w, dy) -> dict[str, jax.Array]:
 
 @jax.jit
 def by_lax(x, w, dy) -> dict[str, jax.Array]:
-    forward = partial(xla_convolution, padding=w.shape[0] // 2, layout="NHWC")
+    forward = partial(operations_lax.conv, padding=w.shape[0] // 2, layout="NHWC")
     y, pull_back = jax.vjp(forward, x, w)
     dx, dw = pull_back(dy)
     return {"y": y, "dx": dx, "dw": dw}

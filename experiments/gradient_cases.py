@@ -1,293 +1,56 @@
 """What :mod:`experiments.compare_gradients` compares: every operation, many ways.
 
-For each public operation a function builds a :class:`Case` from a configuration: its
-arguments, and the operation written three times: with the hand-written rule, without it,
-and with XLA's own operations, where nothing of jaxcnn is used.
-
-Arguments are small float32 numbers, so that a case means the same in float32 and in
-float64. What is compared with finite differences must have a derivative: arguments of
-ReLU and of max pooling are evenly spaced, in random order, and not zero, so that no step
-of a difference passes a kink. The configurations named "ties" are the exception.
+The configurations of each public operation: those in which its gradients are compared, and
+one that is large enough to be timed. With what a configuration's call is made is drawn in
+:mod:`experiments.gradient_arguments`.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import lax
 
-import jaxcnn
-from jaxcnn.layout import LAYOUTS, weight_layout, with_spatial
-
-Configurations = dict[str, dict]
-GAP = 2.0**-6  # between evenly spaced values: 8 times what a difference moves them
-
-
-@dataclass(frozen=True)
-class Case:
-    """One operation in one configuration.
-
-    Attributes:
-      operation: its name.
-      name: what is particular about the configuration.
-      arguments: what it is differentiated by: float32.
-      custom: the operation, a function of the arguments, with the hand-written rule.
-      autodiff: the same loops, differentiated by JAX.
-      xla: the same operation, as XLA offers it.
-      smooth: whether finite differences exist.
-    """
-
-    operation: str
-    name: str
-    arguments: dict[str, np.ndarray]
-    custom: Callable[..., jax.Array]
-    autodiff: Callable[..., jax.Array]
-    xla: Callable[..., jax.Array]
-    smooth: bool = True
-
-
-@dataclass(frozen=True)
-class Operation:
-    """A public operation.
-
-    Attributes:
-      build: makes a case from a random generator, the operation's name, a
-        configuration's name and its keyword arguments.
-      compared: the configurations in which gradients are compared, the most telling
-        first.
-      timed: the one in which they are timed.
-    """
-
-    build: Callable[..., Case]
-    compared: Configurations
-    timed: dict
+from experiments import gradient_arguments as of
+from experiments.gradient_arguments import ties
+from experiments.gradient_case import Case, Configurations, Operation
+from jaxcnn.layout import LAYOUTS
 
 
 def cases(operation: str, seed: int, most: int | None = None) -> Iterator[Case]:
     """The cases of an operation: all, or at most so many."""
     rng = np.random.default_rng(seed)
-    of = OPERATIONS[operation]
-    for name, configuration in list(of.compared.items())[:most]:
-        yield of.build(rng, operation, name, **configuration)
+    described = OPERATIONS[operation]
+    for name, configuration in list(described.compared.items())[:most]:
+        yield described.case(rng, operation, name, configuration)
 
 
 def timed_case(operation: str, seed: int) -> Case:
     """The case of an operation that is large enough to be timed."""
-    rng = np.random.default_rng(seed)
-    of = OPERATIONS[operation]
-    return of.build(rng, operation, "timed", **of.timed)
-
-
-# --- Arguments ------------------------------------------------------------------------
-
-
-def normal(rng, shape):
-    return rng.standard_normal(shape, np.float32)
-
-
-def spaced(rng, shape):
-    """Evenly spaced values, half of them negative and none zero, in random order."""
-    size = math.prod(shape)
-    values = (np.arange(size) - size // 2 + 0.5) * GAP
-    return rng.permutation(values).reshape(shape).astype(np.float32)
-
-
-def ties(rng, shape):
-    """−1, 0 and 1: zeros for ReLU's kink, and equal maxima in every other window."""
-    return rng.integers(-1, 2, shape).astype(np.float32)
-
-
-def images(rng, batch, channels, size, layout, values=normal):
-    entries = [batch if letter == "N" else channels for letter in layout]
-    return values(rng, with_spatial(entries, size, layout))
-
-
-# --- Convolution ----------------------------------------------------------------------
-
-
-def xla_convolution(
-    x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1, layout="NCHW"
-):
-    y = lax.conv_general_dilated(
-        x,
-        w,
-        pair(stride),
-        xla_padding(padding),
-        rhs_dilation=pair(dilation),
-        dimension_numbers=(layout, weight_layout(layout), layout),
-        feature_group_count=groups,
-    )
-    return y if b is None else y + over_channels(b, layout)
-
-
-def xla_weight_gradient(x, dy, *, w_shape, **options):
-    w = jnp.zeros(w_shape, x.dtype)
-    return jax.vjp(lambda w: xla_convolution(x, w, **options), w)[1](dy)[0]
-
-
-def xla_input_gradient(dy, w, *, x_shape, **options):
-    x = jnp.zeros(x_shape, w.dtype)
-    return jax.vjp(lambda x: xla_convolution(x, w, **options), x)[1](dy)[0]
-
-
-def xla_bias_gradient(dy, *, layout):
-    b = jnp.zeros(dy.shape[layout.index("C")], dy.dtype)
-    return jax.vjp(lambda b: jnp.zeros_like(dy) + over_channels(b, layout), b)[1](dy)[0]
-
-
-def over_channels(b, layout):
-    return b.reshape([-1 if letter == "C" else 1 for letter in layout])
-
-
-def pair(value):
-    return (value, value) if isinstance(value, int) else value
-
-
-def xla_padding(padding):
-    return ((padding, padding),) * 2 if isinstance(padding, int) else padding
-
-
-def convolution_case(
-    rng,
-    operation,
-    name,
-    *,
-    size=(7, 9),
-    kernel_size=(3, 3),
-    batch=2,
-    channels=(2, 3),
-    bias=True,
-    **options,
-):
-    """A case of conv2d, or of one of the gradients with respect to its x and w."""
-    layout = options["layout"]
-    c_in, c_out = channels
-    x = images(rng, batch, c_in, size, layout)
-    w = normal(rng, (c_out, c_in // options.get("groups", 1), *kernel_size))
-    w = np.ascontiguousarray(w.transpose(["OIHW".index(i) for i in weight_layout(layout)]))
-    xla_forward = partial(xla_convolution, **options)
-    dy = normal(rng, jax.eval_shape(xla_forward, x, w).shape)
-    if operation == "conv2d":
-        known, arguments = {}, {"x": x, "w": w}
-        if bias:
-            arguments["b"] = normal(rng, (c_out,))
-        xla = xla_forward
-    elif operation == "conv2d_weight_gradient":
-        known, arguments = {"kernel_size": kernel_size}, {"x": x, "dy": dy}
-        xla = partial(xla_weight_gradient, w_shape=w.shape, **options)
-    else:
-        known, arguments = {"input_size": size}, {"dy": dy, "w": w}
-        xla = partial(xla_input_gradient, x_shape=x.shape, **options)
-    function = partial(getattr(jaxcnn, operation), **known, **options)
-    return both_rules(operation, name, arguments, function, xla)
-
-
-def bias_gradient_case(
-    rng, operation, name, *, size=(3, 4), batch=2, channels=3, layout="NCHW"
-):
-    dy = images(rng, batch, channels, size, layout)
-    function = partial(jaxcnn.conv2d_bias_gradient, layout=layout)
-    xla = partial(xla_bias_gradient, layout=layout)
-    return both_rules(operation, name, {"dy": dy}, function, xla)
-
-
-def both_rules(operation, name, arguments, function, xla, **fields):
-    autodiff = partial(function, derivatives="autodiff")
-    return Case(operation, name, arguments, function, autodiff, xla, **fields)
-
-
-# --- Pooling --------------------------------------------------------------------------
-
-
-def xla_pooling(x, initial, combine, kernel_size, stride, padding, layout):
-    reach = partial(with_spatial, [1] * 4, layout=layout)
-    padding = padding if isinstance(padding, str) else xla_padding(padding)
-    if not isinstance(padding, str):
-        padding = with_spatial([(0, 0)] * 4, padding, layout)
-    stride = kernel_size if stride is None else stride
-    initial = np.array(initial, x.dtype)
-    return lax.reduce_window(
-        x, initial, combine, reach(pair(kernel_size)), reach(pair(stride)), padding
-    )
-
-
-def xla_max_pool(x, *, kernel_size, stride=None, padding=0, layout):
-    window = (kernel_size, stride, padding, layout)
-    return xla_pooling(x, -np.inf, lax.max, *window)
-
-
-def xla_average_pool(
-    x, *, kernel_size, stride=None, padding=0, layout, count_include_pad=True
-):
-    window = (kernel_size, stride, padding, layout)
-    if count_include_pad:
-        count = math.prod(pair(kernel_size))
-    else:
-        count = xla_pooling(jnp.ones_like(x), 0, lax.add, *window)
-    return xla_pooling(x, 0, lax.add, *window) / count
-
-
-def pooling_case(
-    rng,
-    operation,
-    name,
-    *,
-    size=(7, 9),
-    batch=2,
-    channels=2,
-    values=spaced,
-    **options,
-):
-    x = images(rng, batch, channels, size, options["layout"], values)
-    function = partial(getattr(jaxcnn, operation), **options)
-    xla = xla_max_pool if operation == "max_pool2d" else xla_average_pool
-    xla = partial(xla, **options)
-    return both_rules(operation, name, {"x": x}, function, xla, smooth=values is not ties)
-
-
-# --- The rest -------------------------------------------------------------------------
-
-
-def elementwise_case(rng, operation, name, *, shape, values=spaced):
-    function, xla = getattr(jaxcnn, operation), getattr(jax.nn, operation)
-    arguments = {"x": values(rng, shape)}
-    return both_rules(operation, name, arguments, function, xla, smooth=values is not ties)
-
-
-def softmax_case(rng, operation, name, *, shape, axis=-1, scale=1):
-    function = partial(getattr(jaxcnn, operation), axis=axis)
-    xla = partial(getattr(jax.nn, operation), axis=axis)
-    return both_rules(operation, name, {"x": normal(rng, shape) * scale}, function, xla)
-
-
-def dense_case(rng, operation, name, *, x_shape, outputs, bias=True):
-    def xla(x, w, b=None):
-        y = jnp.matmul(x, w)
-        return y if b is None else y + jnp.broadcast_to(b, y.shape)
-
-    arguments = {"x": normal(rng, x_shape), "w": normal(rng, (x_shape[-1], outputs))}
-    if bias:
-        arguments["b"] = normal(rng, (outputs,))
-    return both_rules(operation, name, arguments, jaxcnn.dense, xla)
-
-
-def cross_entropy_case(rng, operation, name, *, shape, scale=1):
-    labels = rng.integers(0, shape[-1], shape[:-1], np.int32)
-    logits = normal(rng, shape) * scale
-    function = partial(jaxcnn.softmax_cross_entropy, labels=labels)
-
-    def xla(logits):
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-    return both_rules(operation, name, {"logits": logits}, function, xla)
+    described = OPERATIONS[operation]
+    return described.case(np.random.default_rng(seed), operation, "timed", described.timed)
 
 
 # --- Configurations -------------------------------------------------------------------
+
+
+def in_both_layouts(configurations: Configurations, dimensions: int = 2) -> Configurations:
+    return {
+        f"{name}, {layout}": {**configuration, "layout": layout}
+        for name, configuration in configurations.items()
+        for layout in LAYOUTS[dimensions]
+    }
+
+
+def in_turns(
+    configurations: Configurations, first: int = 0, dimensions: int = 2
+) -> Configurations:
+    """One in one layout, the next in the other: half the time of both."""
+    layouts = LAYOUTS[dimensions]
+    return {
+        f"{name}, {layouts[i % 2]}": {**configuration, "layout": layouts[i % 2]}
+        for i, (name, configuration) in enumerate(configurations.items(), first)
+    }
+
 
 CONVOLUTIONS: Configurations = {
     "stride 2, padding 1": {"stride": 2, "padding": 1},
@@ -310,6 +73,41 @@ CONVOLUTIONS: Configurations = {
     "kernel as large as the image": {"kernel_size": (7, 9)},
 }
 
+IN_OTHER_DIMENSIONS: Configurations = {
+    "stride 2, padding 1": {"stride": 2, "padding": 1},
+    "dilation 2, SAME": {"dilation": 2, "padding": "SAME"},
+    "groups 2": {"groups": 2, "channels": (4, 6)},
+}
+
+PADDED_WITH_ITSELF: Configurations = {
+    mode: {"padding": 1, "padding_mode": mode}
+    for mode in ("reflect", "replicate", "circular")
+}
+
+DEPTHWISE: Configurations = {
+    "padding 1": {"padding": 1},
+    "SAME, stride 2": {"padding": "SAME", "stride": 2},
+    "dilation 2, stride 2, padding 2": {"dilation": 2, "stride": 2, "padding": 2},
+}
+
+TRANSPOSED: Configurations = {
+    "stride 2, padding 1, output padding 1": {
+        "stride": 2,
+        "padding": 1,
+        "output_padding": 1,
+    },
+    "stride 1": {},
+    "dilation 2": {"dilation": 2},
+    "groups 2, stride 3": {"groups": 2, "stride": 3},
+    "SAME, stride 2": {"padding": "SAME", "stride": 2},
+}
+
+PATCHES: Configurations = {
+    "3×3, stride 2, padding 1": {"kernel_size": 3, "stride": 2, "padding": 1},
+    "2×3": {"kernel_size": (2, 3)},
+    "3×3, dilation 2": {"kernel_size": 3, "dilation": 2},
+}
+
 POOL_3X3 = {"kernel_size": 3, "stride": 2, "padding": 1}
 
 POOLINGS: Configurations = {
@@ -324,7 +122,14 @@ POOLINGS: Configurations = {
     "as large as the image": {"kernel_size": (7, 9)},
 }
 
-UNCOUNTED = {
+MAXIMA: Configurations = {
+    "2×2, dilation 2": {"kernel_size": 2, "stride": 1, "dilation": 2},
+    "3×3, stride 2, sizes rounded up": {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+}
+
+TIES: Configurations = {"ties, 3×3, stride 2": {**POOL_3X3, "values": ties}}
+
+UNCOUNTED: Configurations = {
     f"{name}, uncounted": {**configuration, "count_include_pad": False}
     for name, configuration in {
         "3×3, padding 1": POOL_3X3,
@@ -334,68 +139,151 @@ UNCOUNTED = {
     }.items()
 }
 
+POWERS: Configurations = {
+    "p = 2, 3×3, stride 2": {"norm_type": 2, "kernel_size": 3, "stride": 2},
+    "p = 3, 2×2": {"norm_type": 3, "kernel_size": 2, "values": of.positive},
+}
+
+POOLINGS_ELSEWHERE: Configurations = {
+    "3, stride 2, padding 1": POOL_3X3,
+    "2, SAME": {"kernel_size": 2, "stride": 1, "padding": "SAME"},
+}
+
 SOFTMAXES: Configurations = {
     "4×10": {"shape": (4, 10)},
     "axis 1 of 2×5×3": {"shape": (2, 5, 3), "axis": 1},
-    "logits of scale 10": {"shape": (4, 10), "scale": 10},
+    "logits of scale 10": {"shape": (4, 10), "scale": 8},
 }
 
-
-def in_both_layouts(configurations: Configurations) -> Configurations:
-    return {
-        f"{name}, {layout}": {**configuration, "layout": layout}
-        for name, configuration in configurations.items()
-        for layout in LAYOUTS[2]
-    }
-
-
-def in_turns(configurations: Configurations, first: int = 0) -> Configurations:
-    """One in one layout, the next in the other: half the time of both."""
-    layouts = [LAYOUTS[2][(first + i) % 2] for i in range(len(configurations))]
-    return {
-        f"{name}, {layout}": {**configuration, "layout": layout}
-        for layout, (name, configuration) in zip(
-            layouts, configurations.items(), strict=True
-        )
-    }
-
-
 IMAGES = {"batch": 16, "size": (32, 32), "layout": "NHWC"}
-CONVOLUTION_3X3 = {**IMAGES, "channels": (16, 32), "padding": 1}
-POOLING_2X2 = {**IMAGES, "channels": 32, "kernel_size": 2}
+SEQUENCES = {"batch": 16, "size": (1024,), "layout": "NWC"}
+VOLUMES = {"batch": 4, "size": (16, 16, 16), "layout": "NDHWC"}
+TIMED = {1: SEQUENCES, 2: IMAGES, 3: VOLUMES}
+ELEMENTS = {"shape": (16, 32, 32, 32), "values": of.normal}
+
+
+def convolutions() -> Iterator[tuple[str, Operation]]:
+    """Everything that slides weights over images, in one to three dimensions."""
+    for n, timed in TIMED.items():
+        both, turns = (partial(each, dimensions=n) for each in (in_both_layouts, in_turns))
+        is_2d = n == 2
+        of_all = CONVOLUTIONS if is_2d else IN_OTHER_DIMENSIONS
+        more = PADDED_WITH_ITSELF | {"no bias": {"bias": False}, "one image": {"batch": 1}}
+        compared = (both(of_all) if is_2d else turns(of_all)) | turns(more if is_2d else {})
+        timed_3x3 = {**timed, "channels": (16, 32), "padding": 1}
+        yield f"conv{n}d", Operation(of.convolution, compared, timed_3x3)
+        yield (
+            f"conv{n}d_bias_gradient",
+            Operation(of.bias_gradient, both({"of images": {}}), {**timed, "channels": 32}),
+        )
+        for first, which in enumerate(("weight", "input")):
+            gradient = Operation(of.convolution, turns(of_all, first), timed_3x3)
+            yield f"conv{n}d_{which}_gradient", gradient
+        yield (
+            f"conv_transpose{n}d",
+            Operation(
+                of.transposed,
+                both(TRANSPOSED) if is_2d else turns(TRANSPOSED),
+                {**timed, "channels": (32, 16), "stride": 2, "padding": 1},
+            ),
+        )
+        for kind in "depthwise", "separable":
+            timed_of_kind = {**timed, "channels": (32, 64), "padding": 1}
+            separate = Operation(of.convolution, turns(DEPTHWISE), timed_of_kind)
+            yield f"{kind}_conv{n}d", separate
+
+
+def poolings() -> Iterator[tuple[str, Operation]]:
+    """Everything that makes one number of many positions, and back."""
+    for n, timed in TIMED.items():
+        both, turns = (partial(each, dimensions=n) for each in (in_both_layouts, in_turns))
+        is_2d = n == 2
+        windows = POOLINGS if is_2d else POOLINGS_ELSEWHERE
+        timed_2x2 = {**timed, "channels": 32, "kernel_size": 2}
+        maxima = turns(windows | MAXIMA) | both(TIES)
+        yield f"max_pool{n}d", Operation(of.pooling, maxima, timed_2x2)
+        averages = windows | (UNCOUNTED if is_2d else {})
+        yield f"avg_pool{n}d", Operation(of.pooling, turns(averages, 1), timed_2x2)
+        powers = Operation(of.pooling, turns(POWERS), {**timed_2x2, "norm_type": 2})
+        yield f"lp_pool{n}d", powers
+        unpooled = both({"2, side by side": {"kernel_size": 2, "size": (4, 6, 4)[:n]}})
+        yield f"max_unpool{n}d", Operation(of.unpooling, unpooled, timed_2x2)
+        bins = {f"{k} bins": {"output_size": k} for k in (2, 3)}
+        timed_bins = {**timed, "channels": 32, "output_size": 7}
+        for kind in "avg", "max":
+            adaptive = Operation(of.pooling, both(bins), timed_bins)
+            yield f"adaptive_{kind}_pool{n}d", adaptive
+    for kind in "avg", "max":
+        whole = Operation(
+            of.pooling, in_both_layouts({"7×9": {}}), {**IMAGES, "channels": 32}
+        )
+        yield f"global_{kind}_pool", whole
+
+
+def normalizations() -> Iterator[tuple[str, Operation]]:
+    shape, timed = (
+        {"shape": (3, 4, (3, 5))},
+        {"shape": (16, 32, (32, 32)), "layout": "NHWC"},
+    )
+    for name, options in (
+        ("batch_norm", {"training": True}),
+        ("group_norm", {"groups": 2}),
+        ("instance_norm", {}),
+    ):
+        compared = in_both_layouts({"3 of 4×3×5": shape | options})
+        if name == "batch_norm":
+            after = shape | {"training": False}
+            compared |= in_turns({"running statistics": after})
+        yield name, Operation(of.normalization, compared, timed | options)
+    yield (
+        "layer_norm",
+        Operation(
+            of.normalization,
+            {
+                "3×4 of 2×3×4": {"shape": (2, 3, 4), "normalized_shape": (3, 4)},
+                "7 of 5×7": {"shape": (5, 7), "normalized_shape": (7,)},
+            },
+            {"shape": (512, 1024), "normalized_shape": (1024,)},
+        ),
+    )
+
+
+def activations() -> Iterator[tuple[str, Operation]]:
+    plain: Configurations = {"4×10": {}}
+    options: dict[str, Configurations] = {
+        "relu": {"ties (zeros)": {"values": ties}},
+        "leaky_relu": {"slope 0.25": {"negative_slope": 0.25}},
+        "elu": {"α = 0.5": {"alpha": 0.5}},
+        "hard_swish": {},
+        "gelu": {"by tanh": {"approximate": "tanh"}},
+        "sigmoid": {},
+        "silu": {},
+        "softplus": {"β = 2": {"beta": 2.0}},
+        "tanh": {},
+    }
+    for name, more in options.items():
+        yield name, Operation(of.elementwise, plain | more, ELEMENTS)
+
 
 OPERATIONS = {
-    "conv2d": Operation(
-        convolution_case,
-        in_both_layouts(CONVOLUTIONS)
-        | in_turns({"no bias": {"bias": False}, "one image": {"batch": 1}}),
-        CONVOLUTION_3X3,
+    **dict(convolutions()),
+    "unfold": Operation(
+        of.unfolding,
+        in_both_layouts(PATCHES)
+        | in_turns({"3, stride 2": {"kernel_size": 3, "stride": 2}}, dimensions=1)
+        | in_turns({"2×2×2": {"kernel_size": 2}}, dimensions=3),
+        {**IMAGES, "channels": 32, "kernel_size": 3, "padding": 1},
     ),
-    "conv2d_bias_gradient": Operation(
-        bias_gradient_case, in_both_layouts({"3×4": {}}), {**IMAGES, "channels": 32}
-    ),
-    "conv2d_weight_gradient": Operation(
-        convolution_case, in_turns(CONVOLUTIONS), CONVOLUTION_3X3
-    ),
-    "conv2d_input_gradient": Operation(
-        convolution_case, in_turns(CONVOLUTIONS, first=1), CONVOLUTION_3X3
-    ),
-    "max_pool2d": Operation(
-        pooling_case,
-        in_turns(POOLINGS)
-        | in_both_layouts({"ties, 3×3, stride 2": {**POOL_3X3, "values": ties}}),
-        POOLING_2X2,
-    ),
-    "avg_pool2d": Operation(
-        pooling_case, in_turns(POOLINGS | UNCOUNTED, first=1), POOLING_2X2
-    ),
-    "relu": Operation(
-        elementwise_case,
-        {"4×10": {"shape": (4, 10)}, "ties (zeros)": {"shape": (4, 10), "values": ties}},
-        {"shape": (16, 32, 32, 32)},
+    **dict(poolings()),
+    **dict(normalizations()),
+    **dict(activations()),
+    "dropout": Operation(
+        of.dropping,
+        {"p = 0.25": {"shape": (4, 10), "p": 0.25}},
+        {"shape": ELEMENTS["shape"], "p": 0.5},
     ),
     "dense": Operation(
-        dense_case,
+        of.dense,
         {
             "5×7 to 5×3": {"x_shape": (5, 7), "outputs": 3},
             "no bias": {"x_shape": (5, 7), "outputs": 3, "bias": False},
@@ -404,15 +292,22 @@ OPERATIONS = {
         },
         {"x_shape": (512, 1024), "outputs": 256},
     ),
-    "softmax": Operation(softmax_case, SOFTMAXES, {"shape": (1024, 1000)}),
-    "log_softmax": Operation(softmax_case, SOFTMAXES, {"shape": (1024, 1000)}),
+    "softmax": Operation(of.softmaxes, SOFTMAXES, {"shape": (1024, 1000)}),
+    "log_softmax": Operation(of.softmaxes, SOFTMAXES, {"shape": (1024, 1000)}),
     "softmax_cross_entropy": Operation(
-        cross_entropy_case,
+        of.cross_entropy,
         {
             "4×10": {"shape": (4, 10)},
             "2×3×5": {"shape": (2, 3, 5)},
-            "logits of scale 10": {"shape": (4, 10), "scale": 10},
+            "logits of scale 10": {"shape": (4, 10), "scale": 8},
+            "smoothed": {"shape": (4, 10), "label_smoothing": 0.25},
         },
         {"shape": (1024, 1000)},
     ),
+    "mse_loss": Operation(of.loss, {"4×10": {"shape": (4, 10)}}, {"shape": (1024, 1000)}),
+    "binary_cross_entropy_with_logits": Operation(
+        of.loss, {"4×10": {"shape": (4, 10)}}, {"shape": (1024, 1000)}
+    ),
 }
+OPERATIONS["fold"] = OPERATIONS["unfold"]
+"""All that is public and has a gradient."""

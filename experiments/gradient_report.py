@@ -1,28 +1,33 @@
-"""What :mod:`experiments.compare_gradients` found, as tables and as a picture."""
+"""What :mod:`experiments.compare_gradients` found: tables and a page."""
 
+import base64
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import jinja2
 from rich import box
 from rich.table import Table
 
-TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
-REFERENCES = {
-    "float64": ("autodiff", "XLA", "differences"),
-    "float32": ("autodiff", "XLA", "float64"),
-}
+from jaxcnn import comparing
+
+TEMPLATE = Path(__file__).with_name("gradient_report.html")
+TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 8e-3, "float16": 1e-3}
+REFERENCES = ("autodiff", "XLA", "differences", "PyTorch")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A gradient by the hand-written rule, beside one reference.
+    """What a hand-written rule gives, beside one reference.
 
     Attributes:
-      operation, configuration, argument: which gradient.
-      dtype: in which the rule computed it.
-      reference: autodiff, XLA or differences; float64 is all three, in float64.
+      operation, configuration: of what.
+      engine: which computed it.
+      dtype: in which it was computed; the reference is in float64.
+      quantity: an argument's name for the gradient by it, or "value".
+      reference: autodiff, XLA, differences or PyTorch.
       error: the largest deviation by the reference's largest entry; None if there is
         no such number.
       problem: what is wrong, or empty.
@@ -30,191 +35,256 @@ class Comparison:
 
     operation: str
     configuration: str
-    argument: str
+    engine: str
     dtype: str
+    quantity: str
     reference: str
     error: float | None
     problem: str
 
+    @property
+    def is_gradient(self) -> bool:
+        return self.quantity != "value"
+
     def __str__(self):
+        what = f"gradient of {self.quantity}" if self.is_gradient else "value"
         return (
-            f"{self.operation}, {self.configuration}: the {self.dtype} gradient of "
-            f"{self.argument}, compared with {self.reference}, {self.problem}"
+            f"{self.operation}, {self.configuration}: the {self.dtype} {what} by the "
+            f"engine {self.engine}, compared with {self.reference}, {self.problem}"
         )
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds for the value and the gradients of one operation, in float32."""
+    """An operation beside others, set there by :func:`jaxcnn.compare`."""
 
     operation: str
     shapes: str
-    custom: float
-    autodiff: float
-    xla: float
+    autodiff: comparing.Comparison
+    XLA: comparing.Comparison
 
 
-def table_of(comparisons: list[Comparison]) -> Table:
-    """A row for each operation and configuration."""
-    title = "Hand-written gradients: largest deviation, relative to the largest entry"
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    table.add_column("\nconfiguration", no_wrap=True)
-    table.add_column("\nof", no_wrap=True)
-    for dtype, references in REFERENCES.items():
-        for reference in references:
-            table.add_column(f"{dtype}\n{reference}", justify="right", no_wrap=True)
-    table.add_column("")
-    by_row = {}
+# --- The worst of many ----------------------------------------------------------------
+
+
+class Worst(NamedTuple):
+    """Of some comparisons.
+
+    Attributes:
+      error: the largest; None if there is none, or one that is no number.
+      share: of what is allowed, the largest.
+      is_wrong: whether one disagrees.
+    """
+
+    error: float | None
+    share: float
+    is_wrong: bool
+
+    @property
+    def text(self) -> str:
+        if self.error is None:
+            return "none" if self.is_wrong else "–"
+        return f"{self.error:.1e}" if self.error else "0"
+
+
+def worst_of(comparisons: Iterable[Comparison]) -> Worst:
+    chosen = list(comparisons)
+    errors = [each.error for each in chosen if each.error is not None]
+    shares = [
+        each.error / TOLERANCE[each.dtype] for each in chosen if each.error is not None
+    ]
+    is_complete = errors and len(errors) == len(chosen)
+    return Worst(
+        max(errors) if is_complete else None,
+        max(shares, default=0.0),
+        any(each.problem for each in chosen),
+    )
+
+
+def grouped(things: Iterable, key: Callable[[Any], Any]) -> dict[Any, list]:
+    """Lists of them, by what they have in common."""
+    groups = defaultdict(list)
+    for each in things:
+        groups[key(each)].append(each)
+    return groups
+
+
+class Column(NamedTuple):
+    """Of a table, or of the heat map: which comparisons belong there."""
+
+    group: str
+    title: str
+    has: Callable[[Comparison], bool]
+
+
+def against(reference: str) -> Column:
+    return Column(
+        "float64, against",
+        reference,
+        lambda each: (each.dtype, each.reference) == ("float64", reference),
+    )
+
+
+def in_dtype(dtype: str, group: str = "") -> Column:
+    return Column(group, dtype, lambda each: each.dtype == dtype)
+
+
+def by_engine(engine: str, dtype: str) -> Column:
+    return Column(
+        f"{dtype}, by engine",
+        engine,
+        lambda each: (each.dtype, each.engine) == (dtype, engine),
+    )
+
+
+BY_REFERENCE = list(map(against, REFERENCES))
+IN_OTHERS = [in_dtype(dtype) for dtype in TOLERANCE if dtype != "float64"]
+OF_ALL = [*BY_REFERENCE, *IN_OTHERS]
+
+
+def cells(comparisons: Sequence[Comparison], columns: Sequence[Column]) -> list[Worst]:
+    return [worst_of(filter(column.has, comparisons)) for column in columns]
+
+
+def nested(comparisons: Iterable[Comparison]) -> dict:
+    """Errors by operation, configuration, engine, dtype, quantity and reference."""
+    tree: dict[str, Any] = {}
     for each in comparisons:
-        by_row.setdefault((each.operation, each.configuration), []).append(each)
-    previous = None
-    for (operation, configuration), row in by_row.items():
-        if operation != previous:
-            table.add_section()
-            table.add_row(f"[bold]{operation}")
-            previous = operation
-        wrong = any(each.problem for each in row)
-        table.add_row(
-            f" {configuration}",
-            " ".join(dict.fromkeys(each.argument for each in row)),
-            *(
-                worst_of([c for c in row if (c.dtype, c.reference) == (dtype, reference)])
-                for dtype, references in REFERENCES.items()
-                for reference in references
-            ),
-            "[red]✗" if wrong else "[green]✓",
-        )
-    return table
+        branch = tree
+        for name in (each.operation, each.configuration, each.engine, each.dtype):
+            branch = branch.setdefault(name, {})
+        branch.setdefault(each.quantity, {})[each.reference] = each.error
+    return tree
 
 
-def worst_of(comparisons: list[Comparison]) -> str:
-    if not comparisons:
-        return "–"
-    errors = [each.error for each in comparisons if each.error is not None]
-    if len(errors) < len(comparisons):
-        return "[red]none"
-    worst = max(errors)
-    text = f"{worst:.1e}" if worst else "0"
-    return f"[red]{text}" if any(each.problem for each in comparisons) else text
-
-
-def timing_table(timings: list[Timing]) -> Table:
-    title = "Value and gradients, float32: times as long as the hand-written rule"
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("operation", no_wrap=True)
-    table.add_column("arguments")
-    for column in ("rule, ms", "autodiff", "XLA"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for each in timings:
-        ratios = (f"{other / each.custom:.2f} ×" for other in (each.autodiff, each.xla))
-        table.add_row(each.operation, each.shapes, f"{each.custom:.2f}", *ratios)
-    return table
+# --- In words, and as tables ----------------------------------------------------------
 
 
 def summary_of(comparisons: list[Comparison]) -> str:
     wrong = sum(each.problem != "" for each in comparisons)
     lines = [
-        f"{number_of_gradients(comparisons)} gradients, {len(comparisons)} comparisons: "
-        + (f"{wrong} disagree." if wrong else "all agree.")
+        f"{number_of_gradients(comparisons):,} gradients, {len(comparisons):,} "
+        f"comparisons: " + (f"{wrong:,} disagree." if wrong else "all agree.")
     ]
-    for dtype, tolerance in TOLERANCE.items():
-        worst = max(c.error or 0 for c in comparisons if c.dtype == dtype)
-        lines.append(f"{dtype}: {worst:.1e} at worst; {tolerance:.0e} is allowed.")
+    for dtype, of_dtype in grouped(comparisons, lambda each: each.dtype).items():
+        worst = max(each.error or 0 for each in of_dtype)
+        lines.append(f"{dtype}: {worst:.1e} at worst; {TOLERANCE[dtype]:.0e} is allowed.")
     return "\n".join(lines)
 
 
 def number_of_gradients(comparisons: list[Comparison]) -> int:
-    return len({(c.operation, c.configuration, c.argument) for c in comparisons})
-
-
-MARKS = {
-    "autodiff": ("#0072b2", "autodiff of the same loops"),
-    "XLA": ("#e69f00", "XLA's own operation"),
-    "differences": ("#009e73", "finite differences"),
-    "float64": ("#cc79a7", "all three, in float64"),
-}
-ZERO = {"float64": 1e-18, "float32": 1e-14}  # where a deviation of zero is drawn
-
-
-def picture_of(comparisons: list[Comparison]) -> Figure:
-    """Every error, by operation; float64 on the left and float32 on the right."""
-    operations = list(dict.fromkeys(each.operation for each in comparisons))
-    figure = Figure(figsize=(10, 2.2 + 0.42 * len(operations)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, dtype in zip(panels, REFERENCES, strict=True):
-        draw(axes, dtype, comparisons, operations)
-    handles = {
-        label: handle
-        for axes in panels
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        title="the hand-written gradient, compared with",
-        loc="outside lower center",
-        ncols=len(handles),
-        frameon=False,
-        markerscale=2,
-        handletextpad=0.2,
+    """By whatever engine, in whatever dtype."""
+    return len(
+        {
+            (c.operation, c.configuration, c.quantity, c.engine, c.dtype)
+            for c in comparisons
+            if c.is_gradient
+        }
     )
-    gradients = number_of_gradients(comparisons)
-    figure.suptitle(
-        f"How far {gradients} hand-written gradients are from their references",
-        fontsize=14,
-        fontweight="bold",
-    )
-    return figure
 
 
-def draw(
-    axes: Axes, dtype: str, comparisons: list[Comparison], operations: list[str]
-) -> None:
-    """One dot for each comparison in this dtype, one lane for each reference."""
-    tolerance, zero = TOLERANCE[dtype], ZERO[dtype]
-    rng = np.random.default_rng(0)
-    farthest = tolerance
-    for lane, reference in enumerate(REFERENCES[dtype]):
-        colour, label = MARKS[reference]
-        drawn = [
-            (each.error, operations.index(each.operation))
-            for each in comparisons
-            if (each.dtype, each.reference) == (dtype, reference) and each.error is not None
-        ]
-        errors = [max(error, zero) for error, _ in drawn]
-        heights = [row + 0.26 * (lane - 1) + rng.uniform(-0.09, 0.09) for _, row in drawn]
-        axes.scatter(
-            errors, heights, s=16, color=colour, alpha=0.6, linewidths=0, label=label
+def table_of(comparisons: list[Comparison]) -> Table:
+    """A row for each operation, or, of a single one, for each configuration."""
+    operations = grouped(comparisons, lambda each: each.operation)
+    rows = operations
+    if len(operations) == 1:
+        rows = grouped(comparisons, lambda each: each.configuration)
+    title = "Largest deviation, relative to the largest entry"
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("\n" + ("configuration" if rows is not operations else "operation"))
+    for column in OF_ALL:
+        heading = (
+            f"float64\n{column.title}" if column in BY_REFERENCE else f"\n{column.title}"
         )
-        farthest = max([farthest, *errors])
-    right = 20 * farthest
-    axes.axvspan(tolerance, right, color="#b00020", alpha=0.07, linewidth=0)
-    axes.axvline(tolerance, color="#b00020", linewidth=1.2)
-    axes.annotate(
-        f"allowed: {tolerance:.0e}".replace("e-0", "e-"),
-        (tolerance, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, 4),
-        textcoords="offset points",
-        ha="center",
-        color="#b00020",
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("")
+    for name, row in rows.items():
+        wrong = any(each.problem for each in row)
+        texts = (styled(each) for each in cells(row, OF_ALL))
+        table.add_row(name, *texts, "[red]✗" if wrong else "[green]✓")
+    return table
+
+
+def styled(worst: Worst) -> str:
+    return f"[red]{worst.text}" if worst.is_wrong else worst.text
+
+
+def engine_table(comparisons: list[Comparison]) -> Table:
+    title = "The same, by engine"
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("engine")
+    table.add_column("gradients", justify="right")
+    columns = [in_dtype(dtype) for dtype in TOLERANCE]
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
+    for engine, row in grouped(comparisons, lambda each: each.engine).items():
+        texts = map(styled, cells(row, columns))
+        table.add_row(engine, f"{number_of_gradients(row):,}", *texts)
+    return table
+
+
+def timing_table(timings: list[Timing]) -> Table:
+    """What others take of time and memory, by what the rule does."""
+    title = "Value and gradients, float32: times as much as the hand-written rule"
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("operation", no_wrap=True)
+    table.add_column("\nrule, ms", justify="right")
+    for name in "autodiff", "XLA":
+        table.add_column(f"{name}\ntime", justify="right", no_wrap=True)
+        table.add_column("\nmemory", justify="right", no_wrap=True)
+    table.add_column("second derivatives\noff by", justify="right", no_wrap=True)
+    for row in map(timing_row, timings):
+        table.add_row(*row)
+    return table
+
+
+def timing_row(timing: Timing) -> list[str]:
+    row = [timing.operation, f"{timing.XLA.milliseconds[0]:.2f}"]
+    for beside in timing.autodiff, timing.XLA:
+        ours, theirs = beside.milliseconds
+        row.append(f"{theirs / ours:.2f} ×")
+        ours, theirs = beside.temporary_bytes
+        row.append(f"{theirs / ours:.2f} ×" if ours and theirs is not None else "–")
+    second = [
+        each.error
+        for beside in (timing.autodiff, timing.XLA)
+        for each in beside.differences
+        if each.what == "second derivative" and not each.problem
+    ]
+    return [*row, f"{max(second):.1e}" if second else "–"]
+
+
+# --- The page -------------------------------------------------------------------------
+
+
+def page_of(
+    comparisons: list[Comparison],
+    timings: list[Timing],
+    picture: bytes,
+    origin: dict[str, Any],
+) -> str:
+    """One page with all there is to see, which needs nothing but itself."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    axes.set_title(f"in {dtype}", loc="left", fontweight="bold")
-    axes.set_xscale("log")
-    axes.set_xlim(zero / 6, right)
-    between = 2 if farthest == tolerance else 4  # decades: room for the labels
-    powers = range(round(np.log10(zero)) + 2, round(np.log10(farthest)) + 1, between)
-    axes.set_xticks(
-        [zero, *(10.0**power for power in powers)],
-        ["equal", *(f"$10^{{{power}}}$" for power in powers)],
+    operations = []
+    for operation, of in grouped(comparisons, lambda each: each.operation).items():
+        rows = grouped(of, lambda each: (each.configuration, each.engine))
+        operations.append(
+            {
+                "name": operation,
+                "worst": cells(of, OF_ALL),
+                "is_wrong": any(each.problem for each in of),
+                "gradients": number_of_gradients(of),
+                "rows": [(*names, cells(row, OF_ALL)) for names, row in rows.items()],
+            }
+        )
+    return environment.from_string(TEMPLATE.read_text()).render(
+        summary=summary_of(comparisons).splitlines(),
+        problems=[str(each) for each in comparisons if each.problem],
+        picture=base64.b64encode(picture).decode(),
+        columns=[column.title for column in OF_ALL],
+        operations=operations,
+        timings=list(map(timing_row, timings)),
+        **origin,
     )
-    axes.set_xticks([], minor=True)
-    axes.set_yticks(range(len(operations)), operations, family="monospace")
-    axes.set_ylim(len(operations) - 0.5, -0.5)
-    for boundary in range(1, len(operations)):
-        axes.axhline(boundary - 0.5, color="#dddddd", linewidth=0.8)
-    axes.tick_params(length=0)
-    axes.grid(axis="x", color="#eeeeee")
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel("largest deviation ÷ largest entry of the gradient")

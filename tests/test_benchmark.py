@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from experiments import benchmark, benchmark_cases
+from experiments import benchmark, benchmark_cases, operations_lax
 from experiments.benchmark_cases import NETWORKS, Layer, Pool
 from experiments.benchmark_chart import chart_of
 from experiments.benchmark_layers import (
@@ -37,7 +37,6 @@ from experiments.benchmark_report import (
 )
 from experiments.benchmark_timing import Contestant, Measurement, race
 from experiments.benchmark_worker import TorchWorker
-from experiments.gradient_cases import xla_convolution
 
 SMALL = Layer(2, 4, 6, (7, 8), 3, stride=2, padding=1, groups=2)
 
@@ -63,7 +62,7 @@ def test_the_reference_agrees_with_lax_in_float64(layout, layer, rng):
 
     def function(x, w, b):
         known = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
-        return xla_convolution(x, w, b, **known, groups=layer.groups, layout=layout)
+        return operations_lax.conv(x, w, b, **known, groups=layer.groups, layout=layout)
 
     given = [jnp.asarray(in_layout(array, name, layout)) for name, array in arrays.items()]
     assert [array.shape for array in given] == list(layer.shapes(layout).values())

@@ -1,31 +1,27 @@
-"""The comparison of gradients: it passes, and it would not if a rule were wrong."""
+"""The comparison of gradients: it passes, and it would not if a rule were wrong.
+
+What is wrong on purpose is in :mod:`tests.test_planted_errors`.
+"""
 
 import json
 from dataclasses import replace
-from typing import get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
+import jaxcnn
 from experiments import compare_gradients
-from experiments.compare_gradients import Options, compare, judge, main, measure
-from experiments.gradient_cases import OPERATIONS, cases, spaced
-from jaxcnn import convolution_rule, pooling_rule
-from jaxcnn.layout import spatial_axes, weight_layout
+from experiments.compare_gradients import Options, compare_case, judge, main, measure
+from experiments.gradient_arguments import exact, spaced
+from experiments.gradient_case import operations_torch
+from experiments.gradient_cases import OPERATIONS, cases
+from experiments.gradient_report import TOLERANCE, page_of, timing_row, timing_table
+from jaxcnn.engines import ENGINES
 
 # One of each kind: the rest would compile the same loops again.
-SOME = (
-    "conv2d",
-    "conv2d_bias_gradient",
-    "max_pool2d",
-    "relu",
-    "dense",
-    "log_softmax",
-    "softmax_cross_entropy",
-)
+SOME = ("conv1d_bias_gradient", "max_pool1d", "relu", "group_norm", "dropout")
+FILES = {"errors.png", "report.html", "results.json"}
 
 
 def test_operations_agree_and_the_results_are_written(tmp_path, capsys):
@@ -36,108 +32,74 @@ def test_operations_agree_and_the_results_are_written(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "all agree" in printed
     assert "✗" not in printed
-    assert "…" not in printed, "a column of the table is too narrow"
+    assert "…" not in printed, "a column of a table is too narrow"
 
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["agree"]
-    comparisons = results["comparisons"]
-    assert {each["operation"] for each in comparisons} == set(SOME)
-    assert {(each["dtype"], each["reference"]) for each in comparisons} == {
-        ("float64", "autodiff"),
-        ("float64", "XLA"),
-        ("float64", "differences"),
-        ("float32", "autodiff"),
-        ("float32", "XLA"),
-        ("float32", "float64"),
-    }
-    for each in comparisons:
-        assert 0 <= each["error"] <= results["tolerance"][each["dtype"]]
-        assert each["problem"] == ""
+    assert results["problems"] == []
+    assert tuple(results["errors"]) == SOME
+    references = {"autodiff", "XLA", "differences"}
+    references |= {"PyTorch"} if operations_torch else set()
+    for by_configuration in results["errors"].values():
+        for name, by_engine in by_configuration.items():
+            assert list(by_engine) == ["auto"]
+            assert list(by_engine["auto"]) == list(TOLERANCE)
+            for dtype, of_each in by_engine["auto"].items():
+                assert of_each.keys() > {"value"}
+                for quantity, errors in of_each.items():
+                    no_differences = quantity == "value" or "ties" in name
+                    lacking = {"differences"} if no_differences else set()
+                    assert errors.keys() == references - lacking
+                    assert all(0 <= e <= TOLERANCE[dtype] for e in errors.values())
 
+    assert {path.name for path in tmp_path.iterdir()} == FILES
     picture = (tmp_path / "errors.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 20_000
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "errors.png",
-        "results.json",
-    ]
+    page = (tmp_path / "report.html").read_text()
+    assert "all agree" in page
+    assert "What is wrong" not in page
+    for name in SOME:
+        assert f"<code>{name}</code>" in page
 
 
-def test_the_options_name_every_operation():
-    assert get_args(compare_gradients.Name) == tuple(OPERATIONS)
+def test_every_public_operation_is_compared():
+    without_gradient = {
+        *("flatten", "compare", "compiler_options", "derivatives", "explain", "gradcheck"),
+        *("patch_jax", "patched_jax", "unpatch_jax"),
+    }
+    public = {name for name in jaxcnn.__all__ if callable(getattr(jaxcnn, name))}
+    assert public - without_gradient == OPERATIONS.keys()
 
 
-def kernel_not_rotated(monkeypatch):
-    right = convolution_rule.input_gradient
-
-    def wrong(dy, w, problem):
-        axes = spatial_axes(weight_layout(problem.layout))
-        return right(dy, jnp.flip(w, axes), problem)
-
-    monkeypatch.setattr(convolution_rule, "input_gradient", wrong)
-
-
-def bias_of_the_first_image_only(monkeypatch):
-    right = convolution_rule.bias_gradient
-
-    def wrong(dy, shape, layout):
-        return right(dy[:1], (1, *shape[1:]), layout)
-
-    monkeypatch.setattr(convolution_rule, "bias_gradient", wrong)
+def test_every_engine_is_compared():
+    compared = {
+        engine
+        for operation in ("depthwise_conv2d", "max_pool2d")
+        for engine in next(cases(operation, 0)).engines("float32")
+    }
+    assert compared == {"auto", *ENGINES}
 
 
-def the_next_element_wins(monkeypatch):
-    right = pooling_rule.place_at_winners
-
-    def wrong(dy, winner, problem):
-        return right(dy, (winner + 1) % problem.window.number_of_taps, problem)
-
-    monkeypatch.setattr(pooling_rule, "place_at_winners", wrong)
+def test_an_engine_and_a_precision_can_be_asked_for(tmp_path):
+    options = Options(
+        op=("avg_pool1d",), engine=("pooled",), dtype=("float16",), output_dir=tmp_path
+    )
+    main(options)
+    errors = json.loads((tmp_path / "results.json").read_text())["errors"]["avg_pool1d"]
+    assert len(errors) == len(OPERATIONS["avg_pool1d"].compared)
+    assert {tuple(each) for each in errors.values()} == {("pooled",)}
+    assert {tuple(each["pooled"]) for each in errors.values()} == {("float16",)}
 
 
 @pytest.mark.parametrize(
-    ("plant", "operation", "argument"),
-    [
-        (kernel_not_rotated, "conv2d", "x"),
-        (bias_of_the_first_image_only, "conv2d", "b"),
-        (the_next_element_wins, "max_pool2d", "x"),
-    ],
+    ("option", "known"), [("op", "conv1d"), ("engine", "auto"), ("dtype", "float64")]
 )
-def test_a_wrong_rule_is_named(plant, operation, argument, monkeypatch, tmp_path, capsys):
-    plant(monkeypatch)
-    with pytest.raises(SystemExit) as exited:
-        main(Options(op=(operation,), quick=True, output_dir=tmp_path))
-    assert exited.value.code == 1
-
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert not results["agree"]
-    wrong = [each for each in results["comparisons"] if each["problem"]]
-    assert {each["argument"] for each in wrong} == {argument}
-    assert len(wrong) == 2 * 6, "in both configurations, by every reference"
-    assert (tmp_path / "errors.png").stat().st_size > 20_000
-
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "12 disagree" in printed
-    for each in wrong:
-        assert (
-            f"✗ {operation}, {each['configuration']}: the {each['dtype']} gradient of "
-            f"{argument}, compared with {each['reference']}, deviates by"
-        ) in printed
-
-
-def test_a_gradient_shared_among_equal_maxima_is_wrong():
-    (case,) = (
-        case
-        for case in cases("max_pool2d", 0)
-        if case.name.startswith("ties, 3×3, str") and case.name.endswith("NCHW")
-    )
-
-    def shares(x):
-        padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-jnp.inf)
-        rows = jnp.stack([padded[:, :, m : m + 7 : 2] for m in range(3)])
-        return jnp.stack([rows[..., n : n + 9 : 2] for n in range(3)]).max((0, 1))
-
-    assert all(each.problem for each in compare(replace(case, custom=shares), 0))
+def test_what_is_unknown_is_named(option, known):
+    with pytest.raises(ValueError, match=f"{option} is 'conv9d'; there are {known}, "):
+        Options(**{option: ("conv9d",)})
+    with pytest.raises(ValueError, match=f"{option} is ''"):
+        Options(**{option: ()})
 
 
 def test_a_rule_that_raises_is_reported_and_the_others_go_on():
@@ -146,8 +108,9 @@ def test_a_rule_that_raises_is_reported_and_the_others_go_on():
     def refuses(x):
         raise ValueError("no such kernel")
 
-    comparisons = compare(replace(case, custom=refuses), 0)
-    assert len(comparisons) == 6
+    comparisons = compare_case(replace(case, custom=refuses), 0)
+    # Differences are of the rule's own operation, and are missing, too.
+    assert len(comparisons) == len(TOLERANCE) * 2 * (4 if operations_torch else 3)
     for each in comparisons:
         assert each.error is None
         assert "raised ValueError: no such kernel" in each.problem
@@ -164,14 +127,14 @@ def test_a_rule_that_raises_is_reported_and_the_others_go_on():
     ],
 )
 def test_a_gradient_is_judged(gradient, problem):
-    error, found = judge([gradient], [np.array([1.0, 2.0])], 0, "float64")
+    error, found = judge(gradient, np.array([1.0, 2.0]), "float64")
     assert problem in found
     assert (found == "") == (problem == "")
     assert error is None or error < 1e-9
 
 
 def test_a_reference_that_is_zero_everywhere_shows_nothing():
-    _, problem = judge([np.zeros(2)], [np.zeros(2)], 0, "float64")
+    _, problem = judge(np.zeros(2), np.zeros(2), "float64")
     assert "shows nothing" in problem
 
 
@@ -182,23 +145,38 @@ def test_no_difference_crosses_a_kink():
     assert np.abs(values).min() > moved
 
 
-def test_a_timing_has_three_medians():
+def test_arguments_are_the_same_in_every_precision():
+    for operation in OPERATIONS:
+        for case in cases(operation, 0):
+            for array in case.arguments.values():
+                assert array.dtype == np.float32
+                np.testing.assert_array_equal(exact(array), array)
+
+
+def test_a_timing_is_beside_autodiff_and_xla():
     timing = measure(next(cases("dense", 0)), 0, rounds=1)
-    assert min(timing.custom, timing.autodiff, timing.xla) > 0
     assert timing.shapes == "x 5×7, w 7×3, b 3"
+    for beside in timing.autodiff, timing.XLA:
+        assert beside.error < 1e-6
+    name, milliseconds, *_, second = timing_row(timing)
+    assert name == "dense"
+    assert float(milliseconds) >= 0
+    assert float(second) < 1e-6
+    assert timing_table([timing]).row_count == 1
+    page = page_of([], [timing], b"", {"versions": {}, "device": ""})
+    assert "Time and memory" in page
 
 
 def test_interrupted_writing_leaves_the_earlier_results(tmp_path, monkeypatch):
-    for name in ("results.json", "errors.png"):
+    for name in FILES:
         (tmp_path / name).write_text("earlier")
 
-    def disk_full(*_, **__):
+    def disk_full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(Figure, "savefig", disk_full)
+    monkeypatch.setattr(compare_gradients, "picture_of", disk_full)
     with pytest.raises(OSError, match="disk full"):
         main(Options(op=("relu",), quick=True, output_dir=tmp_path))
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        "results.json": "earlier",
-        "errors.png": "earlier",
-    }
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        FILES, "earlier"
+    )
