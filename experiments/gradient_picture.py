@@ -1,5 +1,7 @@
 """What :mod:`experiments.compare_gradients` found, as a heat map."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 from experiments.gradient_arguments import without_dimension
 from experiments.gradient_report import (
     BY_REFERENCE,
+    Column,
     Comparison,
     by_engine,
     cells,
@@ -32,47 +35,46 @@ SHARES = LogNorm(LEAST, 1)
 def picture_of(comparisons: list[Comparison]) -> Figure:
     """A cell for each operation, of however many dimensions, and each column."""
     rows = grouped(comparisons, lambda each: without_dimension(each.operation))
-    table = [cells(row, COLUMNS) for row in rows.values()]
-    figure = Figure(figsize=(12, 2.6 + 0.25 * len(rows)), layout="constrained")
+    columns = [column for column in COLUMNS if any(map(column.has, comparisons))]
+    table = [cells(row, columns) for row in rows.values()]
+    width = 3.5 + 0.58 * len(columns)
+    figure = Figure(figsize=(width, 2.6 + 0.25 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    shares = [[one.share if one.text != "–" else np.nan for one in row] for row in table]
-    image = axes.imshow(np.maximum(shares, LEAST), COLOURS, SHARES, aspect="auto", zorder=0)
+    shares = [[np.nan if one.is_empty else one.share for one in row] for row in table]
+    shares = np.maximum(shares, LEAST)
+    image = axes.imshow(shares, COLOURS, SHARES, aspect="auto", zorder=0)
     for i, row in enumerate(table):
         for j, worst in enumerate(row):
-            if worst.text != "–":
+            if not worst.is_empty:
                 ink = "white" if worst.share < 1e-4 or worst.is_wrong else "black"
-                axes.text(
-                    *(j, i, worst.text), ha="center", va="center", fontsize=7, color=ink
-                )
-            if worst.is_wrong:
-                axes.text(j + 0.38, i, "✗", color="white", ha="center", va="center")
+                text = f"✗ {worst.text}" if worst.is_wrong else worst.text
+                axes.text(j, i, text, ha="center", va="center", fontsize=7, color=ink)
     axes.set_yticks(range(len(rows)), rows, family="monospace", fontsize=9)
-    axes.set_xticks(range(len(COLUMNS)), [column.title for column in COLUMNS], rotation=35)
+    titles = [column.title for column in columns]
+    axes.set_xticks(range(len(columns)), titles, rotation=35, ha="left")
     axes.xaxis.tick_top()
-    for label in axes.get_xticklabels():
-        label.set_horizontalalignment("left")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    name_groups(axes)
+    for i in range(len(rows)):
+        axes.axhline(i + 0.5, color="white", linewidth=0.8)
+    name_groups(axes, columns)
     bar = figure.colorbar(image, ax=axes, extend="max", pad=0.01, fraction=0.025)
     bar.set_label("deviation ÷ what is allowed")
     figure.suptitle(
-        f"How far {number_of_gradients(comparisons):,} hand-written gradients, and their "
-        f"values, are from their references",
+        f"How far {number_of_gradients(comparisons):,} hand-written gradients are from "
+        f"their references",
         fontsize=13,
         fontweight="bold",
     )
     return figure
 
 
-def name_groups(axes: Axes) -> None:
+def name_groups(axes: Axes, columns: Sequence[Column]) -> None:
     """Below the columns, and a gap between those of one group and of the next."""
     bottom = axes.get_ylim()[0]
-    groups = grouped(enumerate(COLUMNS), lambda each: each[1].group)
-    for name, columns in groups.items():
-        first, last = columns[0][0], columns[-1][0]
+    groups = grouped(range(len(columns)), lambda j: columns[j].group)
+    for name, of_group in groups.items():
+        first, last = of_group[0], of_group[-1]
         axes.text((first + last) / 2, bottom + 0.7, name, ha="center", fontweight="bold")
         if first:
             axes.axvline(first - 0.5, color="white", linewidth=4)
-    for row in range(int(bottom)):
-        axes.axhline(row + 0.5, color="white", linewidth=0.8)

@@ -338,8 +338,9 @@ def test_a_wrong_tie_is_found_by_other_libraries(plant):
 def test_the_command_names_what_is_wrong_and_fails(plant, tmp_path, capsys):
     mistake = MISTAKES["max pooling's gradient: winner"]
     plant(mistake)
+    of_it = {"op": (mistake.operation,), "dtype": ("float64",)}
     with pytest.raises(SystemExit) as exited:
-        main(Options(op=(mistake.operation,), quick=True, output_dir=tmp_path))
+        main(Options(**of_it, quick=True, output_dir=tmp_path))
     assert exited.value.code == 1
 
     results = json.loads((tmp_path / "results.json").read_text())
@@ -347,7 +348,7 @@ def test_the_command_names_what_is_wrong_and_fails(plant, tmp_path, capsys):
     problems = results["problems"]
     assert {each["quantity"] for each in problems} == {"x"}
     number = len(problems)
-    assert number >= 2 * 4 * 3, "in both configurations and every dtype, by each reference"
+    assert number >= 2 * 3, "in both configurations, by each reference"
     printed = " ".join(capsys.readouterr().out.split())
     assert f"{number} disagree" in printed
     page = (tmp_path / "report.html").read_text()
