@@ -171,7 +171,7 @@ def summary_of(comparisons: list[Comparison]) -> str:
     ]
     for dtype, of_dtype in grouped(comparisons, lambda each: each.dtype).items():
         worst = max(each.error or 0 for each in of_dtype)
-        lines.append(f"{dtype}: {worst:.1e} at worst; {TOLERANCE[dtype]:.0e} is allowed.")
+        lines.append(f"{dtype}: {worst:.1e} at worst; {TOLERANCE[dtype]:.2g} is allowed.")
     return "\n".join(lines)
 
 
