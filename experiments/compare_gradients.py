@@ -32,7 +32,8 @@ argument's, by each engine, in each precision) of 63 operations in 277 configura
 
 and beside all four references in float64: float32 9.6e-07, bfloat16 6.0e-03, float16
 9.4e-04. A run of everything compiles five thousand programs, half an hour of one core's
-time; one operation takes seconds to two minutes, and ``--quick`` two minutes for all.
+time; one operation takes seconds to two minutes, and ``--quick`` three minutes for
+all, which agree with jax 0.12, too (824 gradients, 4,720 comparisons).
 
 The differences are not :func:`jaxcnn.gradcheck`'s, which are of second order and look at
 every entry of a Jacobian: one cotangent suffices where four references have to agree in
