@@ -113,6 +113,11 @@ class Description:
     def groups(self) -> int:
         return self.problem.groups
 
+    @property
+    def has_one_position(self) -> bool:
+        """Whether the window sees the whole image at once, and stands still."""
+        return set(self.window.output_size(self.problem.input_size)) == {1}
+
 
 def describe(name: str, problem: Problem, *operands) -> Description:
     """The description of a function's call with these operands (or their shapes)."""
@@ -215,7 +220,15 @@ RULES = (
 )
 """For CPUs; the first that fits, and whose engine does not refuse, is taken."""
 
-ON_ACCELERATORS = Rule("xla", lambda d: d.is_convolution, "the vendor's own convolution")
+ON_ACCELERATORS = (
+    Rule("xla", lambda d: d.is_convolution, "the vendor's own convolution"),
+    Rule(
+        "xla",
+        lambda d: d.name.startswith("average_pool") and not d.has_one_position,
+        "one pass over the input, and no slices of it",
+    ),
+)
+"""For GPUs and TPUs, before those for CPUs."""
 
 
 def chosen(description: Description) -> Rule:
@@ -242,8 +255,10 @@ def chosen(description: Description) -> Rule:
 
 def chosen_on_accelerators(description: Description) -> Rule:
     """The rule by which a GPU's or a TPU's engine is chosen."""
-    if description.problem.engine == "auto" and ON_ACCELERATORS.when(description):
-        return ON_ACCELERATORS
+    if description.problem.engine == "auto":
+        for rule in ON_ACCELERATORS:
+            if rule.when(description) and not refusal(rule.engine, description):
+                return rule
     return chosen(description)
 
 

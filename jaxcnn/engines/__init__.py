@@ -5,7 +5,8 @@ An engine is a module whose functions have names, signatures and results of thos
 ``refuses`` that says why a problem is not for it. :mod:`jaxcnn.plan` chooses.
 
     equations   loops over taps: any problem, anywhere
-    xla         XLA's convolution and what JAX makes of it: for accelerators
+    xla         XLA's convolution and sum of windows, and what JAX makes of them: for
+                accelerators
     canonical   all three sums as XLA's channels-last convolution: many channels
     banded      one matrix product of whole runs of pixels: few channels, 1×1 kernels
     patches     one matrix product of patches: weight gradients

@@ -162,7 +162,7 @@ def average_pool(X, *, window, layout, counted=None, divisor=None):
     """Y = 1/n · Σ_m tap(X, m), for large windows one dimension at a time."""
     X = X.astype(sum_dtype(X.dtype))
     input_size = spatial_size(X, layout)
-    n = _divisor(window, input_size, layout, counted, divisor, X.dtype)
+    n = number_averaged(window, input_size, layout, counted, divisor, X.dtype)
     if _is_tiled(window, input_size):
         return jnp.sum(_in_tiles(X, window, layout), _within_tiles(window)) / n
     for part, _ in _parts(window, input_size):
@@ -174,7 +174,7 @@ def average_pool(X, *, window, layout, counted=None, divisor=None):
 def average_pool_gradient(dY, *, window, input_size, layout, counted=None, divisor=None):
     """dX = Σ_m untap(dY / n, m), for large windows one dimension at a time."""
     dY = dY.astype(sum_dtype(dY.dtype))
-    share = dY / _divisor(window, input_size, layout, counted, divisor, dY.dtype)
+    share = dY / number_averaged(window, input_size, layout, counted, divisor, dY.dtype)
     if _is_tiled(window, input_size):
         shape = with_spatial(dY.shape, input_size, layout)
         tiles = jnp.expand_dims(share, _within_tiles(window))
@@ -234,7 +234,7 @@ def _parts(window, input_size):
     ]
 
 
-def _divisor(window, input_size, layout, counted, divisor, dtype):
+def number_averaged(window, input_size, layout, counted, divisor, dtype):
     """n, which is a product with one factor for each dimension."""
     if counted in (None, window.padding) or divisor is not None:
         return jnp.asarray(window.number_of_taps if divisor is None else divisor, dtype)

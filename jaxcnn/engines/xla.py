@@ -1,22 +1,30 @@
-"""XLA's own convolution, and its transposes as JAX derives them.
+"""XLA's own convolution and sum of windows, and their transposes as JAX derives them.
 
 What GPUs and TPUs have hardware and vendor libraries for. On a CPU the transposes are
-phrased in a way that is slow, above all inside of loops: see :mod:`canonical`.
+phrased in a way that is slow, above all inside of loops: see :mod:`canonical`; and
+:mod:`pooled` slices taps out of images, which is cheap there, and on a TPU a pass over the
+image for each.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
+from jaxcnn.engines.pooled import number_averaged
 from jaxcnn.equations import sum_dtype
-from jaxcnn.layout import weight_layout, with_spatial
-from jaxcnn.originals import conv_general_dilated
+from jaxcnn.layout import spatial_size, weight_layout, with_spatial
+from jaxcnn.originals import conv_general_dilated, reduce_window
 from jaxcnn.sharding import varying_like
 
 ANY_LAYOUT = True
 
 
 def refuses(description) -> str | None:
-    del description  # whatever a Problem can say, XLA can compute
+    if description.is_convolution:
+        return None  # whatever a Problem can say, XLA can compute
+    if any(min(pair) < 0 for pair in description.window.padding):
+        return "sums no windows of images that are cropped"
     return None
 
 
@@ -65,3 +73,36 @@ def _convolve(X, W, *, window, layout, groups, precision):
 def _summed(result):
     """XLA sums half precisions in float32 too, but has rounded when it hands them over."""
     return result.astype(sum_dtype(result.dtype))
+
+
+# --- Average pooling ------------------------------------------------------------------
+
+
+def average_pool(X, *, window, layout, counted=None, divisor=None):
+    """Y = 1/n · Σ_m tap(X, m), as one reduction."""
+    X = X.astype(sum_dtype(X.dtype))
+    known = (window, spatial_size(X, layout), layout, counted, divisor, X.dtype)
+    return _sums(X, window, layout) / number_averaged(*known)
+
+
+def average_pool_gradient(dY, *, window, input_size, layout, counted=None, divisor=None):
+    """dX = Σ_m untap(dY / n, m): the reduction, which is linear in X, transposed."""
+    dY = dY.astype(sum_dtype(dY.dtype))
+    share = dY / number_averaged(window, input_size, layout, counted, divisor, dY.dtype)
+    X = jnp.zeros(with_spatial(dY.shape, input_size, layout), dY.dtype)
+    X = varying_like(X, dY)
+    (dX,) = jax.linear_transpose(lambda X: _sums(X, window, layout), X)(share)
+    return dX
+
+
+def _sums(X, window, layout):
+    ones = [1] * X.ndim
+    return reduce_window(
+        X,
+        np.zeros((), X.dtype),
+        lax.add,
+        with_spatial(ones, window.kernel_size, layout),
+        with_spatial(ones, window.stride, layout),
+        with_spatial([(0, 0)] * X.ndim, window.padding, layout),
+        window_dilation=with_spatial(ones, window.dilation, layout),
+    )
