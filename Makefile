@@ -7,7 +7,7 @@ CASES ?= 1000
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: train compare curve race bench frameworks tpu test test-slow fuzz docs check clean
+.PHONY: train compare curve race bench frameworks tpu platforms test test-slow fuzz docs check clean
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
@@ -29,6 +29,9 @@ frameworks: $(VENV)/with-frameworks  ## train a CNN of every framework, as it is
 
 tpu: $(VENV)/with-tpu  ## compile for TPUs ahead of time, without one
 	$(RUN) -m experiments.tpu $(ARGS)
+
+platforms: $(VENV)/with-tpu  ## lower and compile every operation for all platforms, beside lax
+	$(RUN) -m experiments.platforms $(ARGS)
 
 test: $(VENV)/with-test  ## all tests, README and docstring examples included; compiled quickly
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -n auto $(ARGS)

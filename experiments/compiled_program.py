@@ -5,7 +5,8 @@ For one of the devices that it is for: memory, operations, and what it is told b
 
 import math
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -21,6 +22,15 @@ COLLECTIVE = re.compile(rf" = (?P<result>.*?) (?P<kind>{'|'.join(KINDS)})(-done)
 
 ARRAY = re.compile(r"\b(?:pred|[a-z]+(?P<bits>\d+)\w*)\[(?P<sizes>[\d,]*)\]")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+LOOP = re.compile(r" while\(")
+UNESTIMATED = re.compile(
+    r" = (?!\w+\[\])\S+ (?!custom-call)(?P<kind>[\w-]+)"
+    r"\(.*backend_config=\{\"flag_configs\"(?!.*\"estimated_cycles\")"
+)
+"""What a TPU is said no cycles of, though arrays come of it."""
+
+FUSED = re.compile(r"^%fused.*?^\}", re.MULTILINE | re.DOTALL)
+"""What runs as one instruction, which has the cycles of it all."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,12 @@ def bytes_of(shapes: str) -> int:
     )
 
 
+def unestimated(program: str) -> dict[str, int]:
+    """The instructions of a program for a TPU of unknown cycles: how many, by kind."""
+    unfused = FUSED.sub("", program)
+    return dict(Counter(each["kind"] for each in UNESTIMATED.finditer(unfused)))
+
+
 @dataclass(frozen=True)
 class Account:
     """What one device keeps and does in a program, and what it is told.
@@ -62,6 +78,8 @@ class Account:
       flops, bytes_accessed: by the compiler's count.
       cycles: by its estimate, where it says one, as for TPUs; without the collectives'.
       collectives: by kind.
+      loops: how many. What a loop's body does is in all the other figures once.
+      unestimated: what the cycles are without, too: how many instructions, by kind.
     """
 
     arguments: int
@@ -71,6 +89,8 @@ class Account:
     bytes_accessed: float
     cycles: int
     collectives: dict[str, Traffic]
+    loops: int = 0
+    unestimated: dict[str, int] = field(default_factory=dict)
 
     @property
     def memory(self) -> int:
@@ -89,4 +109,6 @@ def account_of(program: jax.stages.Compiled) -> Account:
         cost.get("bytes accessed", 0.0),
         sum(map(int, CYCLES.findall(text))),
         collectives(text),
+        len(LOOP.findall(text)),
+        unestimated(text),
     )

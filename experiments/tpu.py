@@ -172,14 +172,20 @@ def data_parallel(topology: str, precision: Precision, images: int) -> Program:
 def on_one_chip(topology: str, contestant: str, images: int) -> Program:
     """A step of the benchmark's ResNet-20 in float32, over the operations of a library."""
     mesh = Mesh(slice_of_tpu(topology).devices[:1], (AXIS,))
+    step, *arguments = benchmark_step("ResNet-20", contestant, images)
+    program = jax.jit(step).lower(*spread(arguments, mesh, P()))
+    return Program(topology, mesh.size, contestant, account_of(program.compile()))
+
+
+def benchmark_step(network: str, contestant: str, images: int) -> tuple[Callable, Any, Any]:
+    """A step of a network of the benchmark's, with jaxcnn's own batch norm; its state and
+    a batch."""
     operations = networks.OPERATIONS[contestant]
     if contestant == "jaxcnn":
         operations = operations._replace(batch_norm=batch_norm)
-    step = networks.training_step(networks.loss_of("ResNet-20", operations, "NHWC"))
-    state = networks.initial_state("ResNet-20", "NHWC", batch=1)
-    batch = networks.image_batch("ResNet-20", "NHWC", images)
-    program = jax.jit(step).lower(*spread((state, batch), mesh, P()))
-    return Program(topology, mesh.size, contestant, account_of(program.compile()))
+    step = networks.training_step(networks.loss_of(network, operations, "NHWC"))
+    state = networks.initial_state(network, "NHWC", batch=1)
+    return step, state, networks.image_batch(network, "NHWC", images)
 
 
 def batch_norm(x, scale, bias, statistics, layout: str):
