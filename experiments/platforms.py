@@ -5,8 +5,9 @@
 
 Claim: the value and all gradients of every operation, and training steps of networks, are
 lowered for CPU, CUDA, ROCm and TPU, for each by itself and for all in one program, which
-becomes bytes and a program again. Compiled for a TPU, they compute, access, keep and take
-no more than the same by lax, jax.nn and optax; but poolings do, as is seen here.
+becomes bytes and a program again. Compiled for a TPU, convolutions, average pools, norms,
+activations and losses take as many cycles as the same by lax, jax.nn and optax, or fewer;
+max and adaptive pools take more.
 
 Operations are those of ``compare_gradients``, as large as it times them, in float32; steps
 are the benchmark's, of 128 images, with jaxcnn's batch norm. They are compiled for the CPU
@@ -24,9 +25,8 @@ with jax 0.10.2 and libtpu 0.0.42.1, the lowest and the highest:
     21 convolutions     0.88 to 1.00  0.81 to 1.06  0.88 to 1.00  0.83 to 1.06
     unfold, fold                1.21          0.58          1.21          0.41
     max pools           1.03 to 1.32  2.97 to 4.41  1.01 to 1.34  2.50 to 4.25
-    average pools       1.69 to 3.90  2.66 to 6.66  1.61 to 3.90  1.39 to 2.05
-    lp pools            1.23 to 2.71  1.24 to 3.05  1.21 to 2.46  1.05 to 1.30
-    adaptive pools      2.99 to 5.74  0.89 to 3.22  3.37 to 6.07  0.78 to 4.31
+    average, lp pools           1.00          1.00          1.00          1.00
+    adaptive pools      2.98 to 5.58  0.59 to 2.50  3.36 to 6.07  0.56 to 2.01
     global pools        0.93 to 1.00  0.97 to 1.00  0.93 to 1.00  1.00 to 1.02
     max unpooling       0.49 to 0.50  0.30 to 0.56  0.27 to 0.28             0
     4 norms             0.41 to 0.94  0.41 to 0.81  0.41 to 0.94  0.56 to 0.80
@@ -36,12 +36,16 @@ with jax 0.10.2 and libtpu 0.0.42.1, the lowest and the highest:
 
 * Convolutions are XLA's own, by the engine ``xla``; 1.06 is conv_transpose2d's, beside
   lax's without the reversal of dy, which has no estimate.
-* Poolings are the engine ``pooled``'s, written for CPUs, and there they access half the
-  bytes. It slices every tap out of the image with a stride, and to place gradients it
-  broadcasts to arrays of six axes: on a TPU, which keeps the last two axes in tiles of
-  8×128, each of these is a pass over the image of its own. Written with reduce_window,
-  average pools were lax's in every figure, and max pools took 0.13 to 0.43 of the cycles
-  that they take here. Of LeNet-5's 41,000 cycles beyond lax's on a v5e they are 24,000.
+* Average and lp pools are ``xla``'s, too, on accelerators. Before they were, they were
+  ``pooled``'s, which is written for CPUs, and took 1.7 to 3.9 times the bytes.
+* Max pools are still ``pooled``'s, which on a CPU accesses half of lax's bytes. It slices
+  every tap out of the image with a stride, and to place gradients it broadcasts to arrays
+  of six axes: on a TPU, which keeps the last two axes in tiles of 8×128, each of these is a
+  pass over the image of its own. lax's cycles are without select_and_scatter, its gradient.
+  A reduce_window of pairs, value and place, was tried: up to a seventh of the cycles for
+  the value, a third for value and gradient, 0.9 to 1 of a step of LeNet-5; but it is as
+  much code again as ``pooled``. Max pools are most of what is more than lax's in LeNet-5;
+  the rest are convolutions that XLA fuses otherwise.
 * Adaptive pools lay their windows out side by side before they pool them.
 * ResNet-20 has jaxcnn's batch norm in two passes where lax's is in one: see
   :mod:`experiments.tpu`. The four norms are compared with one of two passes.
