@@ -85,6 +85,7 @@ STEP = 2.0**-10  # a power of two: adding it to a float32 number is exact in flo
 COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
 
 VALUE = "value"
+MISSING = 'it is not installed; pip install "jaxcnn[bench]" has it'
 
 
 @dataclass(frozen=True)
@@ -306,6 +307,8 @@ def main(options: Options) -> None:
     for each in wrong:
         console.print(f"✗ {each}", style="red", markup=False)
     console.print(summary_of(comparisons), markup=False)
+    if operations_torch is None:
+        console.print(f"Not compared with PyTorch: {MISSING}", markup=False)
     write(options, comparisons, timings)
     console.print(f"Written: {options.output_dir}/report.html, results.json and errors.png")
     if wrong:

@@ -34,6 +34,7 @@ def test_operations_agree_and_the_results_are_written(tmp_path, capsys):
     assert "all agree" in printed
     assert "✗" not in printed
     assert "…" not in printed, "a column of a table is too narrow"
+    assert ("Not compared with PyTorch" in printed) == (operations_torch is None)
 
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["agree"]
