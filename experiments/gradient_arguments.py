@@ -37,11 +37,6 @@ def without_dimension(operation: str) -> str:
     return re.sub(r"[123]d", "", operation)
 
 
-def dimensions_of(operation: str) -> int:
-    found = re.search(r"([123])d", operation)
-    return int(found[1]) if found else 2
-
-
 def exact(array) -> np.ndarray:
     """Rounded to what bfloat16 and float16 both have, in float32."""
     return np.asarray(array).astype(jnp.bfloat16).astype(np.float16).astype(np.float32)
@@ -98,7 +93,7 @@ def convolution(
     **options,
 ):
     """conv, the gradients with respect to its x and w, depthwise and separable ones."""
-    n = dimensions_of(operation)
+    n = len(layout) - 2
     size, kernel_size = size or SIZES[n], kernel_size or (3,) * n
     base = without_dimension(operation)
     c_in, c_out = channels
@@ -123,14 +118,15 @@ def convolution(
 
 
 def bias_gradient(rng, operation, *, size=None, batch=2, channels=3, layout):
-    size = size or SIZES[dimensions_of(operation)]
+    size = size or SIZES[len(layout) - 2]
     return {"dy": images(rng, batch, channels, size, layout)}, {"layout": layout}, True
 
 
 def transposed(
     rng, operation, *, size=None, kernel_size=None, batch=2, channels=(4, 2), **options
 ):
-    n, layout = dimensions_of(operation), options["layout"]
+    layout = options["layout"]
+    n = len(layout) - 2
     c_in, c_out = channels
     x = images(rng, batch, c_in, size or (3, 4, 2)[:n], layout)
     w = kernels(rng, c_in, c_out, kernel_size or (3,) * n, layout)

@@ -1,6 +1,5 @@
 """What :mod:`experiments.compare_gradients` found: tables and a page."""
 
-import base64
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -8,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from rich import box
 from rich.table import Table
 
+from experiments.web_page import Picture, rendered
 from jaxcnn import comparing
 
 TEMPLATE = Path(__file__).with_name("gradient_report.html")
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 1.2e-2, "float16": 1.5e-3}
 """For the halves one and a half units in the last place: a result may be rounded twice."""
+VALUE = "value"
+"""What is compared besides gradients."""
 REFERENCES = ("autodiff", "XLA", "differences", "PyTorch")
 
 
@@ -46,10 +47,10 @@ class Comparison:
 
     @property
     def is_gradient(self) -> bool:
-        return self.quantity != "value"
+        return self.quantity != VALUE
 
     def __str__(self):
-        what = f"gradient of {self.quantity}" if self.is_gradient else "value"
+        what = f"gradient of {self.quantity}" if self.is_gradient else VALUE
         return (
             f"{self.operation}, {self.configuration}: the {self.dtype} {what} by the "
             f"engine {self.engine}, compared with {self.reference}, {self.problem}"
@@ -267,25 +268,25 @@ def page_of(
     origin: dict[str, Any],
 ) -> str:
     """One page with all there is to see, which needs nothing but itself."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
     operations = []
     for operation, of in grouped(comparisons, lambda each: each.operation).items():
         rows = grouped(of, lambda each: (each.configuration, each.engine))
         operations.append(
             {
                 "name": operation,
-                "worst": cells(of, OF_ALL),
                 "is_wrong": any(each.problem for each in of),
                 "gradients": number_of_gradients(of),
                 "rows": [(*names, cells(row, OF_ALL)) for names, row in rows.items()],
             }
         )
-    return environment.from_string(TEMPLATE.read_text()).render(
+    return rendered(
+        TEMPLATE,
         summary=summary_of(comparisons).splitlines(),
         problems=[str(each) for each in comparisons if each.problem],
-        picture=base64.b64encode(picture).decode(),
+        picture=Picture(
+            picture,
+            "A heat map of deviations, by operation, reference, engine and precision",
+        ),
         columns=[column.title for column in OF_ALL],
         operations=operations,
         timings=list(map(timing_row, timings)),

@@ -74,24 +74,34 @@ def over_channels(b, layout):
     return b.reshape([-1 if letter == "C" else 1 for letter in layout])
 
 
-def conv_weight_gradient(x, dy, *, kernel_size, groups=1, layout, **options):
-    of_weights = weight_layout(layout)
+def weight_shape(x, dy, kernel_size, groups, layout):
+    """Of the weights between images, by either library."""
     channels = {
         "O": dy.shape[layout.index("C")],
         "I": x.shape[layout.index("C")] // groups,
     }
+    of_weights = weight_layout(layout)
     kernel_size = many(kernel_size, len(layout) - 2)
-    shape = with_spatial([channels.get(i, 0) for i in of_weights], kernel_size, of_weights)
+    return with_spatial([channels.get(i, 0) for i in of_weights], kernel_size, of_weights)
+
+
+def input_shape(dy, w, input_size, groups, layout):
+    """Of the images that weights make others of, by either library."""
+    channels = w.shape[weight_layout(layout).index("I")] * groups
+    shape = [dy.shape[0] if letter == "N" else channels for letter in layout]
+    return with_spatial(shape, many(input_size, len(layout) - 2), layout)
+
+
+def conv_weight_gradient(x, dy, *, kernel_size, groups=1, layout, **options):
+    w = jnp.zeros(weight_shape(x, dy, kernel_size, groups, layout), x.dtype)
     convolve = partial(conv, x, groups=groups, layout=layout, **options)
-    return jax.vjp(convolve, jnp.zeros(shape, x.dtype))[1](dy)[0]
+    return jax.vjp(convolve, w)[1](dy)[0]
 
 
 def conv_input_gradient(dy, w, *, input_size, groups=1, layout, **options):
-    channels = w.shape[weight_layout(layout).index("I")] * groups
-    shape = [dy.shape[0] if letter == "N" else channels for letter in layout]
-    shape = with_spatial(shape, many(input_size, len(layout) - 2), layout)
+    x = jnp.zeros(input_shape(dy, w, input_size, groups, layout), w.dtype)
     convolve = partial(conv, w=w, groups=groups, layout=layout, **options)
-    return jax.vjp(convolve, jnp.zeros(shape, w.dtype))[1](dy)[0]
+    return jax.vjp(convolve, x)[1](dy)[0]
 
 
 def conv_bias_gradient(dy, *, layout):
@@ -117,14 +127,21 @@ def conv_transpose(
     return shifted(y, b, layout)
 
 
-def depthwise_conv(x, w, b=None, *, layout, **options):
-    groups = x.shape[layout.index("C")]
-    return conv(x, w, b, groups=groups, layout=layout, **options)
+def channel_by_channel(conv: Callable):
+    """The depthwise and the separable convolution that a library's convolution makes."""
+
+    def depthwise_conv(x, w, b=None, *, layout, **options):
+        groups = x.shape[layout.index("C")]
+        return conv(x, w, b, groups=groups, layout=layout, **options)
+
+    def separable_conv(x, w_depthwise, w_pointwise, b=None, *, layout, **options):
+        y = depthwise_conv(x, w_depthwise, layout=layout, **options)
+        return conv(y, w_pointwise, b, layout=layout)
+
+    return depthwise_conv, separable_conv
 
 
-def separable_conv(x, w_depthwise, w_pointwise, b=None, *, layout, **options):
-    y = depthwise_conv(x, w_depthwise, layout=layout, **options)
-    return conv(y, w_pointwise, b, layout=layout)
+depthwise_conv, separable_conv = channel_by_channel(conv)
 
 
 def unfold(x, *, kernel_size, stride=1, padding=0, dilation=1, layout):

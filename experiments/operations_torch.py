@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from experiments.operations_lax import LackingError, many
+from experiments.operations_lax import (
+    LackingError,
+    channel_by_channel,
+    input_shape,
+    many,
+    shifted,
+    weight_shape,
+)
 from jaxcnn.layout import weight_layout
 
 CHANNELS_FIRST = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
@@ -96,23 +103,13 @@ def conv(
 
 
 def conv_weight_gradient(x, dy, *, kernel_size, groups=1, layout, **options):
-    channels = {
-        "O": dy.shape[layout.index("C")],
-        "I": x.shape[layout.index("C")] // groups,
-    }
-    taps = iter(many(kernel_size, len(layout) - 2))
-    shape = [channels.get(i) or next(taps) for i in weight_layout(layout)]
+    shape = weight_shape(x, dy, kernel_size, groups, layout)
     convolve = partial(conv, x, groups=groups, layout=layout, **options)
     return gradient(convolve, shape, dy)
 
 
 def conv_input_gradient(dy, w, *, input_size, groups=1, layout, **options):
-    entries = {
-        "N": dy.shape[0],
-        "C": w.shape[weight_layout(layout).index("I")] * groups,
-    }
-    sizes = iter(many(input_size, len(layout) - 2))
-    shape = [entries.get(letter) or next(sizes) for letter in layout]
+    shape = input_shape(dy, w, input_size, groups, layout)
     convolve = partial(conv, w=w, groups=groups, layout=layout, **options)
     return gradient(convolve, shape, dy)
 
@@ -124,15 +121,8 @@ def gradient(function, shape, cotangent):
 
 
 def conv_bias_gradient(dy, *, layout):
-    return gradient(
-        lambda b: torch.zeros_like(dy) + channelwise(b, layout),
-        [dy.shape[layout.index("C")]],
-        dy,
-    )
-
-
-def channelwise(b, layout):
-    return b.reshape([-1 if letter == "C" else 1 for letter in layout])
+    shape = [dy.shape[layout.index("C")]]
+    return gradient(lambda b: shifted(torch.zeros_like(dy), b, layout), shape, dy)
 
 
 def conv_transpose(
@@ -166,18 +156,7 @@ def conv_transpose(
     return shifted(as_given(y, layout), b, layout)
 
 
-def shifted(y, b, layout):
-    return y if b is None else y + channelwise(b, layout)
-
-
-def depthwise_conv(x, w, b=None, *, layout, **options):
-    groups = x.shape[layout.index("C")]
-    return conv(x, w, b, groups=groups, layout=layout, **options)
-
-
-def separable_conv(x, w_depthwise, w_pointwise, b=None, *, layout, **options):
-    y = depthwise_conv(x, w_depthwise, layout=layout, **options)
-    return conv(y, w_pointwise, b, layout=layout)
+depthwise_conv, separable_conv = channel_by_channel(conv)
 
 
 def unfold(x, *, kernel_size, stride=1, padding=0, dilation=1, layout):

@@ -6,7 +6,6 @@ writes it anew, from what is in the run folder and from the images that the run 
 on. The pictures are within the page, so that it can be sent and kept as it is.
 """
 
-import base64
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
-import jinja2
 import numpy as np
 import tyro
 
@@ -22,23 +20,13 @@ from experiments import data, insight, pictures, run_folder, saved_run
 from experiments.data import Examples
 from experiments.insight import Answers
 from experiments.saved_run import SavedRun
+from experiments.web_page import Picture, rendered
 from jaxcnn import inspection
 from jaxcnn.inspection import Layer
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 MISTAKES = 24
 CHANNELS = 16
-
-
-class Picture(NamedTuple):
-    """A PNG, and what it shows in words."""
-
-    png: bytes
-    alt: str
-
-    @property
-    def uri(self) -> str:
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 class Group(NamedTuple):
@@ -91,13 +79,8 @@ def page(run: SavedRun, records: Sequence[dict[str, Any]], test: Examples) -> st
     kernel = insight.first_kernel(layers, run.parameters)
     classes = run.description.classes
     test_set = "validation set" if run.options.validate else "test set"
-    template = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    ).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return rendered(
+        TEMPLATE,
         title=f"{run.options.model} on {run.options.dataset}",
         test_set=test_set,
         facts=facts(run, records, answers, test_set),

@@ -1,6 +1,7 @@
 """Which engine computes what, and why."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -48,16 +49,22 @@ def explain(
     """
     arguments.one_of("platform", platform, PLATFORMS)
     choose = plan.chosen if platform == "cpu" else plan.chosen_on_accelerators
-
-    def gradient(*arrays):
-        y, backward = jax.vjp(lambda *arrays: function(*arrays, **options), *arrays)
-        return backward(y)
-
-    with plan.recording() as descriptions:
-        jax.eval_shape(gradient, *(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
+    arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     lines = []
-    for description in descriptions:
+    for description in sums_of(partial(function, **options), *arrays):
         rule = choose(description)
         name = description.name.replace("_", " ")
         lines.append(f"{name}: {rule.engine} ({rule.why})")
     return "\n".join(dict.fromkeys(lines))
+
+
+def sums_of(function: Callable, *arrays: jax.ShapeDtypeStruct) -> list[plan.Description]:
+    """What an operation and its gradient ask the plan for, in order."""
+
+    def gradient(*arrays):
+        y, backward = jax.vjp(function, *arrays)
+        return backward(y)
+
+    with plan.recording() as descriptions:
+        jax.eval_shape(gradient, *arrays)
+    return descriptions
