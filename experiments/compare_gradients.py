@@ -44,6 +44,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,7 @@ from experiments.gradient_cases import OPERATIONS, cases, timed_case
 from experiments.gradient_picture import picture_of
 from experiments.gradient_report import (
     TOLERANCE,
+    VALUE,
     Comparison,
     Timing,
     engine_table,
@@ -84,7 +86,7 @@ STEP = 2.0**-10  # a power of two: adding it to a float32 number is exact in flo
 # optimizations would cost more time than all the rest together.
 COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
 
-VALUE = "value"
+EVERY_ENGINE = ("auto", *ENGINES)
 MISSING = 'it is not installed; pip install "jaxcnn[bench]" has it'
 
 
@@ -95,7 +97,7 @@ class Options:
     op: tuple[str, ...] = tuple(OPERATIONS)
     """The operations to compare, by their names in jaxcnn; by default all."""
 
-    engine: tuple[str, ...] = ("auto", *ENGINES)
+    engine: tuple[str, ...] = EVERY_ENGINE
     """The engines to compare; by default all, and the plan's choice."""
 
     dtype: tuple[str, ...] = tuple(TOLERANCE)
@@ -116,7 +118,7 @@ class Options:
     def __post_init__(self):
         for name, given, known in (
             ("op", self.op, tuple(OPERATIONS)),
-            ("engine", self.engine, ("auto", *ENGINES)),
+            ("engine", self.engine, EVERY_ENGINE),
             ("dtype", self.dtype, tuple(TOLERANCE)),
         ):
             unknown = [each for each in given if each not in known]
@@ -131,7 +133,7 @@ class Options:
 def compare_case(
     case: Case,
     seed: int,
-    engines: Sequence[str] = ("auto", *ENGINES),
+    engines: Sequence[str] = EVERY_ENGINE,
     dtypes: Sequence[str] = tuple(TOLERANCE),
 ) -> list[Comparison]:
     """The value and every gradient of a case, by each engine, with every reference."""
@@ -154,10 +156,9 @@ def compare_case(
         return found
 
 
-def references(case: Case, arguments, cotangent) -> Iterator[tuple[str, object]]:
+def references(case: Case, arguments, cotangent) -> Iterator[tuple[str, dict]]:
     """By name: the value and the gradients, computed in float64, or an exception."""
     given = [each.astype(np.float64) for each in arguments], cotangent.astype(np.float64)
-    names = [VALUE, *case.arguments]
     ways = {
         "autodiff": partial(value_and_gradients, case.autodiff),
         "XLA": partial(value_and_gradients, case.xla),
@@ -165,30 +166,28 @@ def references(case: Case, arguments, cotangent) -> Iterator[tuple[str, object]]
         "PyTorch": operations_torch and partial(operations_torch.gradients, case.torch),
     }
     for name, way in ways.items():
-        if way is None:
-            continue
-        found = attempt(way, *given)
-        if isinstance(found, LackingError):
-            continue
-        if isinstance(found, list):
-            found = dict(zip(names[-len(found) :], found, strict=True))
-        yield name, found
+        found = attempt(way, *given) if way else LackingError()
+        if not isinstance(found, LackingError):
+            yield name, by_quantity(case, found)
 
 
 def judged(case, dtype, engine, arguments, cotangent, expected) -> Iterator[Comparison]:
     """What an engine computes in a dtype, quantity by quantity, with each reference."""
     given = [each.astype(dtype) for each in arguments], cotangent.astype(dtype)
     found = attempt(value_and_gradients, case.by(engine), *given)
-    for i, quantity in enumerate((VALUE, *case.arguments)):
-        ours = found[i] if isinstance(found, list) else found
+    for quantity, ours in by_quantity(case, found).items():
         for reference, of_all in expected.items():
-            theirs = of_all
-            if isinstance(of_all, dict):
-                if quantity not in of_all:
-                    continue
-                theirs = of_all[quantity]
-            which = (case.operation, case.name, engine, dtype, quantity, reference)
-            yield Comparison(*which, *judge(ours, theirs, dtype))
+            if quantity in of_all:
+                which = (case.operation, case.name, engine, dtype, quantity, reference)
+                yield Comparison(*which, *judge(ours, of_all[quantity], dtype))
+
+
+def by_quantity(case: Case, found: list | Exception) -> dict:
+    """The value, if it is there, and the gradients, by name; or for each the exception."""
+    names = [VALUE, *case.arguments]
+    if isinstance(found, Exception):
+        return dict.fromkeys(names, found)
+    return dict(zip(names[-len(found) :], found, strict=True))
 
 
 def value_and_gradients(
@@ -317,9 +316,10 @@ def main(options: Options) -> None:
 
 def write(options: Options, comparisons: list[Comparison], timings: list[Timing]) -> None:
     """All three files, or none of them."""
+    made_by = origin()
     results = {
         "options": {**asdict(options), "output_dir": str(options.output_dir)},
-        **origin(),
+        **made_by,
         "tolerance": TOLERANCE,
         "agree": not any(each.problem for each in comparisons),
         "summary": summary_of(comparisons),
@@ -331,11 +331,12 @@ def write(options: Options, comparisons: list[Comparison], timings: list[Timing]
     contents = {
         "results.json": json.dumps(results, indent=1, allow_nan=False).encode(),
         "errors.png": picture,
-        "report.html": page_of(comparisons, timings, picture, origin()).encode(),
+        "report.html": page_of(comparisons, timings, picture, made_by).encode(),
     }
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        with replacing(options.output_dir / name) as path:
+    with ExitStack() as stack:  # each takes its place when all are written
+        for name, content in contents.items():
+            path = stack.enter_context(replacing(options.output_dir / name))
             path.write_bytes(content)
 
 

@@ -5,6 +5,7 @@ What is wrong on purpose is in :mod:`tests.test_planted_errors`.
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,7 +17,13 @@ from experiments.compare_gradients import Options, compare_case, judge, main, me
 from experiments.gradient_arguments import exact, spaced
 from experiments.gradient_case import operations_torch
 from experiments.gradient_cases import OPERATIONS, cases
-from experiments.gradient_report import TOLERANCE, page_of, timing_row, timing_table
+from experiments.gradient_report import (
+    TOLERANCE,
+    Comparison,
+    page_of,
+    timing_row,
+    timing_table,
+)
 from jaxcnn.engines import ENGINES
 
 # One of each kind: the rest would compile the same loops again.
@@ -182,3 +189,24 @@ def test_interrupted_writing_leaves_the_earlier_results(tmp_path, monkeypatch):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
         FILES, "earlier"
     )
+
+
+def test_a_disk_that_is_full_at_the_last_file_leaves_all_earlier_ones(
+    tmp_path, monkeypatch
+):
+    write_bytes = Path.write_bytes
+
+    def full_at_the_page(path, content):
+        if path.suffix == ".html":
+            raise OSError("disk full")
+        return write_bytes(path, content)
+
+    earlier = dict.fromkeys(FILES, "earlier")
+    for name, content in earlier.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(Path, "write_bytes", full_at_the_page)
+    which = ("relu", "4×10", "auto", "float64", "x", "XLA")
+    found = [Comparison(*which, error=0.0, problem="")]
+    with pytest.raises(OSError, match="disk full"):
+        compare_gradients.write(Options(op=("relu",), output_dir=tmp_path), found, [])
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == earlier
