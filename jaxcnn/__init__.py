@@ -56,8 +56,8 @@ from jaxcnn.average_pooling import (
 from jaxcnn.checking import gradcheck
 from jaxcnn.comparing import compare
 from jaxcnn.compiling import compiler_options
-from jaxcnn.convolution import conv1d, conv2d, conv3d
-from jaxcnn.convolution_gradients import (
+from jaxcnn.convolution.conv import conv1d, conv2d, conv3d
+from jaxcnn.convolution.gradients import (
     conv1d_bias_gradient,
     conv1d_input_gradient,
     conv1d_weight_gradient,
@@ -67,6 +67,19 @@ from jaxcnn.convolution_gradients import (
     conv3d_bias_gradient,
     conv3d_input_gradient,
     conv3d_weight_gradient,
+)
+from jaxcnn.convolution.separable import (
+    depthwise_conv1d,
+    depthwise_conv2d,
+    depthwise_conv3d,
+    separable_conv1d,
+    separable_conv2d,
+    separable_conv3d,
+)
+from jaxcnn.convolution.transposed import (
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
 )
 from jaxcnn.dense import dense, flatten
 from jaxcnn.dropout import dropout
@@ -83,14 +96,6 @@ from jaxcnn.max_pooling import (
 from jaxcnn.normalization import batch_norm, group_norm, instance_norm, layer_norm
 from jaxcnn.patching import patch_jax, patched_jax, unpatch_jax
 from jaxcnn.rules import derivatives
-from jaxcnn.separable_convolution import (
-    depthwise_conv1d,
-    depthwise_conv2d,
-    depthwise_conv3d,
-    separable_conv1d,
-    separable_conv2d,
-    separable_conv3d,
-)
 from jaxcnn.smooth_activations import (
     gelu,
     sigmoid,
@@ -99,11 +104,6 @@ from jaxcnn.smooth_activations import (
     tanh,
 )
 from jaxcnn.softmax import log_softmax, softmax
-from jaxcnn.transposed_convolution import (
-    conv_transpose1d,
-    conv_transpose2d,
-    conv_transpose3d,
-)
 from jaxcnn.unfolding import fold, unfold
 
 __version__ = "0.1.0"

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from jaxcnn.activations import relu
 from jaxcnn.adaptive_pooling import global_avg_pool
-from jaxcnn.convolution import conv2d
+from jaxcnn.convolution.conv import conv2d
 from jaxcnn.dense import flatten
 from jaxcnn.models import (
     STATISTICS,

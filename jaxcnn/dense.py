@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments, rules
-from jaxcnn.convolution_rule import bias_gradient
+from jaxcnn.convolution.rule import bias_gradient
 from jaxcnn.equations import sum_dtype
 from jaxcnn.sharding import automatically, spread_like, whole_along
 

@@ -5,7 +5,7 @@
     flax.linen.max_pool, avg_pool      max_pool, avg_pool
 
 Nothing is computed here. A call becomes a window, a layout and a number of groups, and goes
-where jaxcnn's own functions go: to :mod:`jaxcnn.convolution_rule` and
+where jaxcnn's own functions go: to :mod:`jaxcnn.convolution.rule` and
 :mod:`jaxcnn.pooling_rule`. What these do not compute (integers and complex numbers, arrays
 without entries, minima …) JAX computes itself: :func:`jaxcnn.lax_arguments.served` decides.
 :mod:`jaxcnn.patching` puts these functions in the place of JAX's.
@@ -25,7 +25,8 @@ from jax.core import Tracer
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
-from jaxcnn import convolution_rule, originals, pooling_rule, rules
+from jaxcnn import originals, pooling_rule, rules
+from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.engines.rotation import rotated
 from jaxcnn.lax_arguments import (
     IDLE,

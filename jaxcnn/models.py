@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 from jaxcnn.activations import relu
-from jaxcnn.convolution import conv2d
+from jaxcnn.convolution.conv import conv2d
 from jaxcnn.dense import dense, flatten
 from jaxcnn.max_pooling import max_pool2d
 

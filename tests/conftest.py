@@ -15,7 +15,7 @@ from jaxtyping import install_import_hook
 
 INTERNAL_MODULES = [
     "jaxcnn.adaptive_rule",
-    "jaxcnn.convolution_rule",
+    "jaxcnn.convolution.rule",
     "jaxcnn.deep_models",
     "jaxcnn.engines.banded",
     "jaxcnn.engines.canonical",

@@ -3,7 +3,7 @@
 It is the input gradient of a convolution, as a forward operation: "deconvolution", which
 makes images larger by its stride. Each function here checks its arguments, describes the
 convolution that it is the transpose of, and hands its arrays to
-:mod:`jaxcnn.convolution_rule`.
+:mod:`jaxcnn.convolution.rule`.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,9 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, convolution_rule, rules
+from jaxcnn import arguments, rules
 from jaxcnn.arguments import Padding
+from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.engines import ENGINES
 from jaxcnn.layout import spatial_size, weight_layout
 from jaxcnn.plan import Problem

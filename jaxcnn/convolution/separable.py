@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn import arguments
 from jaxcnn.arguments import Padding
-from jaxcnn.convolution import conv1d, conv2d, conv3d
+from jaxcnn.convolution.conv import conv1d, conv2d, conv3d
 from jaxcnn.layout import weight_layout
 
 _CONVOLUTIONS = {1: conv1d, 2: conv2d, 3: conv3d}

@@ -1,7 +1,7 @@
 """Convolution in one, two and three dimensions, as public functions.
 
 Each checks its arguments, describes the problem statically and hands its arrays to
-:mod:`jaxcnn.convolution_rule`, where JAX is told how to differentiate and to map them.
+:mod:`jaxcnn.convolution.rule`, where JAX is told how to differentiate and to map them.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,9 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, convolution_rule, rules
+from jaxcnn import arguments, rules
 from jaxcnn.arguments import Padding
+from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.layout import spatial_size, weight_layout
 from jaxcnn.rounding import widened
 from jaxcnn.window import extended
