@@ -35,24 +35,6 @@ And around them:
 """
 
 from jaxcnn.activations import elu, hard_swish, leaky_relu, relu
-from jaxcnn.adaptive_pooling import (
-    adaptive_avg_pool1d,
-    adaptive_avg_pool2d,
-    adaptive_avg_pool3d,
-    adaptive_max_pool1d,
-    adaptive_max_pool2d,
-    adaptive_max_pool3d,
-    global_avg_pool,
-    global_max_pool,
-)
-from jaxcnn.average_pooling import (
-    avg_pool1d,
-    avg_pool2d,
-    avg_pool3d,
-    lp_pool1d,
-    lp_pool2d,
-    lp_pool3d,
-)
 from jaxcnn.checking import gradcheck
 from jaxcnn.comparing import compare
 from jaxcnn.compiling import compiler_options
@@ -85,7 +67,27 @@ from jaxcnn.dense import dense, flatten
 from jaxcnn.dropout import dropout
 from jaxcnn.explain import explain
 from jaxcnn.losses import binary_cross_entropy_with_logits, mse_loss, softmax_cross_entropy
-from jaxcnn.max_pooling import (
+from jaxcnn.normalization import batch_norm, group_norm, instance_norm, layer_norm
+from jaxcnn.patching import patch_jax, patched_jax, unpatch_jax
+from jaxcnn.pooling.adaptive import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    global_avg_pool,
+    global_max_pool,
+)
+from jaxcnn.pooling.average import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+)
+from jaxcnn.pooling.maximum import (
     max_pool1d,
     max_pool2d,
     max_pool3d,
@@ -93,8 +95,7 @@ from jaxcnn.max_pooling import (
     max_unpool2d,
     max_unpool3d,
 )
-from jaxcnn.normalization import batch_norm, group_norm, instance_norm, layer_norm
-from jaxcnn.patching import patch_jax, patched_jax, unpatch_jax
+from jaxcnn.pooling.unfolding import fold, unfold
 from jaxcnn.rules import derivatives
 from jaxcnn.smooth_activations import (
     gelu,
@@ -104,7 +105,6 @@ from jaxcnn.smooth_activations import (
     tanh,
 )
 from jaxcnn.softmax import log_softmax, softmax
-from jaxcnn.unfolding import fold, unfold
 
 __version__ = "0.1.0"
 

@@ -14,7 +14,6 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from jaxcnn.activations import relu
-from jaxcnn.adaptive_pooling import global_avg_pool
 from jaxcnn.convolution.conv import conv2d
 from jaxcnn.dense import flatten
 from jaxcnn.models import (
@@ -28,6 +27,7 @@ from jaxcnn.models import (
     pool_layer,
 )
 from jaxcnn.normalization import batch_norm
+from jaxcnn.pooling.adaptive import global_avg_pool
 
 
 def vgg(

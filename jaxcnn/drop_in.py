@@ -6,7 +6,7 @@
 
 Nothing is computed here. A call becomes a window, a layout and a number of groups, and goes
 where jaxcnn's own functions go: to :mod:`jaxcnn.convolution.rule` and
-:mod:`jaxcnn.pooling_rule`. What these do not compute (integers and complex numbers, arrays
+:mod:`jaxcnn.pooling.rule`. What these do not compute (integers and complex numbers, arrays
 without entries, minima …) JAX computes itself: :func:`jaxcnn.lax_arguments.served` decides.
 :mod:`jaxcnn.patching` puts these functions in the place of JAX's.
 """
@@ -25,7 +25,7 @@ from jax.core import Tracer
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
-from jaxcnn import originals, pooling_rule, rules
+from jaxcnn import originals, rules
 from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.engines.rotation import rotated
 from jaxcnn.lax_arguments import (
@@ -42,6 +42,7 @@ from jaxcnn.lax_arguments import (
 )
 from jaxcnn.layout import channels_last, spatial_size, with_spatial
 from jaxcnn.plan import Problem
+from jaxcnn.pooling import rule as pooling_rule
 
 Padding = str | Sequence[tuple[int, int]]
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key, PyTree, Shaped
 from jaxcnn.activations import relu
 from jaxcnn.convolution.conv import conv2d
 from jaxcnn.dense import dense, flatten
-from jaxcnn.max_pooling import max_pool2d
+from jaxcnn.pooling.maximum import max_pool2d
 
 Parameters = PyTree[Float[Array, "..."]]
 Images = Shaped[Array, "B H W C"]

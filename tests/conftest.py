@@ -14,7 +14,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 INTERNAL_MODULES = [
-    "jaxcnn.adaptive_rule",
+    "jaxcnn.pooling.adaptive_rule",
     "jaxcnn.convolution.rule",
     "jaxcnn.deep_models",
     "jaxcnn.engines.banded",
@@ -32,7 +32,7 @@ INTERNAL_MODULES = [
     "jaxcnn.models",
     "jaxcnn.normalization_rule",
     "jaxcnn.plan",
-    "jaxcnn.pooling_rule",
+    "jaxcnn.pooling.rule",
     "jaxcnn.sharding",
     "jaxcnn.training",
     "jaxcnn.window",

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
-from jaxcnn import layout, plan, pooling_rule, window
+from jaxcnn import layout, plan, window
+from jaxcnn.pooling import rule as pooling_rule
 from jaxcnn.window import Window
 
 WINDOW = Window((1,), (1,), ((0, 0),), (1,))

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, pooling_rule, rules
+from jaxcnn import arguments, rules
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import channels_last, merge_axes, spatial_size, split_axis
+from jaxcnn.pooling import rule as pooling_rule
 
 
 def unfold(

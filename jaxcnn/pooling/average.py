@@ -1,7 +1,7 @@
 """Average and power-average pooling, as public functions.
 
 Each checks its arguments, describes the problem statically and hands its array to
-:mod:`jaxcnn.pooling_rule`, where JAX is told how to differentiate and to map it.
+:mod:`jaxcnn.pooling.rule`, where JAX is told how to differentiate and to map it.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ from typing import TypedDict, Unpack
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, pooling_rule, rules
+from jaxcnn import arguments, rules
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import spatial_size
+from jaxcnn.pooling import rule as pooling_rule
 
 
 class AverageOptions(TypedDict, total=False):

@@ -2,7 +2,7 @@
 
 Output i of H_out sees the inputs from ⌊i·H/H_out⌋ to ⌈(i+1)·H/H_out⌉ − 1: windows of two
 sizes, some of which overlap. Laid out side by side, each with as many places as the largest
-has, they are windows like any other, which :mod:`jaxcnn.pooling_rule` pools.
+has, they are windows like any other, which :mod:`jaxcnn.pooling.rule` pools.
 
 To lay them out copies inputs, and its gradient adds up what arrives at the copies. JAX does
 that by a scatter, of which XLA's CPU compiler makes a loop over single entries. Where the
@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxcnn import pooling_rule
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.layout import spatial_axes
 from jaxcnn.plan import Problem
+from jaxcnn.pooling import rule as pooling_rule
 from jaxcnn.window import Window
 
 Operand = Float[Array, "..."]

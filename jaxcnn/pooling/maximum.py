@@ -1,7 +1,7 @@
 """Max pooling and its inverse, as public functions.
 
 Each checks its arguments, describes the problem statically and hands its array to
-:mod:`jaxcnn.pooling_rule`, where JAX is told how to differentiate and to map it.
+:mod:`jaxcnn.pooling.rule`, where JAX is told how to differentiate and to map it.
 """
 
 import math
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from jaxcnn import arguments, pooling_rule, rules
+from jaxcnn import arguments, rules
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import (
     channels_last,
@@ -23,6 +23,7 @@ from jaxcnn.layout import (
     spatial_size,
     with_spatial,
 )
+from jaxcnn.pooling import rule as pooling_rule
 from jaxcnn.window import positions
 
 Pooled = Any

@@ -1,7 +1,7 @@
 """Pooling to a size that is asked for, and over whole images, as public functions.
 
 Where it divides that of x, it is a pooling with windows of H/H_out. Where it does not, the
-windows are of two sizes (:mod:`jaxcnn.adaptive_rule`).
+windows are of two sizes (:mod:`jaxcnn.pooling.adaptive_rule`).
 """
 
 import math
@@ -13,12 +13,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import adaptive_rule, arguments, rules
-from jaxcnn.adaptive_rule import Adaptive, Windows, along_axis
+from jaxcnn import arguments, rules
 from jaxcnn.engines import ENGINES
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_axes, spatial_size
-from jaxcnn.max_pooling import Pooled, flat_index
+from jaxcnn.pooling import adaptive_rule
+from jaxcnn.pooling.adaptive_rule import Adaptive, Windows, along_axis
+from jaxcnn.pooling.maximum import Pooled, flat_index
 from jaxcnn.window import positions
 
 Size = int | None | Sequence[int | None]
