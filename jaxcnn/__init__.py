@@ -34,7 +34,6 @@ And around them:
     training          state, one step, a whole epoch, evaluation
 """
 
-from jaxcnn.activations import elu, hard_swish, leaky_relu, relu
 from jaxcnn.checking import gradcheck
 from jaxcnn.comparing import compare
 from jaxcnn.compiling import compiler_options
@@ -63,11 +62,24 @@ from jaxcnn.convolution.transposed import (
     conv_transpose2d,
     conv_transpose3d,
 )
-from jaxcnn.dense import dense, flatten
-from jaxcnn.dropout import dropout
 from jaxcnn.explain import explain
-from jaxcnn.losses import binary_cross_entropy_with_logits, mse_loss, softmax_cross_entropy
-from jaxcnn.normalization import batch_norm, group_norm, instance_norm, layer_norm
+from jaxcnn.layers.activations import elu, hard_swish, leaky_relu, relu
+from jaxcnn.layers.dense import dense, flatten
+from jaxcnn.layers.dropout import dropout
+from jaxcnn.layers.losses import (
+    binary_cross_entropy_with_logits,
+    mse_loss,
+    softmax_cross_entropy,
+)
+from jaxcnn.layers.normalization import batch_norm, group_norm, instance_norm, layer_norm
+from jaxcnn.layers.smooth_activations import (
+    gelu,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
+from jaxcnn.layers.softmax import log_softmax, softmax
 from jaxcnn.patching import patch_jax, patched_jax, unpatch_jax
 from jaxcnn.pooling.adaptive import (
     adaptive_avg_pool1d,
@@ -97,14 +109,6 @@ from jaxcnn.pooling.maximum import (
 )
 from jaxcnn.pooling.unfolding import fold, unfold
 from jaxcnn.rules import derivatives
-from jaxcnn.smooth_activations import (
-    gelu,
-    sigmoid,
-    silu,
-    softplus,
-    tanh,
-)
-from jaxcnn.softmax import log_softmax, softmax
 
 __version__ = "0.1.0"
 

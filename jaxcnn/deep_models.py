@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
-from jaxcnn.activations import relu
 from jaxcnn.convolution.conv import conv2d
-from jaxcnn.dense import flatten
+from jaxcnn.layers.activations import relu
+from jaxcnn.layers.dense import flatten
+from jaxcnn.layers.normalization import batch_norm
 from jaxcnn.models import (
     STATISTICS,
     Model,
@@ -26,7 +27,6 @@ from jaxcnn.models import (
     dense_parameters,
     pool_layer,
 )
-from jaxcnn.normalization import batch_norm
 from jaxcnn.pooling.adaptive import global_avg_pool
 
 

@@ -16,9 +16,9 @@ from jax.nn import initializers
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
-from jaxcnn.activations import relu
 from jaxcnn.convolution.conv import conv2d
-from jaxcnn.dense import dense, flatten
+from jaxcnn.layers.activations import relu
+from jaxcnn.layers.dense import dense, flatten
 from jaxcnn.pooling.maximum import max_pool2d
 
 Parameters = PyTree[Float[Array, "..."]]

@@ -23,7 +23,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
-from jaxcnn.losses import softmax_cross_entropy
+from jaxcnn.layers.losses import softmax_cross_entropy
 from jaxcnn.models import Images, Logits, Model, Parameters, with_statistics_of
 
 Labels = Int[Array, " B"]

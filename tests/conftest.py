@@ -30,7 +30,7 @@ INTERNAL_MODULES = [
     "jaxcnn.equations",
     "jaxcnn.layout",
     "jaxcnn.models",
-    "jaxcnn.normalization_rule",
+    "jaxcnn.layers.normalization_rule",
     "jaxcnn.plan",
     "jaxcnn.pooling.rule",
     "jaxcnn.sharding",

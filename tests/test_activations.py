@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from jaxcnn import activations, smooth_activations
+from jaxcnn.layers import activations, smooth_activations
 from tests import oracles
 
 # Ours and JAX's.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.dropout import dropout
+from jaxcnn.layers.dropout import dropout
 from tests import oracles
 
 KEY = jax.random.key(7)

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxcnn
-from jaxcnn import losses
+from jaxcnn.layers import losses
 from tests import oracles
 
 smoothings = pytest.mark.parametrize("smoothing", [0, 0.1, 1])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import normalization
+from jaxcnn.layers import normalization
 from tests import oracles
 
 SIZES = {"N": 4, "C": 6, "D": 3, "H": 2, "W": 5}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from jaxcnn import activations, losses, normalization, smooth_activations
+from jaxcnn.layers import activations, losses, normalization, smooth_activations
 
 torch = pytest.importorskip("torch")
 nn = torch.nn.functional

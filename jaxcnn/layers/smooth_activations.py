@@ -1,6 +1,6 @@
 """Activations without kinks, with their derivatives written down.
 
-The letters are those of :mod:`jaxcnn.activations`.
+The letters are those of :mod:`jaxcnn.layers.activations`.
 """
 
 import math
@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments
-from jaxcnn.activations import elementwise
+from jaxcnn.layers.activations import elementwise
 
 Operand = Float[Array, "..."]
 

@@ -1,7 +1,7 @@
 """Normalization over a batch, a layer, groups of channels or instances.
 
 All four subtract a mean and divide by a standard deviation, by one rule (see
-:mod:`jaxcnn.normalization_rule`). What differs is what they are taken over:
+:mod:`jaxcnn.layers.normalization_rule`). What differs is what they are taken over:
 
     batch_norm     the batch and all positions: a mean for each channel
     layer_norm     the last axes: a mean for each example
@@ -20,9 +20,9 @@ from jaxtyping import Array, Float
 
 from jaxcnn import arguments, rules
 from jaxcnn.equations import sum_dtype
+from jaxcnn.layers.normalization_rule import applied, normalize
 from jaxcnn.layout import LAYOUTS as LAYOUTS_OF_IMAGES
 from jaxcnn.layout import grouped, merge_channels, spatial_size, split_channels
-from jaxcnn.normalization_rule import applied, normalize
 from jaxcnn.rounding import widened
 
 Operand = Float[Array, "..."]

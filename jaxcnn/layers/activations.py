@@ -3,7 +3,7 @@
 In each rule the letters are those of its equation: y = f(x), and dy and dx the gradients
 with respect to them. Every activation but ReLU is its equation and its derivative, from
 which :func:`elementwise` makes the rule; the derivative at a kink is PyTorch's choice.
-Those without kinks are in :mod:`jaxcnn.smooth_activations`.
+Those without kinks are in :mod:`jaxcnn.layers.smooth_activations`.
 """
 
 from collections.abc import Callable

@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments, rules
+from jaxcnn.layers.softmax import log_softmax, softmax
 from jaxcnn.rounding import rounded_once
-from jaxcnn.softmax import log_softmax, softmax
 
 Operand = Float[Array, "..."]
 
