@@ -80,7 +80,7 @@ from jaxcnn.layers.smooth_activations import (
     tanh,
 )
 from jaxcnn.layers.softmax import log_softmax, softmax
-from jaxcnn.patching import patch_jax, patched_jax, unpatch_jax
+from jaxcnn.patching.patch import patch_jax, patched_jax, unpatch_jax
 from jaxcnn.pooling.adaptive import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,

@@ -1,7 +1,7 @@
-"""JAX's own convolution and windowed reduction, whatever :mod:`jaxcnn.patching` does.
+"""JAX's own convolution and windowed reduction, whatever :mod:`jaxcnn.patching.patch` does.
 
 They are copies, made before anything is exchanged: the engines compute with them, and
-:mod:`jaxcnn.drop_in` hands them what it does not serve.
+:mod:`jaxcnn.patching.drop_in` hands them what it does not serve.
 """
 
 from collections.abc import Callable

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxcnn import drop_in, plan
+from jaxcnn import plan
+from jaxcnn.patching import drop_in
 from jaxcnn.window import Window
 from tests import lax_cases, oracles
 

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.framework_models import FRAMEWORKS
 from jaxcnn import plan
-from jaxcnn.patching import patched_jax
+from jaxcnn.patching.patch import patched_jax
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

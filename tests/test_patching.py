@@ -18,8 +18,9 @@ from jax import lax
 from jax.lax import conv_general_dilated, reduce_window  # as others do, before the patch
 
 import jaxcnn
-from jaxcnn import originals, patching, plan
-from jaxcnn.patching import patch_jax, patched_jax, unpatch_jax
+from jaxcnn import originals, plan
+from jaxcnn.patching import patch as patching
+from jaxcnn.patching.patch import patch_jax, patched_jax, unpatch_jax
 
 X = np.random.default_rng(0).standard_normal((2, 6, 5, 3))
 W = np.random.default_rng(1).standard_normal((3, 3, 3, 4))

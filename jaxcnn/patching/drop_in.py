@@ -7,8 +7,8 @@
 Nothing is computed here. A call becomes a window, a layout and a number of groups, and goes
 where jaxcnn's own functions go: to :mod:`jaxcnn.convolution.rule` and
 :mod:`jaxcnn.pooling.rule`. What these do not compute (integers and complex numbers, arrays
-without entries, minima …) JAX computes itself: :func:`jaxcnn.lax_arguments.served` decides.
-:mod:`jaxcnn.patching` puts these functions in the place of JAX's.
+without entries, minima …) JAX computes itself: :func:`jaxcnn.patching.lax_arguments.served` decides.
+:mod:`jaxcnn.patching.patch` puts these functions in the place of JAX's.
 """
 
 import math
@@ -28,7 +28,8 @@ from jax.typing import DTypeLike
 from jaxcnn import originals, rules
 from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.engines.rotation import rotated
-from jaxcnn.lax_arguments import (
+from jaxcnn.layout import channels_last, spatial_size, with_spatial
+from jaxcnn.patching.lax_arguments import (
     IDLE,
     LETTERS,
     are_known,
@@ -40,7 +41,6 @@ from jaxcnn.lax_arguments import (
     transpose_of,
     window_over,
 )
-from jaxcnn.layout import channels_last, spatial_size, with_spatial
 from jaxcnn.plan import Problem
 from jaxcnn.pooling import rule as pooling_rule
 

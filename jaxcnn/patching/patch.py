@@ -17,7 +17,8 @@ from types import FunctionType
 
 import jax
 
-from jaxcnn import drop_in, originals
+from jaxcnn import originals
+from jaxcnn.patching import drop_in
 
 
 def patch_jax(*, verbose: bool = True) -> None:
@@ -25,7 +26,7 @@ def patch_jax(*, verbose: bool = True) -> None:
 
     :func:`jax.lax.conv_general_dilated` and :func:`jax.lax.reduce_window`, and all who call
     them (flax, equinox, haiku, Keras on JAX, :func:`jax.lax.conv_transpose` …), run the
-    functions of :mod:`jaxcnn.drop_in`, in all threads. What was compiled before is kept for
+    functions of :mod:`jaxcnn.patching.drop_in`, in all threads. What was compiled before is kept for
     when the patch is gone, and compiled anew until then.
 
     Args:
@@ -103,7 +104,8 @@ def _conv_general_dilated(
     out_sharding,
 ):
     arguments = locals()
-    from jaxcnn import drop_in, originals  # the names around this code are JAX's own
+    from jaxcnn import originals  # the names around this code are JAX's own
+    from jaxcnn.patching import drop_in
 
     asked = drop_in if originals.serving.value else originals
     return asked.conv_general_dilated(**arguments)
@@ -120,7 +122,8 @@ def _reduce_window(
     window_dilation,
 ):
     arguments = locals()
-    from jaxcnn import drop_in, originals
+    from jaxcnn import originals
+    from jaxcnn.patching import drop_in
 
     asked = drop_in if originals.serving.value else originals
     return asked.reduce_window(**arguments)

@@ -1,6 +1,6 @@
 """From what is written for ``jax.lax`` to what the library computes with.
 
-For :mod:`jaxcnn.drop_in` what :mod:`jaxcnn.arguments` is for jaxcnn's own functions, except
+For :mod:`jaxcnn.patching.drop_in` what :mod:`jaxcnn.arguments` is for jaxcnn's own functions, except
 that nothing is refused here: what jaxcnn does not compute, or is malformed, is JAX's.
 """
 
