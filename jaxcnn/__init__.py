@@ -34,8 +34,8 @@ And around them:
     training          state, one step, a whole epoch, evaluation
 """
 
-from jaxcnn.checking import gradcheck
-from jaxcnn.comparing import compare
+from jaxcnn.checking.compare import compare
+from jaxcnn.checking.gradcheck import gradcheck
 from jaxcnn.compiling import compiler_options
 from jaxcnn.convolution.conv import conv1d, conv2d, conv3d
 from jaxcnn.convolution.gradients import (

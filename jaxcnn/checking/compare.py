@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.checking import argument_names, kind_of, leaf_names
+from jaxcnn.checking.gradcheck import argument_names, kind_of, leaf_names
 
 
 @dataclass(frozen=True)
