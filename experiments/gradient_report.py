@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from experiments.web_page import Picture, rendered
-from jaxcnn.checking import Comparison
+from jaxcnn import checking
 
 TEMPLATE = Path(__file__).with_name("gradient_report.html")
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 1.2e-2, "float16": 1.5e-3}
@@ -63,8 +63,8 @@ class Timing:
 
     operation: str
     shapes: str
-    autodiff: Comparison
-    XLA: Comparison
+    autodiff: checking.Comparison
+    XLA: checking.Comparison
 
 
 # --- The worst of many ----------------------------------------------------------------

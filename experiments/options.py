@@ -11,15 +11,15 @@ import tyro
 from experiments.augmentation import Augmentation
 from experiments.data import Description
 from experiments.optimization import Optimization
-from jaxcnn import deep_models, models
+from jaxcnn import models
 from jaxcnn.models import Model
 
 MODELS: dict[str, Callable[[int, int, str | None], Model]] = {
     "lenet5": lambda size, channels, _: models.lenet5(size, channels),
     "small-cnn": lambda size, channels, _: models.small_cnn(size, channels),
-    "vgg": lambda size, channels, _: deep_models.vgg(size, channels),
-    "resnet20": lambda _, channels, axis: deep_models.resnet20(channels, axis_name=axis),
-    "mobilenet": lambda _, channels, axis: deep_models.mobilenet(channels, axis_name=axis),
+    "vgg": lambda size, channels, _: models.vgg(size, channels),
+    "resnet20": lambda _, channels, axis: models.resnet20(channels, axis_name=axis),
+    "mobilenet": lambda _, channels, axis: models.mobilenet(channels, axis_name=axis),
 }
 """Of images of this size and so many channels, on devices along this axis of a mesh."""
 

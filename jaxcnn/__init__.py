@@ -34,6 +34,9 @@ And around them:
     training          state, one step, a whole epoch, evaluation
 """
 
+from jaxcnn import inspection as inspection
+from jaxcnn import models as models
+from jaxcnn import training as training
 from jaxcnn.checking.compare import compare
 from jaxcnn.checking.gradcheck import gradcheck
 from jaxcnn.compiling import compiler_options
@@ -80,6 +83,7 @@ from jaxcnn.layers.smooth_activations import (
     tanh,
 )
 from jaxcnn.layers.softmax import log_softmax, softmax
+from jaxcnn.patching import drop_in as drop_in
 from jaxcnn.patching.patch import patch_jax, patched_jax, unpatch_jax
 from jaxcnn.pooling.adaptive import (
     adaptive_avg_pool1d,

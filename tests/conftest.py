@@ -16,7 +16,6 @@ from jaxtyping import install_import_hook
 INTERNAL_MODULES = [
     "jaxcnn.pooling.adaptive_rule",
     "jaxcnn.convolution.rule",
-    "jaxcnn.deep_models",
     "jaxcnn.engines.banded",
     "jaxcnn.engines.canonical",
     "jaxcnn.engines.groups",

@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcnn import deep_models, models, training
+from jaxcnn import models, training
 
 BUILD = {
-    "vgg": lambda: deep_models.vgg(8),
-    "resnet20": deep_models.resnet20,
-    "mobilenet": deep_models.mobilenet,
+    "vgg": lambda: models.vgg(8),
+    "resnet20": models.resnet20,
+    "mobilenet": models.mobilenet,
 }
 WITH_NORM = ["resnet20", "mobilenet"]
 slow = pytest.mark.slow  # where MobileNet, which compiles sooner, shows as much
@@ -146,4 +146,4 @@ def test_a_model_learns_a_few_images_by_heart(name, images):
 @pytest.mark.parametrize("image_size", [0, 4, 12])
 def test_a_vgg_of_a_size_that_it_cannot_halve_is_refused(image_size):
     with pytest.raises(ValueError, match=f"image_size is {image_size}; .* multiple of 8"):
-        deep_models.vgg(image_size)
+        models.vgg(image_size)

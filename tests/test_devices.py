@@ -17,7 +17,7 @@ import pytest
 from experiments import devices, run_folder
 from experiments.augmentation import Augmentation
 from experiments.devices import Devices
-from jaxcnn import deep_models, models, training
+from jaxcnn import models, training
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +29,7 @@ def strict_jax():
 
 BUILD = {
     "LeNet-5": lambda axis: models.lenet5(8, 2),
-    "ResNet-20": lambda axis: deep_models.resnet20(2, axis_name=axis),
+    "ResNet-20": lambda axis: models.resnet20(2, axis_name=axis),
 }
 
 

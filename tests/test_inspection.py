@@ -9,14 +9,14 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 from experiments import benchmark_networks
-from jaxcnn import conv2d, deep_models, inspection, models, relu
+from jaxcnn import conv2d, inspection, models, relu
 
 MODELS = {
     "LeNet-5": (models.lenet5(28), (28, 28, 1)),
     "MNIST CNN": (models.small_cnn(28), (28, 28, 1)),
-    "VGG": (deep_models.vgg(32), (32, 32, 3)),
-    "ResNet-20": (deep_models.resnet20(), (32, 32, 3)),
-    "MobileNet": (deep_models.mobilenet(), (32, 32, 3)),
+    "VGG": (models.vgg(32), (32, 32, 3)),
+    "ResNet-20": (models.resnet20(), (32, 32, 3)),
+    "MobileNet": (models.mobilenet(), (32, 32, 3)),
 }
 
 

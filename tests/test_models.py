@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import deep_models, models
+from jaxcnn import models
 
 SIZES = [
     (models.lenet5, 8),
@@ -134,7 +134,7 @@ def test_mixed_precision_rounds_what_is_computed_and_not_what_is_trained(rng):
 
 
 def test_mixed_precision_leaves_running_statistics_exact(rng):
-    model = models.in_precision(deep_models.mobilenet(1), jnp.bfloat16)
+    model = models.in_precision(models.mobilenet(1), jnp.bfloat16)
     parameters = jax.eval_shape(model.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)
     logits, advanced = jax.eval_shape(model.forward, parameters, images)

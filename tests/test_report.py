@@ -10,7 +10,7 @@ import pytest
 
 from experiments import data, insight, report, run_folder, saved_run, train
 from experiments.options import Options
-from jaxcnn import deep_models, inspection, models
+from jaxcnn import inspection, models
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -104,10 +104,10 @@ def test_saliency_is_how_the_answer_changes_with_a_pixel(rng):
 
 
 def test_a_deep_network_shows_some_of_its_layers():
-    layers = inspection.layers(deep_models.resnet20(), (32, 32, 3))
+    layers = inspection.layers(models.resnet20(), (32, 32, 3))
     shown = [layer.name for layer in insight.with_feature_maps(layers)]
     assert shown == ["stem", *(f"block{number}" for number in range(1, 10))]
-    parameters = jax.eval_shape(deep_models.resnet20().init, jax.random.key(0))
+    parameters = jax.eval_shape(models.resnet20().init, jax.random.key(0))
     parameters = jax.tree.map(lambda p: np.zeros(p.shape), parameters)
     assert insight.first_kernel(layers, parameters).shape == (3, 3, 3, 16)
 

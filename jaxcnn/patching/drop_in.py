@@ -7,8 +7,9 @@
 Nothing is computed here. A call becomes a window, a layout and a number of groups, and goes
 where jaxcnn's own functions go: to :mod:`jaxcnn.convolution.rule` and
 :mod:`jaxcnn.pooling.rule`. What these do not compute (integers and complex numbers, arrays
-without entries, minima …) JAX computes itself: :func:`jaxcnn.patching.lax_arguments.served` decides.
-:mod:`jaxcnn.patching.patch` puts these functions in the place of JAX's.
+without entries, minima …) JAX computes itself:
+:func:`jaxcnn.patching.lax_arguments.served` decides. :mod:`jaxcnn.patching.patch` puts
+these functions in the place of JAX's.
 """
 
 import math

@@ -1,7 +1,8 @@
 """From what is written for ``jax.lax`` to what the library computes with.
 
-For :mod:`jaxcnn.patching.drop_in` what :mod:`jaxcnn.arguments` is for jaxcnn's own functions, except
-that nothing is refused here: what jaxcnn does not compute, or is malformed, is JAX's.
+It is for :mod:`jaxcnn.patching.drop_in` what :mod:`jaxcnn.arguments` is for jaxcnn's own
+functions, except that nothing is refused here: what jaxcnn does not compute, or is
+malformed, is JAX's.
 """
 
 import math

@@ -26,8 +26,8 @@ def patch_jax(*, verbose: bool = True) -> None:
 
     :func:`jax.lax.conv_general_dilated` and :func:`jax.lax.reduce_window`, and all who call
     them (flax, equinox, haiku, Keras on JAX, :func:`jax.lax.conv_transpose` …), run the
-    functions of :mod:`jaxcnn.patching.drop_in`, in all threads. What was compiled before is kept for
-    when the patch is gone, and compiled anew until then.
+    functions of :mod:`jaxcnn.patching.drop_in`, in all threads. What was compiled before
+    is kept for when the patch is gone, and compiled anew until then.
 
     Args:
       verbose: whether to say so, in one line to stderr.

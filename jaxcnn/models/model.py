@@ -1,0 +1,130 @@
+"""A model: two pure functions over a pytree of parameters.
+
+``init(key)`` makes the parameters, and ``apply(parameters, images)`` the logits. The
+parameters are a plain dictionary, so that optax, checkpoints and ``jax.tree`` all take
+them as they are. Images are ``(B, H, W, C)``. The result of a layer carries the layer's
+name, which is also the path to its parameters: see :mod:`jaxcnn.inspection`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key, PyTree, Shaped
+
+Parameters = PyTree[Float[Array, "..."]]
+Images = Shaped[Array, "B H W C"]
+Logits = Float[Array, "B classes"]
+
+
+STATISTICS = ("running_mean", "running_var")
+"""The names of leaves that are no parameters: batch norm's running statistics."""
+
+
+def with_statistics_of(parameters: Parameters, others: Parameters) -> Parameters:
+    """The parameters, with the running statistics of others."""
+
+    def chosen(path, ours, theirs):
+        return theirs if path[-1].key in STATISTICS else ours
+
+    return jax.tree_util.tree_map_with_path(chosen, parameters, others)
+
+
+class Model(NamedTuple):
+    """A network as two pure functions.
+
+    Attributes:
+      init: from a random key to fresh parameters.
+      apply: from parameters and images to logits.
+      train: the same in training, where that is another function, and the parameters with
+        whatever statistics are among them advanced.
+    """
+
+    init: Callable[[Key[Array, ""]], Parameters]
+    apply: Callable[[Parameters, Images], Logits]
+    train: Callable[[Parameters, Images], tuple[Logits, Parameters]] | None = None
+
+    def forward(
+        self, parameters: Parameters, images: Images
+    ) -> tuple[Logits, Parameters | None]:
+        """The logits in training, and parameters with statistics advanced, if any are."""
+        if self.train is None:
+            return self.apply(parameters, images), None
+        return self.train(parameters, images)
+
+
+def standardized(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
+    """The model for images as they are stored: standardized, channel by channel.
+
+    Args:
+      model: of images x̂ = (x − mean)/std.
+      mean, std: one for each channel, or one for all.
+
+    Returns:
+      The :class:`Model` of images x, numbers of any type.
+
+    Raises:
+      ValueError: when an entry of ``std`` is not positive.
+
+    >>> from jaxcnn.models import lenet5
+    >>> model = standardized(lenet5(image_size=8), mean=(0.0,), std=(16.0,))
+    >>> images = jnp.full((2, 8, 8, 1), 16, jnp.uint8)
+    >>> model.apply(model.init(jax.random.key(0)), images).shape
+    (2, 10)
+    """
+    if not all(each > 0 for each in std):
+        raise ValueError(f"std is {std!r}; every entry must be positive")
+
+    def of_stored(function):
+        def standardizing(parameters: Parameters, images: Images):
+            dtype = jax.tree.leaves(parameters)[0].dtype
+            of_channels, by = (jnp.asarray([[[each]]], dtype) for each in (mean, std))
+            return function(parameters, (images.astype(dtype) - of_channels) / by)
+
+        return standardizing
+
+    train = None if model.train is None else of_stored(model.train)
+    return Model(model.init, of_stored(model.apply), train)
+
+
+def in_precision(model: Model, dtype: DTypeLike) -> Model:
+    """The model computed in another, lower precision: mixed-precision training.
+
+    Parameters stay as they are and are rounded for every call; so their gradients, and
+    what an optimizer makes of them, are of their own dtype. Running statistics are not
+    rounded, and logits come back in the parameters' dtype, for the loss to be taken in.
+
+    Args:
+      model: any.
+      dtype: what parameters and images are cast to, such as ``jnp.bfloat16``.
+
+    Returns:
+      The :class:`Model`, whose ``init`` is that of ``model``.
+
+    Source: Micikevicius et al. (2018), arXiv:1710.03740.
+
+    >>> from jaxcnn.models import lenet5
+    >>> model = in_precision(lenet5(image_size=8), jnp.bfloat16)
+    >>> parameters = model.init(jax.random.key(0))
+    >>> logits = model.apply(parameters, jnp.zeros((2, 8, 8, 1)))
+    >>> parameters["conv1"]["w"].dtype, logits.dtype
+    (dtype('float32'), dtype('float32'))
+    """
+
+    def rounded(parameters):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, p: p if path[-1].key in STATISTICS else p.astype(dtype), parameters
+        )
+
+    def apply(parameters, images):
+        wide = jax.tree.leaves(parameters)[0].dtype
+        return model.apply(rounded(parameters), images.astype(dtype)).astype(wide)
+
+    def train(parameters, images):
+        wide = jax.tree.leaves(parameters)[0].dtype
+        logits, advanced = model.forward(rounded(parameters), images.astype(dtype))
+        return logits.astype(wide), with_statistics_of(parameters, advanced)
+
+    return Model(model.init, apply, None if model.train is None else train)

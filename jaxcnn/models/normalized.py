@@ -1,0 +1,140 @@
+"""Networks with batch norm: ResNet-20 and a MobileNet.
+
+The running statistics of batch norm are leaves of the parameters, too:
+:func:`jaxcnn.models.Model.forward` in training returns their successors, and no gradient
+reaches them.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
+
+from jaxcnn.layers.activations import relu
+from jaxcnn.models.blocks import (
+    dense_layer,
+    dense_parameters,
+    unit_parameters,
+    with_statistics,
+)
+from jaxcnn.models.model import Model
+from jaxcnn.pooling.adaptive import global_avg_pool
+
+
+def resnet20(
+    channels: int = 3,
+    classes: int = 10,
+    dtype: DTypeLike = jnp.float32,
+    axis_name: str | None = None,
+) -> Model:
+    """ResNet-20, the residual network for CIFAR-10, of images of any size.
+
+    Layers: a convolution to 16 channels, three blocks each of 16, 32 and 64 channels, the
+    average of every channel and a dense layer. A block is two 3×3 convolutions that add to
+    what they were given; the first of 32 and of 64 channels has a stride of 2, and a 1×1
+    convolution takes its input along. Every convolution has a batch norm.
+
+    Args:
+      channels, classes, dtype: as for :func:`vgg`.
+      axis_name: of batch norm in training, as for :func:`jaxcnn.batch_norm`.
+
+    Returns:
+      The :class:`jaxcnn.models.Model`.
+
+    Source: He, Zhang, Ren and Sun (2016), arXiv:1512.03385, section 4.2; the shortcut is
+    its option B.
+
+    >>> parameters = jax.eval_shape(resnet20().init, jax.random.key(0))
+    >>> f"{sum(leaf.size for leaf in jax.tree.leaves(parameters)):,}"
+    '274,042'
+    """
+    blocks = [(16, 1)] * 3 + [(32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1)]
+
+    def init(key):
+        keys = iter(jax.random.split(key, 2 + 3 * len(blocks)))
+        parameters: dict[str, Any] = {
+            "stem": unit_parameters(next(keys), 3, channels, 16, dtype)
+        }
+        before = 16
+        for number, (width, _) in enumerate(blocks):
+            block = {
+                "first": unit_parameters(next(keys), 3, before, width, dtype),
+                "second": unit_parameters(next(keys), 3, width, width, dtype),
+            }
+            if width != before:
+                block["along"] = unit_parameters(next(keys), 1, before, width, dtype)
+            parameters[f"block{number + 1}"] = block
+            before = width
+        parameters["dense"] = dense_parameters(next(keys), before, classes, dtype)
+        return parameters
+
+    def forward(parameters, images, unit):
+        x = relu(unit("stem", parameters["stem"], images))
+        for number, (_, stride) in enumerate(blocks):
+            name = f"block{number + 1}"
+            p = parameters[name]
+            y = relu(unit(f"{name}/first", p["first"], x, stride=stride))
+            y = unit(f"{name}/second", p["second"], y)
+            if "along" in p:
+                x = unit(f"{name}/along", p["along"], x, stride=stride)
+            x = checkpoint_name(relu(x + y), name)
+        return dense_layer(parameters, "dense", global_avg_pool(x, layout="NHWC"))
+
+    return with_statistics(init, forward, axis_name)
+
+
+def mobilenet(
+    channels: int = 3,
+    classes: int = 10,
+    dtype: DTypeLike = jnp.float32,
+    axis_name: str | None = None,
+) -> Model:
+    """A MobileNet-like network: depthwise and 1×1 convolutions in turn.
+
+    Layers: a 3×3 convolution to 32 channels; to 64, 128, 128, 256, 256 and 512 channels a
+    3×3 depthwise convolution and a 1×1 convolution, every other pair with a stride of 2;
+    the average of every channel and a dense layer. Every convolution has a batch norm.
+
+    Args:
+      channels, classes, dtype: as for :func:`vgg`; images may be of any size.
+      axis_name: of batch norm in training, as for :func:`jaxcnn.batch_norm`.
+
+    Returns:
+      The :class:`jaxcnn.models.Model`.
+
+    Source: Howard et al. (2017), arXiv:1704.04861.
+
+    >>> parameters = jax.eval_shape(mobilenet().init, jax.random.key(0))
+    >>> f"{sum(leaf.size for leaf in jax.tree.leaves(parameters)):,}"
+    '278,730'
+    """
+    pairs = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)]
+
+    def init(key):
+        keys = iter(jax.random.split(key, 2 + 2 * len(pairs)))
+        parameters: dict[str, Any] = {
+            "stem": unit_parameters(next(keys), 3, channels, 32, dtype)
+        }
+        before = 32
+        for number, (width, _) in enumerate(pairs):
+            parameters[f"pair{number + 1}"] = {
+                "depthwise": unit_parameters(next(keys), 3, 1, before, dtype),
+                "pointwise": unit_parameters(next(keys), 1, before, width, dtype),
+            }
+            before = width
+        parameters["dense"] = dense_parameters(next(keys), before, classes, dtype)
+        return parameters
+
+    def forward(parameters, images, unit):
+        x = relu(unit("stem", parameters["stem"], images))
+        for number, (_, stride) in enumerate(pairs):
+            name = f"pair{number + 1}"
+            p = parameters[name]
+            each = x.shape[-1]
+            x = unit(f"{name}/depthwise", p["depthwise"], x, stride=stride, groups=each)
+            x = relu(unit(f"{name}/pointwise", p["pointwise"], relu(x)))
+        return dense_layer(parameters, "dense", global_avg_pool(x, layout="NHWC"))
+
+    return with_statistics(init, forward, axis_name)
