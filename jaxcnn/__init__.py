@@ -65,6 +65,7 @@ from jaxcnn.convolution.transposed import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from jaxcnn.differentiation import derivatives
 from jaxcnn.explain import explain
 from jaxcnn.layers.activations import elu, hard_swish, leaky_relu, relu
 from jaxcnn.layers.dense import dense, flatten
@@ -112,7 +113,6 @@ from jaxcnn.pooling.maximum import (
     max_unpool3d,
 )
 from jaxcnn.pooling.unfolding import fold, unfold
-from jaxcnn.rules import derivatives
 
 __version__ = "0.1.0"
 

@@ -227,7 +227,9 @@ MISTAKES = {
     "ReLU at zero": Mistake(
         "activations._relu.fwd", alive_at_zero, "relu", "x", "ties (zeros)"
     ),
-    "the other activations": Mistake("rules.one_rule", a_little_steeper, "tanh", "x"),
+    "the other activations": Mistake(
+        "differentiation.choose", a_little_steeper, "tanh", "x"
+    ),
     "softmax": Mistake("softmax._softmax.bwd", without_the_sum, "softmax", "x"),
     "log-softmax": Mistake("softmax._log_softmax.bwd", scaled(0), "log_softmax", "x"),
     "cross-entropy": Mistake(

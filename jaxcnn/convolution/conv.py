@@ -12,7 +12,7 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.layout import spatial_size, weight_layout
@@ -213,7 +213,7 @@ def _convolution(
         w, b = widened(w), None if b is None else widened(b)
         size = spatial_size(x, layout)
         problem = replace(problem, window=window, input_size=size, preferred=dtype)
-    rule = rules.one_rule(
+    rule = differentiation.choose(
         derivatives, convolution_rule.convolution, convolution_rule.convolution_autodiff
     )
     y = rule(x, w, b, problem)

@@ -11,7 +11,7 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.layout import spatial_size, weight_layout, with_spatial
@@ -287,7 +287,7 @@ def conv3d_input_gradient(
 def _bias_gradient(dimensions, dy, layout, derivatives):
     arguments.one_layout(layout, dimensions)
     dy, _ = arguments.images("dy", dy, layout)
-    rule = rules.one_rule(
+    rule = differentiation.choose(
         derivatives, convolution_rule.bias_gradient, convolution_rule.bias_gradient_autodiff
     )
     return rule(dy, dy.shape, layout)
@@ -315,7 +315,7 @@ def _weight_gradient(
     arguments.groups_divide(problem.groups, "x", x.shape[channels])
     arguments.groups_divide(problem.groups, "dy", dy.shape[channels])
     _check_output_shape(dy, x.shape[layout.index("N")], dy.shape[channels], problem)
-    rule = rules.one_rule(
+    rule = differentiation.choose(
         derivatives,
         convolution_rule.weight_gradient,
         convolution_rule.weight_gradient_autodiff,
@@ -336,7 +336,7 @@ def _input_gradient(dimensions, dy, w, input_size, layout, *, derivatives=None, 
     )
     c_out = arguments.output_channels(w, problem)
     _check_output_shape(dy, dy.shape[layout.index("N")], c_out, problem)
-    rule = rules.one_rule(
+    rule = differentiation.choose(
         derivatives,
         convolution_rule.input_gradient,
         convolution_rule.input_gradient_autodiff,

@@ -13,7 +13,7 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.engines import ENGINES
@@ -204,7 +204,7 @@ def _transposed(
     arguments.shape_is("w", w, wanted, f"because x has {c_in} channels")
     c_out = w.shape[letters.index("I")] * problem.groups
     b = arguments.bias(b, x, c_out, "output channel: groups times those of w")
-    rule = rules.one_rule(
+    rule = differentiation.choose(
         derivatives,
         convolution_rule.transposed_convolution,
         convolution_rule.transposed_convolution_autodiff,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.rounding import rounded_once
 
 Operand = Float[Array, "..."]
@@ -60,7 +60,7 @@ def elementwise(
 
     def activation(x: ArrayLike, derivatives: str | None, *parameters) -> Operand:
         x = arguments.float_array("x", x)
-        return rules.one_rule(derivatives, rule, plain)(x, parameters)
+        return differentiation.choose(derivatives, rule, plain)(x, parameters)
 
     return activation
 
@@ -122,7 +122,7 @@ def relu(x: ArrayLike, *, derivatives: str | None = None) -> Operand:
     Array([0., 0., 1.], dtype=float32)
     """
     x = arguments.float_array("x", x)
-    return rules.one_rule(derivatives, _relu, _relu_formula)(x)
+    return differentiation.choose(derivatives, _relu, _relu_formula)(x)
 
 
 _leaky_relu = elementwise(

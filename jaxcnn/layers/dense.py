@@ -9,7 +9,7 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.convolution.rule import bias_gradient
 from jaxcnn.equations import sum_dtype
 from jaxcnn.sharding import automatically, spread_like, whole_along
@@ -102,7 +102,7 @@ def dense(
         b = arguments.float_array("b", b)
         arguments.same_dtype("b", b, "x", x)
         arguments.shape_is("b", b, w.shape[1:], "one entry for each column of w")
-    rule = rules.one_rule(derivatives, _dense, _dense_formula)
+    rule = differentiation.choose(derivatives, _dense, _dense_formula)
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     y = rule(rows, w, b, precision)
     return y.reshape(*x.shape[:-1], w.shape[1])

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.rounding import rounded_once
 
 Operand = Float[Array, "..."]
@@ -84,7 +84,7 @@ def dropout(
     """
     x = arguments.float_array("x", x)
     p = arguments.fraction("p", p)
-    rule = rules.one_rule(derivatives, _dropout, _dropout_formula)
+    rule = differentiation.choose(derivatives, _dropout, _dropout_formula)
     if not arguments.flag("training", training):
         return x
     key = _one_key(key)

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.layers.softmax import log_softmax, softmax
 from jaxcnn.rounding import rounded_once
 
@@ -123,7 +123,7 @@ def softmax_cross_entropy(
         "labels", labels, classes, f"logits of shape {logits.shape} have classes"
     )
     smoothing = arguments.fraction("label_smoothing", label_smoothing)
-    rule = rules.one_rule(derivatives, _cross_entropy, _cross_entropy_autodiff)
+    rule = differentiation.choose(derivatives, _cross_entropy, _cross_entropy_autodiff)
     return rule(logits, labels, smoothing)
 
 

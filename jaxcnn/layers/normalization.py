@@ -18,7 +18,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layers.normalization_rule import applied, normalize
 from jaxcnn.layout import LAYOUTS as LAYOUTS_OF_IMAGES
@@ -129,7 +129,7 @@ def batch_norm(
     if not training:
         mean, var = (_constant(each, layout) for each in (running_mean, running_var))
         # No rule of its own: JAX has a product and a sum to differentiate.
-        y = rules.one_rule(derivatives, applied, applied)(x, w, b, mean, var, eps)
+        y = differentiation.choose(derivatives, applied, applied)(x, w, b, mean, var, eps)
         return y, running_mean, running_var
     axes = tuple(axis for axis, letter in enumerate(layout) if letter != "C")
     devices = 1 if axis_name is None else lax.axis_size(axis_name)

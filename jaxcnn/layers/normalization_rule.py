@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxcnn import rules
+from jaxcnn import differentiation
 from jaxcnn.rounding import rounded_once, widened
 from jaxcnn.sharding import spread_like
 
@@ -45,7 +45,7 @@ def applied(
 
 def normalize(which: str | None) -> Callable:
     """(x, w, b, axes, eps, axis_name) to (Y, μ, σ²), differentiated as ``which`` says."""
-    return rules.one_rule(which, _normalize, _normalize_formula)
+    return differentiation.choose(which, _normalize, _normalize_formula)
 
 
 def _normalize_formula(x, w, b, axes, eps, axis_name=None):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.rounding import rounded_once
 
 Operand = Float[Array, "..."]
@@ -79,7 +79,7 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> 
     Array([0.25, 0.25, 0.5 ], dtype=float32)
     """
     x, axis = _along("x", x, axis)
-    return rules.one_rule(derivatives, _softmax, _softmax_formula)(x, axis)
+    return differentiation.choose(derivatives, _softmax, _softmax_formula)(x, axis)
 
 
 @rounded_once
@@ -134,7 +134,7 @@ def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None)
     Array([    0., -1000.], dtype=float32)
     """
     x, axis = _along("x", x, axis)
-    return rules.one_rule(derivatives, _log_softmax, _log_softmax_formula)(x, axis)
+    return differentiation.choose(derivatives, _log_softmax, _log_softmax_formula)(x, axis)
 
 
 def _along(name, value, axis):

@@ -26,7 +26,7 @@ from jax.core import Tracer
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
-from jaxcnn import originals, rules
+from jaxcnn import differentiation, originals
 from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.engines.rotation import rotated
 from jaxcnn.layout import channels_last, spatial_size, with_spatial
@@ -173,7 +173,7 @@ def _convolution(lhs, rhs, axes, window, spread, batch_groups, groups, **options
     if not channels_last(layout):
         w = w.transpose(w.ndim - 1, w.ndim - 2, *range(w.ndim - 2))  # OI…
     problem = Problem(window, size, layout, groups=groups, **options)
-    y = rules.one_rule(None, *rule)(x, w, None, problem)
+    y = differentiation.choose(None, *rule)(x, w, None, problem)
     return y.transpose(np.argsort([axes.out_spec[k] for k in order]))
 
 
@@ -268,12 +268,12 @@ def _pooling_of(computation, init_value):
 
 
 def _maxima(x, problem):
-    y, _ = rules.one_rule(None, *MAX_POOLING)(x, problem)
+    y, _ = differentiation.choose(None, *MAX_POOLING)(x, problem)
     return y
 
 
 def _sums(x, problem):
-    return rules.one_rule(None, *AVERAGE_POOLING)(x, replace(problem, divisor=1))
+    return differentiation.choose(None, *AVERAGE_POOLING)(x, replace(problem, divisor=1))
 
 
 def max_pool(

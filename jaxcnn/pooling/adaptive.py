@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.engines import ENGINES
 from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_axes, spatial_size
@@ -138,7 +138,9 @@ def _adaptive_max_pool(
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
     # Where windows share pixels, their gradients are added: as wide as sums are.
     wide = x.astype(sum_dtype(x.dtype))
-    rule = rules.one_rule(derivatives, adaptive_rule.maxima, adaptive_rule.maxima_autodiff)
+    rule = differentiation.choose(
+        derivatives, adaptive_rule.maxima, adaptive_rule.maxima_autodiff
+    )
     y, winner = rule(wide, adaptive)
     y = y.astype(x.dtype)
     if not return_indices:
@@ -231,7 +233,9 @@ def _adaptive_avg_pool(
     dimensions, x, output_size, layout, *, engine="auto", derivatives=None
 ):
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
-    rule = rules.one_rule(derivatives, adaptive_rule.sums, adaptive_rule.sums_autodiff)
+    rule = differentiation.choose(
+        derivatives, adaptive_rule.sums, adaptive_rule.sums_autodiff
+    )
     sums = rule(x.astype(sum_dtype(x.dtype)), adaptive)
     n = math.prod(np.ix_(*(each.sizes for each in adaptive.windows)))
     n = jnp.expand_dims(

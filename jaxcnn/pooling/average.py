@@ -10,7 +10,7 @@ from typing import TypedDict, Unpack
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import spatial_size
 from jaxcnn.pooling import rule as pooling_rule
@@ -158,7 +158,7 @@ def _avg_pool(
         divisor=divisor_override,
         **options,
     )
-    rule = rules.one_rule(
+    rule = differentiation.choose(
         derivatives, pooling_rule.average_pooling, pooling_rule.average_pooling_autodiff
     )
     y = rule(x, problem)
@@ -298,7 +298,7 @@ def _lp_pool(
     problem = arguments.pooling_problem(
         spatial_size(x, layout), kernel_size, stride, padding, layout, **options
     )
-    rule = rules.one_rule(
+    rule = differentiation.choose(
         derivatives, pooling_rule.power_pooling, pooling_rule.power_pooling_autodiff
     )
     y = rule(x, norm_type, problem)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import (
     channels_last,
@@ -179,7 +179,7 @@ def _max_pool(
     problem = arguments.pooling_problem(
         spatial_size(x, layout), kernel_size, stride, padding, layout, **options
     )
-    rule = rules.one_rule(
+    rule = differentiation.choose(
         derivatives, pooling_rule.max_pooling, pooling_rule.max_pooling_autodiff
     )
     y, winner = rule(x, problem)
@@ -375,7 +375,7 @@ def _max_unpool(
     )
     indices = jnp.where(indices < 0, length, indices)  # which else would count from the end
     axis = 1 if channels_last(layout) else 2
-    rule = rules.one_rule(derivatives, _unpool, _unpool_formula)
+    rule = differentiation.choose(derivatives, _unpool, _unpool_formula)
     y = rule(
         merge_axes(x, axis, dimensions),
         *(merge_axes(indices, axis, dimensions), length, axis),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, rules
+from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import channels_last, merge_axes, spatial_size, split_axis
 from jaxcnn.pooling import rule as pooling_rule
@@ -73,7 +73,7 @@ def unfold(
         layout=layout,
         engine=engine,
     )
-    rule = rules.one_rule(
+    rule = differentiation.choose(
         derivatives, pooling_rule.unfolding, pooling_rule.unfolding_autodiff
     )
     p = rule(x, problem)  # the taps beside the channels, as in "NGCHW"
@@ -154,6 +154,8 @@ def fold(
         p = split_axis(split_axis(p, 2, taps, channels), 1, *out)
     else:
         p = split_axis(split_axis(p, 2, *out), 1, channels, taps).swapaxes(1, 2)
-    rule = rules.one_rule(derivatives, pooling_rule.folding, pooling_rule.folding_autodiff)
+    rule = differentiation.choose(
+        derivatives, pooling_rule.folding, pooling_rule.folding_autodiff
+    )
     x = rule(p, problem)
     return x if is_batch else x[0]

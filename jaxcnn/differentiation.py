@@ -1,6 +1,6 @@
-"""Which rule differentiates an operation, and what JAX must be told around it.
+"""Who differentiates an operation: its hand-written rule, or JAX.
 
-Every public function asks :func:`one_rule` for the function that computes: the one with the
+Every public function asks :func:`choose` for the function that computes: the one with the
 hand-written rule, or the one whose steps JAX differentiates. Around a hand-written rule two
 things are done for all of them:
 
@@ -56,7 +56,7 @@ def derivatives(which: str) -> AbstractContextManager:
     return _derivatives(_one_choice(which))
 
 
-def one_rule(which: str | None, custom: Callable, autodiff: Callable) -> Callable:
+def choose(which: str | None, custom: Callable, autodiff: Callable) -> Callable:
     """The function with the hand-written rule, or the one that JAX differentiates."""
     which = _derivatives.value if which is None else _one_choice(which)
     if which == "autodiff":
