@@ -9,12 +9,12 @@ import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import import_module
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+import jaxcnn
 from experiments.compare_gradients import Options, compare_case, main
 from experiments.gradient_cases import cases
 from jaxcnn.layout import spatial_axes, weight_layout
@@ -190,7 +190,7 @@ MISTAKES = {
         *("conv2d", "x", "stride 2, padding 1", "equations"),
     ),
     "bias gradient: one image": Mistake(
-        *("convolution_rule.bias_gradient", of_the_first_image_only),
+        *("convolution.rule.bias_gradient", of_the_first_image_only),
         *("conv2d", "b", "stride 2, padding 1"),
     ),
     "transposed convolution: kernel of its input gradient": Mistake(
@@ -206,7 +206,7 @@ MISTAKES = {
         *("fold", "p", "3×3, stride 2", "equations"),
     ),
     "max pooling's gradient: winner": Mistake(
-        *("pooling_rule.place_at_winners", the_next_element_wins),
+        *("pooling.rule.place_at_winners", the_next_element_wins),
         *("max_pool2d", "x", "3×3, stride 2"),
     ),
     "max pooling's gradient: padding": Mistake(
@@ -218,37 +218,41 @@ MISTAKES = {
         *("avg_pool2d", "x", "3×3, stride 2", "equations"),
     ),
     "power-average pooling": Mistake(
-        "pooling_rule.power_pooling.bwd", scaled(0), "lp_pool2d", "x"
+        "pooling.rule.power_pooling.bwd", scaled(0), "lp_pool2d", "x"
     ),
     "adaptive average pooling": Mistake(
-        *("adaptive_rule._sums_of_overlapping.bwd", scaled(0)),
+        *("pooling.adaptive_rule._sums_of_overlapping.bwd", scaled(0)),
         *("adaptive_avg_pool2d", "x", "2 bins"),
     ),
     "ReLU at zero": Mistake(
-        "activations._relu.fwd", alive_at_zero, "relu", "x", "ties (zeros)"
+        "layers.activations._relu.fwd", alive_at_zero, "relu", "x", "ties (zeros)"
     ),
     "the other activations": Mistake(
         "differentiation.choose", a_little_steeper, "tanh", "x"
     ),
-    "softmax": Mistake("softmax._softmax.bwd", without_the_sum, "softmax", "x"),
-    "log-softmax": Mistake("softmax._log_softmax.bwd", scaled(0), "log_softmax", "x"),
+    "softmax": Mistake("layers.softmax._softmax.bwd", without_the_sum, "softmax", "x"),
+    "log-softmax": Mistake(
+        "layers.softmax._log_softmax.bwd", scaled(0), "log_softmax", "x"
+    ),
     "cross-entropy": Mistake(
-        *("losses._cross_entropy.bwd", without_the_targets),
+        *("layers.losses._cross_entropy.bwd", without_the_targets),
         *("softmax_cross_entropy", "logits"),
     ),
-    "dense: dX": Mistake("dense._dense.bwd", scaled(0), "dense", "x"),
-    "dense: dW": Mistake("dense._dense.bwd", scaled(1), "dense", "w"),
-    "dense: db": Mistake("dense.bias_gradient", of_the_first_image_only, "dense", "b"),
+    "dense: dX": Mistake("layers.dense._dense.bwd", scaled(0), "dense", "x"),
+    "dense: dW": Mistake("layers.dense._dense.bwd", scaled(1), "dense", "w"),
+    "dense: db": Mistake(
+        "layers.dense.bias_gradient", of_the_first_image_only, "dense", "b"
+    ),
     "batch norm: dX": Mistake(
-        "normalization_rule._normalize.bwd", without_the_mean, "batch_norm", "x"
+        "layers.normalization_rule._normalize.bwd", without_the_mean, "batch_norm", "x"
     ),
     "batch norm: dw": Mistake(
-        "normalization_rule._normalize.bwd", scaled(1), "batch_norm", "w"
+        "layers.normalization_rule._normalize.bwd", scaled(1), "batch_norm", "w"
     ),
     "batch norm: db": Mistake(
-        "normalization_rule._normalize.bwd", scaled(2), "batch_norm", "b"
+        "layers.normalization_rule._normalize.bwd", scaled(2), "batch_norm", "b"
     ),
-    "dropout": Mistake("dropout._dropout.bwd", every_other, "dropout", "x"),
+    "dropout": Mistake("layers.dropout._dropout.bwd", every_other, "dropout", "x"),
 }
 
 
@@ -260,9 +264,8 @@ def plant(monkeypatch):
     """Puts a mistake where it belongs, until the test is over."""
 
     def planted(mistake):
-        module, *rule, name = mistake.of.split(".")
-        # Some modules are hidden behind the functions that they are named after.
-        owner = functools.reduce(getattr, rule, import_module(f"jaxcnn.{module}"))
+        *path, name = mistake.of.split(".")
+        owner = functools.reduce(getattr, path, jaxcnn)
         monkeypatch.setattr(owner, name, mistake.by(getattr(owner, name)))
         jax.clear_caches()  # of what was compiled before
 
