@@ -41,6 +41,7 @@ from jaxcnn.layout import (
     weights_of,
     with_spatial,
 )
+from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import varying_like
 from jaxcnn.window import Pairs, Window, tap, untap, valid_positions
 
@@ -453,17 +454,6 @@ def _letters(layout: str) -> tuple[str, str, str]:
     if channels_last(layout):
         return f"b{positions}gi", "igo", f"b{positions}go"
     return f"bgi{positions}", "goi", f"bgo{positions}"
-
-
-def sum_dtype(dtype: DTypeLike) -> jnp.dtype:
-    """The dtype in which numbers are summed: float32 at the least, for floats.
-
-    >>> sum_dtype(jnp.bfloat16), sum_dtype(jnp.float64), sum_dtype(jnp.int32)
-    (dtype('float32'), dtype('float64'), dtype('int32'))
-    """
-    dtype = jnp.dtype(dtype)
-    is_half = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
-    return jnp.dtype(jnp.float32) if is_half else dtype
 
 
 def lowest(dtype: DTypeLike) -> Num[Array, ""]:

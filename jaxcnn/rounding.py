@@ -4,8 +4,19 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from jaxcnn.equations import sum_dtype
+
+def sum_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype in which numbers are summed: float32 at the least, for floats.
+
+    >>> sum_dtype(jnp.bfloat16), sum_dtype(jnp.float64), sum_dtype(jnp.int32)
+    (dtype('float32'), dtype('float64'), dtype('int32'))
+    """
+    dtype = jnp.dtype(dtype)
+    is_half = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+    return jnp.dtype(jnp.float32) if is_half else dtype
 
 
 def widened(x: jax.Array) -> jax.Array:

@@ -35,8 +35,8 @@ from jax import lax
 
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.sums import sum_of, sum_of_outer_products
-from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import merge_axes, resized, spatial_size, split_axis
+from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Window, tap, untap
 
 MIN_COLUMNS = 32

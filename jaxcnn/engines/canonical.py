@@ -17,9 +17,9 @@ import jax.numpy as jnp
 
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.rotation import rotated, window_over_outputs
-from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_size, weight_layout
 from jaxcnn.originals import conv_general_dilated
+from jaxcnn.rounding import sum_dtype
 
 
 def refuses(description) -> str | None:

@@ -25,8 +25,8 @@ from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.memory import images_at_once, in_blocks, sum_over_blocks
 from jaxcnn.engines.rotation import by_rotation
 from jaxcnn.engines.sums import sum_of, sum_of_outer_products
-from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_size
+from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Window, padded, tap, untap
 
 MAX_TAPS = 128

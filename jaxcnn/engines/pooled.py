@@ -14,8 +14,9 @@ import numpy as np
 from jax import lax
 
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.equations import lowest, sum_dtype, winner_dtype
+from jaxcnn.equations import lowest, winner_dtype
 from jaxcnn.layout import merge_axes, spatial_axes, spatial_size, split_axis, with_spatial
+from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import padded, tap, untap, valid_positions
 
 MAX_TAPS = 64

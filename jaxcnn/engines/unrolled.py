@@ -14,8 +14,8 @@ from jax import lax
 
 from jaxcnn.engines.memory import images_at_once, sum_over_blocks
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import grouped, merge_channels, split_channels, taps_of
+from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import padded, tap, untap
 
 MAX_TAPS = 64

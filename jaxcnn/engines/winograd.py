@@ -38,8 +38,8 @@ from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.memory import images_at_once, in_blocks, sum_over_blocks
 from jaxcnn.engines.rotation import by_rotation
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import merge_axes, resized, spatial_size
+from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Window
 
 POINTS = np.array([0, 1, -1, 2, -2])

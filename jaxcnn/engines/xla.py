@@ -12,9 +12,9 @@ import numpy as np
 from jax import lax
 
 from jaxcnn.engines.pooled import number_averaged
-from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_size, weight_layout, with_spatial
 from jaxcnn.originals import conv_general_dilated, reduce_window
+from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import varying_like
 
 ANY_LAYOUT = True

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.convolution.rule import bias_gradient
-from jaxcnn.equations import sum_dtype
+from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import automatically, spread_like, whole_along
 
 

@@ -19,11 +19,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.equations import sum_dtype
 from jaxcnn.layers.normalization_rule import applied, normalize
 from jaxcnn.layout import LAYOUTS as LAYOUTS_OF_IMAGES
 from jaxcnn.layout import grouped, merge_channels, spatial_size, split_channels
-from jaxcnn.rounding import widened
+from jaxcnn.rounding import sum_dtype, widened
 
 Operand = Float[Array, "..."]
 

@@ -15,11 +15,11 @@ from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.engines import ENGINES
-from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import spatial_axes, spatial_size
 from jaxcnn.pooling import adaptive_rule
 from jaxcnn.pooling.adaptive_rule import Adaptive, Windows, along_axis
 from jaxcnn.pooling.maximum import Pooled, flat_index
+from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import positions
 
 Size = int | None | Sequence[int | None]

@@ -22,9 +22,9 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Int
 
 from jaxcnn import plan
-from jaxcnn.equations import sum_dtype
 from jaxcnn.layout import grouped, merge_axes, split_axis
 from jaxcnn.plan import PATCH_ROLES, Problem, loops_by_default
+from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import automatically
 
 Operand = Float[Array, "..."]
