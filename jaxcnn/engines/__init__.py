@@ -15,8 +15,8 @@ An engine is a module whose functions have names, signatures and results of thos
     pooled      all the poolings, likewise
 
 All but the first two want channels last, and the plan turns arrays around for them;
-:mod:`.groups`, :mod:`.memory`, :mod:`.rotation` and :mod:`.sums` are what several of them
-share.
+:mod:`.averages`, :mod:`.groups`, :mod:`.memory`, :mod:`.rotation` and :mod:`.sums` are what
+several of them share.
 """
 
 from jaxcnn import equations

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcnn.engines.averages import number_averaged
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import lowest, winner_dtype
 from jaxcnn.layout import merge_axes, spatial_axes, spatial_size, split_axis, with_spatial
@@ -233,22 +234,6 @@ def _parts(window, input_size):
         )
         for dimension in range(len(input_size))
     ]
-
-
-def number_averaged(window, input_size, layout, counted, divisor, dtype):
-    """n, which is a product with one factor for each dimension."""
-    if counted in (None, window.padding) or divisor is not None:
-        return jnp.asarray(window.number_of_taps if divisor is None else divisor, dtype)
-    window, input_size = window.within(counted, input_size)
-    n = jnp.ones((), dtype)
-    for dimension, axis in enumerate(spatial_axes(layout)):
-        one = window.along(slice(dimension, dimension + 1))
-        size = input_size[dimension : dimension + 1]
-        inside = [valid_positions(m, one, size, "W").astype(dtype) for m in one.offsets()]
-        shape = [1] * len(layout)
-        shape[axis] = -1
-        n = n * sum_of(inside).reshape(shape)
-    return n
 
 
 def _where(condition, x):

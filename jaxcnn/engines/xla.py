@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn.engines.pooled import number_averaged
+from jaxcnn.engines.averages import number_averaged
 from jaxcnn.layout import spatial_size, weight_layout, with_spatial
 from jaxcnn.originals import conv_general_dilated, reduce_window
 from jaxcnn.rounding import sum_dtype
