@@ -50,7 +50,7 @@ from experiments.benchmark_cases import Layer
 from experiments.benchmark_reference import convolution, relative_error
 from jaxcnn import plan
 from jaxcnn.engines import ENGINES
-from jaxcnn.plan import Problem
+from jaxcnn.problem import Problem, describe
 from jaxcnn.window import Window
 
 PICTURE = Path(__file__).with_suffix(".png")
@@ -106,7 +106,7 @@ def by_engine(engine: str, layer: Layer, x, w, dy) -> dict[str, jax.Array]:
     return {
         SUMS[name]: plan.compute(name, problem, *each).astype(x.dtype)
         for name, each in operands.items()
-        if engine == "auto" or not plan.refusal(engine, plan.describe(name, problem, *each))
+        if engine == "auto" or not plan.refusal(engine, describe(name, problem, *each))
     }
 
 

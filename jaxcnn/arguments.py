@@ -16,8 +16,9 @@ from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int
 
+from jaxcnn.engines import ENGINES
 from jaxcnn.layout import LAYOUTS, spatial_axes, weight_layout
-from jaxcnn.plan import ENGINES, Problem
+from jaxcnn.problem import Problem
 from jaxcnn.sharding import whole_along
 from jaxcnn.window import EXTENSIONS, PADDING_NAMES, Window, named_padding, rounded_up
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import arguments, plan
+from jaxcnn.problem import Description
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -58,7 +59,7 @@ def explain(
     return "\n".join(dict.fromkeys(lines))
 
 
-def sums_of(function: Callable, *arrays: jax.ShapeDtypeStruct) -> list[plan.Description]:
+def sums_of(function: Callable, *arrays: jax.ShapeDtypeStruct) -> list[Description]:
     """What an operation and its gradient ask the plan for, in order."""
 
     def gradient(*arrays):

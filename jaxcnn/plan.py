@@ -10,131 +10,24 @@ program is lowered for one of them.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Num
 
 from jaxcnn.engines import ENGINES
 from jaxcnn.layout import channels_last, grouped, weight_layout
-from jaxcnn.window import Pairs, Window
-
-STATIC_ARGUMENTS = {
-    "forward": ("window", "layout", "groups", "precision"),
-    "weight_gradient": ("window", "layout", "groups", "precision"),
-    "input_gradient": ("window", "input_size", "layout", "groups", "precision"),
-    "unfold": ("window", "layout"),
-    "fold": ("window", "input_size", "layout"),
-    "max_pool": ("window", "layout"),
-    "max_pool_gradient": ("window", "input_size", "layout"),
-    "take_winners": ("window", "layout"),
-    "average_pool": ("window", "layout", "counted", "divisor"),
-    "average_pool_gradient": ("window", "input_size", "layout", "counted", "divisor"),
-}
-"""What each function of an engine must know of the problem, besides its arrays."""
-
-ROLES = {
-    "forward": ("x", "w", "y"),
-    "weight_gradient": ("x", "y", "w"),
-    "input_gradient": ("y", "w", "x"),
-}
-"""For each sum of a convolution: what its two arguments and its result are."""
-
-PATCH_ROLES = {"unfold": ("x", "p"), "fold": ("p", "x")}
-"""What is laid out with the taps beside the channels."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """All that is known of a convolution or a pooling before its arrays are.
-
-    Hashable, so that it can be a static argument.
-
-    Attributes:
-      window: the sliding window.
-      input_size: the spatial size of the input.
-      layout: such as ``"NCHW"`` or ``"NHWC"``.
-      engine: the name of an engine, or ``"auto"``.
-      groups: of a convolution.
-      precision: of a convolution's products.
-      preferred: the dtype of a convolution's result; None for that of its arguments.
-      counted, divisor: by what an average pooling divides.
-    """
-
-    window: Window
-    input_size: tuple[int, ...]
-    layout: str
-    engine: str = "auto"
-    groups: int = 1
-    precision: jax.lax.PrecisionLike = None
-    preferred: DTypeLike | None = None
-    counted: Pairs | None = None
-    divisor: int | float | None = None
-
-
-def loops_by_default(problem: Problem) -> Problem:
-    """The problem for JAX to differentiate: of loops, unless an engine was named."""
-    return replace(problem, engine="equations") if problem.engine == "auto" else problem
-
-
-@dataclass(frozen=True)
-class Description:
-    """What the rules and the engines look at: a problem, and the channels of its arrays.
-
-    Attributes:
-      name: which function, one of STATIC_ARGUMENTS.
-      problem: the problem.
-      dtype: of the arrays.
-      c_in, c_out: the channels in each group, of the convolution's input and output;
-        zero for poolings.
-      is_empty: whether an array has no entries.
-    """
-
-    name: str
-    problem: Problem
-    dtype: Any
-    c_in: int = 0
-    c_out: int = 0
-    is_empty: bool = False
-
-    @property
-    def is_convolution(self) -> bool:
-        return self.name in ROLES
-
-    @property
-    def window(self) -> Window:
-        return self.problem.window
-
-    @property
-    def groups(self) -> int:
-        return self.problem.groups
-
-    @property
-    def has_one_position(self) -> bool:
-        """Whether the window sees the whole image at once, and stands still."""
-        return set(self.window.output_size(self.problem.input_size)) == {1}
-
-
-def describe(name: str, problem: Problem, *operands) -> Description:
-    """The description of a function's call with these operands (or their shapes)."""
-    dtype = operands[0].dtype
-    is_empty = any(size == 0 for operand in operands for size in operand.shape)
-    if name not in ROLES:
-        return Description(name, problem, dtype, is_empty=is_empty)
-    shapes = dict(zip(ROLES[name], (operand.shape for operand in operands), strict=False))
-    of_weights = weight_layout(problem.layout)
-    if "w" in shapes:
-        c_in = shapes["w"][of_weights.index("I")]
-        c_out = shapes["w"][of_weights.index("O")] // problem.groups
-    else:
-        channels = problem.layout.index("C")
-        c_in = shapes["x"][channels] // problem.groups
-        c_out = shapes["y"][channels] // problem.groups
-    return Description(name, problem, dtype, c_in, c_out, is_empty)
+from jaxcnn.problem import (
+    PATCH_ROLES,
+    ROLES,
+    STATIC_ARGUMENTS,
+    Description,
+    Problem,
+    describe,
+)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ INTERNAL_MODULES = [
     "jaxcnn.layers.normalization_rule",
     "jaxcnn.plan",
     "jaxcnn.pooling.rule",
+    "jaxcnn.problem",
     "jaxcnn.sharding",
     "jaxcnn.training",
     "jaxcnn.window",
@@ -75,13 +76,17 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def opaque_engine(monkeypatch) -> str:
     """The equations, except that JAX takes whatever they compute for a constant."""
-    from jaxcnn import equations, plan  # only now: their types are checked from above on
+    from jaxcnn import (  # only now: their types are checked from above on
+        equations,
+        plan,
+        problem,
+    )
 
     def opaque(function):
         return lambda *operands, **known: jax.lax.stop_gradient(
             function(*operands, **known)
         )
 
-    engine = {name: opaque(getattr(equations, name)) for name in plan.STATIC_ARGUMENTS}
+    engine = {name: opaque(getattr(equations, name)) for name in problem.STATIC_ARGUMENTS}
     monkeypatch.setitem(plan.ENGINES, "opaque", types.SimpleNamespace(**engine))
     return "opaque"

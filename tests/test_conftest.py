@@ -7,6 +7,7 @@ import pytest
 
 from jaxcnn import layout, plan, window
 from jaxcnn.pooling import rule as pooling_rule
+from jaxcnn.problem import Problem
 from jaxcnn.window import Window
 
 WINDOW = Window((1,), (1,), ((0, 0),), (1,))
@@ -21,7 +22,7 @@ WINDOW = Window((1,), (1,), ((0, 0),), (1,))
         lambda: pooling_rule.take_from_winners(
             jnp.ones((1, 1, 2)),
             jnp.ones((1, 1, 2)),  # floats, which are not winners
-            plan.Problem(WINDOW, (2,), "NCW"),
+            Problem(WINDOW, (2,), "NCW"),
         ),
     ],
 )

@@ -19,6 +19,7 @@ import jaxcnn
 from jaxcnn import equations, plan
 from jaxcnn.engines import memory, pooled
 from jaxcnn.layout import grouped
+from jaxcnn.problem import PATCH_ROLES, ROLES, Problem, describe
 from jaxcnn.window import Window
 from tests import oracles
 
@@ -28,8 +29,8 @@ FIRST = {"NWC": "NCW", "NHWC": "NCHW", "NDHWC": "NCDHW"}
 # What the functions are of, and what they give: x, w and y, p for patches, and i for the
 # winners.
 ROLES = {
-    **plan.ROLES,
-    **plan.PATCH_ROLES,
+    **ROLES,
+    **PATCH_ROLES,
     "max_pool": ("x", "y"),
     "max_pool_gradient": ("y", "i", "x"),
     "take_winners": ("x", "i", "y"),
@@ -61,9 +62,7 @@ def operands_of(name, arrays):
 
 def computed_by(engine, problem, arrays, names):
     """Those of the functions that an engine does not refuse."""
-    descriptions = (
-        plan.describe(name, problem, *operands_of(name, arrays)) for name in names
-    )
+    descriptions = (describe(name, problem, *operands_of(name, arrays)) for name in names)
     return tuple(each.name for each in descriptions if not plan.refusal(engine, each))
 
 
@@ -180,7 +179,7 @@ def drawn(case, dtype="float32"):
     }
     draw = np.random.default_rng(len(case)).standard_normal
     arrays = {role: draw(shape).astype(dtype) for role, shape in shapes.items()}
-    return plan.Problem(window, size, layout, groups=groups), arrays
+    return Problem(window, size, layout, groups=groups), arrays
 
 
 def wide(arrays):
@@ -311,11 +310,11 @@ def errors(ours, wanted):
 def test_the_plans_convolutions_are_as_accurate_as_xlas_or_nearly(columns, rng):
     shapes = (2, 16, 16, 64), (3, columns, 64, 64), (2, 16, 19 - columns, 64)
     arrays = [jnp.asarray(rng.standard_normal(each, "float32")) for each in shapes]
-    problem = plan.Problem(window((3, columns), padding=1), (16, 16), "NHWC")
+    problem = Problem(window((3, columns), padding=1), (16, 16), "NHWC")
     x, w, dy = arrays
     asked = replace(problem, precision="highest")
     for name, operands in zip(SUMS, ((x, w), (x, dy), (dy, w)), strict=True):
-        assert plan.chosen(plan.describe(name, asked, *operands)).engine != "winograd"
+        assert plan.chosen(describe(name, asked, *operands)).engine != "winograd"
 
     conv2d = functools.partial(jaxcnn.conv2d, padding=1, layout="NHWC")
     wanted = convolution_and_gradients(
@@ -418,7 +417,7 @@ def drawn_for_pooling(case, draw=numbers):
     arrays = {"x": draw(rng, x_shape), "y": draw(rng, y_shape)}
     arrays["i"] = np.zeros(y_shape, equations.winner_dtype(window))
     arrays["p"] = draw(rng, (*y_shape[:-1], window.number_of_taps, y_shape[-1]))
-    return plan.Problem(window, size, layout), arrays
+    return Problem(window, size, layout), arrays
 
 
 def peculiar(rng, shape):

@@ -14,13 +14,14 @@ import pytest
 
 import jaxcnn
 from jaxcnn import equations, plan
+from jaxcnn.problem import ROLES, STATIC_ARGUMENTS, Problem, describe
 from jaxcnn.window import Window
 
 WINDOW = Window((2, 2), (1, 1), ((0, 0), (0, 0)), (1, 1))
-PROBLEM = plan.Problem(WINDOW, (3, 3), "NCHW")
+PROBLEM = Problem(WINDOW, (3, 3), "NCHW")
 
 
-@pytest.mark.parametrize("name", plan.STATIC_ARGUMENTS)
+@pytest.mark.parametrize("name", STATIC_ARGUMENTS)
 @pytest.mark.parametrize("engine", plan.ENGINES)
 def test_an_engines_function_wants_what_the_plan_tells_it(name, engine):
     if engine == "equations":
@@ -31,7 +32,7 @@ def test_an_engines_function_wants_what_the_plan_tells_it(name, engine):
     # What the plan tells it is all that it wants to know besides its arrays.
     wanted = inspect.signature(function).parameters.values()
     keywords = {each.name for each in wanted if each.kind is each.KEYWORD_ONLY}
-    assert set(plan.STATIC_ARGUMENTS[name]) == keywords
+    assert set(STATIC_ARGUMENTS[name]) == keywords
 
 
 def test_the_equations_are_an_engine():
@@ -40,7 +41,7 @@ def test_the_equations_are_an_engine():
 
 
 def test_a_problem_is_hashable_and_equal_to_its_like():
-    like = plan.Problem(dataclasses.replace(WINDOW), (3, 3), "NCHW")
+    like = Problem(dataclasses.replace(WINDOW), (3, 3), "NCHW")
     assert like is not PROBLEM
     assert len({like, PROBLEM, dataclasses.replace(like, groups=2)}) == 2
 
@@ -53,7 +54,7 @@ def test_a_problem_cannot_be_changed():
 @pytest.fixture
 def counting_engine(monkeypatch, request):
     """An engine that counts how often its functions are traced; another in each test."""
-    counts = dict.fromkeys(plan.STATIC_ARGUMENTS, 0)
+    counts = dict.fromkeys(STATIC_ARGUMENTS, 0)
 
     def counted(name, *operands, **known):
         counts[name] += 1
@@ -137,10 +138,10 @@ def described(x, w, options, dtype="float32"):
     y = (x[0], *window.output_size(x[1:3]), w[-1])
     shapes = dict(zip("xwy", (x, w, y), strict=True))
     arrays = {role: jax.ShapeDtypeStruct(each, dtype) for role, each in shapes.items()}
-    problem = plan.Problem(window, x[1:3], "NHWC", groups=groups)
+    problem = Problem(window, x[1:3], "NHWC", groups=groups)
     return [
-        plan.describe(name, problem, *(arrays[role] for role in roles[:2]))
-        for name, roles in plan.ROLES.items()
+        describe(name, problem, *(arrays[role] for role in roles[:2]))
+        for name, roles in ROLES.items()
     ]
 
 
@@ -160,35 +161,35 @@ def test_a_convolution_and_its_gradients_have_their_engine(case):
 @pytest.mark.parametrize("case", POOLINGS)
 def test_a_pooling_and_its_gradient_have_their_engine(case):
     pool, x, size, engine, *elsewhere = POOLINGS[case]
-    problem = plan.Problem(
+    problem = Problem(
         Window((size,) * 2, (size,) * 2, ((0, 0),) * 2, (1, 1)), x[1:3], "NHWC"
     )
     kind = "max" if pool is jaxcnn.max_pool2d else "average"
-    for name in (each for each in plan.STATIC_ARGUMENTS if each.startswith(kind)):
+    for name in (each for each in STATIC_ARGUMENTS if each.startswith(kind)):
         for dtype, wanted in (("float32", engine), ("float64", "equations")):
-            description = plan.describe(name, problem, jax.ShapeDtypeStruct(x, dtype))
+            description = describe(name, problem, jax.ShapeDtypeStruct(x, dtype))
             assert plan.chosen(description).engine == wanted
             on_accelerators = plan.chosen_on_accelerators(description).engine
             assert [on_accelerators] == (elsewhere or [wanted])
 
 
-@pytest.mark.parametrize("name", plan.STATIC_ARGUMENTS)
+@pytest.mark.parametrize("name", STATIC_ARGUMENTS)
 def test_where_there_is_nothing_to_compute_the_equations_do_it(name):
     something, nothing = (
         jax.ShapeDtypeStruct((batch, 8, 8, 1), "float32") for batch in (2, 0)
     )
     w = jax.ShapeDtypeStruct((1, 1, 1, 1), "float32")
     arrays = {"x": something, "y": something, "w": w}
-    problem = plan.Problem(Window((1, 1), (1, 1), ((0, 0),) * 2, (1, 1)), (8, 8), "NHWC")
-    roles = plan.ROLES.get(name, ("x", "x", "y"))[:2]
+    problem = Problem(Window((1, 1), (1, 1), ((0, 0),) * 2, (1, 1)), (8, 8), "NHWC")
+    roles = ROLES.get(name, ("x", "x", "y"))[:2]
     for role in set(roles):
         operands = [{**arrays, role: nothing}[each] for each in roles]
-        empty = plan.describe(name, problem, *operands)
+        empty = describe(name, problem, *operands)
         assert empty.is_empty
         assert plan.chosen(empty).engine == "equations"
         for engine in set(plan.ENGINES) - {"equations", "xla"}:
             assert plan.refusal(engine, empty) == "wants arrays with entries"
-    full = plan.describe(name, problem, *(arrays[each] for each in roles))
+    full = describe(name, problem, *(arrays[each] for each in roles))
     assert not full.is_empty
     assert plan.chosen(full).engine != "equations"
 

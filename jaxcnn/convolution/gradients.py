@@ -15,7 +15,7 @@ from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.layout import spatial_size, weight_layout, with_spatial
-from jaxcnn.plan import Problem
+from jaxcnn.problem import Problem
 
 
 class GradientOptions(TypedDict, total=False):

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn import equations, plan
 from jaxcnn.layout import merge_axes, split_axis, weight_layout
-from jaxcnn.plan import ROLES, Problem, loops_by_default
+from jaxcnn.problem import ROLES, Problem, loops_by_default
 from jaxcnn.sharding import automatically, spread_like
 
 Operand = Float[Array, "..."]

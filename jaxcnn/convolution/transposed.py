@@ -18,7 +18,7 @@ from jaxcnn.arguments import Padding
 from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.engines import ENGINES
 from jaxcnn.layout import spatial_size, weight_layout
-from jaxcnn.plan import Problem
+from jaxcnn.problem import Problem
 
 
 class TransposedOptions(TypedDict, total=False):

@@ -42,8 +42,8 @@ from jaxcnn.patching.lax_arguments import (
     transpose_of,
     window_over,
 )
-from jaxcnn.plan import Problem
 from jaxcnn.pooling import rule as pooling_rule
+from jaxcnn.problem import Problem
 
 Padding = str | Sequence[tuple[int, int]]
 

@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.layout import spatial_axes
-from jaxcnn.plan import Problem
 from jaxcnn.pooling import rule as pooling_rule
+from jaxcnn.problem import Problem
 from jaxcnn.window import Window
 
 Operand = Float[Array, "..."]

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcnn import plan
 from jaxcnn.layout import grouped, merge_axes, split_axis
-from jaxcnn.plan import PATCH_ROLES, Problem, loops_by_default
+from jaxcnn.problem import PATCH_ROLES, Problem, loops_by_default
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import automatically
 
