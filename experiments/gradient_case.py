@@ -20,7 +20,7 @@ from experiments import operations_lax
 from experiments.gradient_arguments import Call, without_dimension
 from jaxcnn import plan
 from jaxcnn.engines import ENGINES
-from jaxcnn.explain import sums_of
+from jaxcnn.plan import sums_of
 
 operations_torch: ModuleType | None = None
 if find_spec("torch"):

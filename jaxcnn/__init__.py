@@ -66,7 +66,6 @@ from jaxcnn.convolution.transposed import (
     conv_transpose3d,
 )
 from jaxcnn.differentiation import derivatives
-from jaxcnn.explain import explain
 from jaxcnn.layers.activations import elu, hard_swish, leaky_relu, relu
 from jaxcnn.layers.dense import dense, flatten
 from jaxcnn.layers.dropout import dropout
@@ -86,6 +85,7 @@ from jaxcnn.layers.smooth_activations import (
 from jaxcnn.layers.softmax import log_softmax, softmax
 from jaxcnn.patching import drop_in as drop_in
 from jaxcnn.patching.patch import patch_jax, patched_jax, unpatch_jax
+from jaxcnn.plan import explain
 from jaxcnn.pooling.adaptive import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
