@@ -76,11 +76,8 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def opaque_engine(monkeypatch) -> str:
     """The equations, except that JAX takes whatever they compute for a constant."""
-    from jaxcnn import (  # only now: their types are checked from above on
-        equations,
-        plan,
-        problem,
-    )
+    # Only now: their types are checked from above on.
+    from jaxcnn import equations, plan, problem
 
     def opaque(function):
         return lambda *operands, **known: jax.lax.stop_gradient(

@@ -1,6 +1,6 @@
-"""How JAX differentiates and maps a pooling.
+"""How JAX differentiates a pooling.
 
-**The gradient rules.** Max pooling is not linear, but once the winners are known it is a
+Max pooling is not linear, but once the winners are known it is a
 choice of entries, and that is:
 
     max_pooling         Y = max_m tap(X, m), and the winner of each window
@@ -10,22 +10,18 @@ choice of entries, and that is:
 The gradient of the first is the second; the second and the third are each other's
 transpose, so each is the other's gradient. Average pooling is linear; it and its gradient
 are each other's transpose.
-
-**The mapping rule.** Pooling treats all images alike: ``vmap`` adds to the batch.
 """
 
-from functools import lru_cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Int
 
 from jaxcnn import plan
-from jaxcnn.layout import grouped, merge_axes, split_axis
-from jaxcnn.problem import PATCH_ROLES, Problem, loops_by_default
+from jaxcnn.mapping import mapped_pooling
+from jaxcnn.problem import Problem, loops_by_default
 from jaxcnn.rounding import sum_dtype
-from jaxcnn.sharding import automatically
 
 Operand = Float[Array, "..."]
 Winner = Int[Array, "..."]
@@ -37,7 +33,7 @@ Winner = Int[Array, "..."]
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pooling(x: Operand, problem: Problem) -> tuple[Operand, Winner]:
     """Y = max_m tap(X, m), and the winner of each window"""
-    return _mapped("max_pool", problem, x)
+    return mapped_pooling("max_pool", problem, x)
 
 
 def _max_pooling_fwd(x, problem):
@@ -56,7 +52,7 @@ max_pooling.defvjp(_max_pooling_fwd, _max_pooling_bwd)
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def place_at_winners(dy: Operand, winner: Winner, problem: Problem) -> Operand:
     """dX = Σ_m untap(dY · [winner = m], m)"""
-    return _mapped("max_pool_gradient", problem, dy, winner).astype(dy.dtype)
+    return mapped_pooling("max_pool_gradient", problem, dy, winner).astype(dy.dtype)
 
 
 def _place_at_winners_fwd(dy, winner, problem):
@@ -73,7 +69,7 @@ place_at_winners.defvjp(_place_at_winners_fwd, _place_at_winners_bwd)
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def take_from_winners(x: Operand, winner: Winner, problem: Problem) -> Operand:
     """Y = Σ_m tap(X, m) · [winner = m]"""
-    return _mapped("take_winners", problem, x, winner)
+    return mapped_pooling("take_winners", problem, x, winner)
 
 
 def _take_from_winners_fwd(x, winner, problem):
@@ -93,7 +89,7 @@ take_from_winners.defvjp(_take_from_winners_fwd, _take_from_winners_bwd)
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def average_pooling(x: Operand, problem: Problem) -> Operand:
     """Y = 1/n · Σ_m tap(X, m)"""
-    return _mapped("average_pool", problem, x).astype(x.dtype)
+    return mapped_pooling("average_pool", problem, x).astype(x.dtype)
 
 
 def _average_pooling_fwd(x, problem):
@@ -110,7 +106,7 @@ average_pooling.defvjp(_average_pooling_fwd, _average_pooling_bwd)
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def average_pooling_gradient(dy: Operand, problem: Problem) -> Operand:
     """dX = Σ_m untap(dY / n, m)"""
-    return _mapped("average_pool_gradient", problem, dy).astype(dy.dtype)
+    return mapped_pooling("average_pool_gradient", problem, dy).astype(dy.dtype)
 
 
 def _average_pooling_gradient_fwd(dy, problem):
@@ -172,7 +168,7 @@ power_pooling.defvjp(_power_pooling_fwd, _power_pooling_bwd)
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def unfolding(x: Operand, problem: Problem) -> Operand:
     """P[m] = tap(X, m)"""
-    return _mapped("unfold", problem, x)
+    return mapped_pooling("unfold", problem, x)
 
 
 def _unfolding_fwd(x, problem):
@@ -189,7 +185,7 @@ unfolding.defvjp(_unfolding_fwd, _unfolding_bwd)
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def folding(p: Operand, problem: Problem) -> Operand:
     """X = Σ_m untap(P[m], m)"""
-    return _mapped("fold", problem, p).astype(p.dtype)
+    return mapped_pooling("fold", problem, p).astype(p.dtype)
 
 
 def _folding_fwd(p, problem):
@@ -224,54 +220,3 @@ def folding_autodiff(p, problem):
 
 def power_pooling_autodiff(x, p, problem):
     return _power_formula(average_pooling_autodiff, x, p, problem).astype(x.dtype)
-
-
-# --- The mapping rule -----------------------------------------------------------------
-
-
-def _mapped(name, problem, *operands):
-    plan.record(name, problem, *operands)
-    *of_operands, of_result = PATCH_ROLES.get(name, ("x",) * (len(operands) + 1))
-    return automatically(
-        _with_mapping_rule(name, problem),
-        [_images_and_channels(role, problem.layout) for role in of_operands],
-        _images_and_channels(of_result, problem.layout),
-        *operands,
-    )
-
-
-def _images_and_channels(role, layout):
-    """The axes N and C of an array by name, for :func:`jaxcnn.sharding.automatically`."""
-    letters = grouped(layout) if role == "p" else layout
-    return [letter if letter in "NC" else None for letter in letters]
-
-
-@lru_cache(maxsize=4096)
-def _with_mapping_rule(name: str, problem: Problem):
-    """One of the poolings as a function of arrays that ``vmap`` folds into the batch.
-
-    Compiled and remembered, so that calls outside of ``jit`` do not trace it anew.
-    """
-    batch = problem.layout.index("N")
-
-    @custom_vmap
-    def pool(*operands):
-        return plan.compute(name, problem, *operands)
-
-    @pool.def_vmap
-    def fold_into_the_batch(axis_size, is_mapped, *operands):
-        operands = [
-            operand if mapped else jnp.broadcast_to(operand, (axis_size, *operand.shape))
-            for operand, mapped in zip(operands, is_mapped, strict=True)
-        ]
-        folded = [
-            merge_axes(jnp.moveaxis(operand, 0, batch), batch, 2) for operand in operands
-        ]
-        results = pool(*folded)
-        unfolded = jax.tree.map(
-            lambda r: jnp.moveaxis(split_axis(r, batch, axis_size, -1), batch, 0),
-            results,
-        )
-        return unfolded, jax.tree.map(lambda _: True, results)
-
-    return jax.jit(pool)
