@@ -18,7 +18,7 @@ b. *pools*: likewise. *networks*: a whole training step, by stochastic gradient 
 with momentum. *scan*: the same step in ``lax.scan`` over several batches, beside the step
 alone. Everything is float32, of random numbers of unit variance; nothing is donated.
 
-How it is timed: contestants take turns (:mod:`experiments.benchmark_timing`); a number is
+How it is timed: contestants take turns (:mod:`experiments.benchmarking.timing`); a number is
 the median of the rounds, the spread its interquartile range. A ratio is the peer's time
 divided by jaxcnn's: above one, jaxcnn is faster. A suite ends with the geometric mean of
 its ratios and the worst of them.
@@ -26,7 +26,7 @@ its ratios and the worst of them.
 What else is measured: the fraction of the machine's matrix-product peak, that of a 2048³
 float32 product in the same process; the time to compile; the peak temporary memory, as
 the compiler states it; and for layers the error, the largest deviation of y, dx or dw
-from float64 (:mod:`experiments.benchmark_reference`) relative to the largest entry. A
+from float64 (:mod:`experiments.benchmarking.reference`) relative to the largest entry. A
 layer that is off by more than 1e-4, or a pool that differs from lax by more than 1e-6,
 makes the command fail.
 
@@ -107,19 +107,19 @@ from rich.console import Console
 from rich.progress import track
 
 import jaxcnn
-from experiments import benchmark_cases as cases
-from experiments.benchmark_chart import chart_of
-from experiments.benchmark_layers import measure_layer, measure_pool
-from experiments.benchmark_report import (
+from experiments.benchmarking import cases
+from experiments.benchmarking.chart import chart_of
+from experiments.benchmarking.layers import measure_layer, measure_pool
+from experiments.benchmarking.tables import (
     cost_table,
     ratios,
     scan_table,
     summaries,
     time_table,
 )
-from experiments.benchmark_timing import Measurement, matrix_product_peak
-from experiments.benchmark_training import measure_network, measure_scan
-from experiments.benchmark_worker import TorchWorker
+from experiments.benchmarking.timing import Measurement, matrix_product_peak
+from experiments.benchmarking.torch_process import TorchWorker
+from experiments.benchmarking.training import measure_network, measure_scan
 from experiments.run_folder import origin, replacing
 
 SUITES = ("layers", "pools", "networks", "scan")

@@ -8,7 +8,7 @@ batch, reporting every tenth step) takes at most 1.1 times as long as its steps,
 compiled alone and called from Python with a batch that is there already.
 
 Both are compiled with what ``jaxcnn.compiler_options()`` advises and start from the same
-state. They take turns (:mod:`experiments.benchmark_timing`), and a time is the median of
+state. They take turns (:mod:`experiments.benchmarking.timing`), and a time is the median of
 the rounds; of the steps one is called several times, on one batch.
 
 Measured on two CPU cores, batches of 128, seven rounds; milliseconds:
@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import data
-from experiments.benchmark_timing import Measurement, compiled, race
+from experiments.benchmarking.timing import Measurement, compiled, race
 from experiments.options import Options, model_of
 from jaxcnn import compiler_options, training
 

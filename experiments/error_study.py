@@ -10,7 +10,7 @@ An entry of y and of dx is a sum of C·K² products here (as many channels go ou
 and one of dw a sum of B·H·W. Each engine of :mod:`jaxcnn.engines` computes those it is good
 for, from normally distributed numbers, and so do the plan's own choice (auto), lax and,
 where it is installed, PyTorch. The reference is NumPy's, tap by tap in float64
-(:mod:`experiments.benchmark_reference`), of the numbers as they are in the dtype. An error
+(:mod:`experiments.benchmarking.reference`), of the numbers as they are in the dtype. An error
 is the largest deviation by the largest entry.
 
 Measured on a CPU with jax 0.10.2 and PyTorch 2.13, C from 1 to 256, K 3 and 5, B·H·W = 576;
@@ -46,8 +46,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import operations_lax, pictures
-from experiments.benchmark_cases import Layer
-from experiments.benchmark_reference import convolution, relative_error
+from experiments.benchmarking.cases import Layer
+from experiments.benchmarking.reference import convolution, relative_error
 from jaxcnn import plan
 from jaxcnn.engines import ENGINES
 from jaxcnn.problem import Problem, describe

@@ -4,13 +4,13 @@
     python -m experiments.frameworks --frameworks "flax linen" Keras --batch-size 64
 
 Claim: under ``jaxcnn.patch_jax()`` the networks of flax, equinox, haiku and Keras, as
-their own documentation writes them (:mod:`experiments.framework_models`), train with the
+their own documentation writes them (:mod:`experiments.benchmarking.framework_models`), train with the
 same losses to within rounding, and faster.
 
 Each network is built twice with the same seed and trained on the same batches of random
 images, once as it is and once within ``with jaxcnn.patched_jax():``. The losses of the
 first steps are compared; then the two take turns, and a time is the median of the rounds
-(:mod:`experiments.benchmark_timing`). A whole step is timed: what the framework does around
+(:mod:`experiments.benchmarking.timing`). A whole step is timed: what the framework does around
 its compiled program is part of it.
 
 Measured on two virtual cores of an AMD EPYC, float32, batches of 128, 15 rounds, with flax
@@ -42,8 +42,8 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxcnn
-from experiments.benchmark_timing import Contestant, race
-from experiments.framework_models import FRAMEWORKS, Step
+from experiments.benchmarking.framework_models import FRAMEWORKS, Step
+from experiments.benchmarking.timing import Contestant, race
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxcnn
-from experiments import benchmark_networks as networks
 from experiments import data, pictures
+from experiments.benchmarking import networks
 from experiments.data import DataSet
 
 PICTURE = Path(__file__).with_suffix(".png")

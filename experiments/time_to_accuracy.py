@@ -130,7 +130,7 @@ def by_flax(dataset: DataSet, seed: int) -> Iterator[float]:
     import jax.numpy as jnp
     import optax
 
-    from experiments.benchmark_flax import MnistCNN
+    from experiments.benchmarking.flax_networks import MnistCNN
 
     network = MnistCNN()
     optimizer = _optax(len(dataset.train.labels) // BATCH)
@@ -182,7 +182,7 @@ def by_torch(dataset: DataSet, seed: int) -> Iterator[float]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from experiments.benchmark_torch_networks import network
+    from experiments.benchmarking.torch_networks import network
 
     torch.set_num_threads(os.cpu_count() or 1)
     model = network("MNIST CNN")

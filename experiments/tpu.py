@@ -61,7 +61,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 import jaxcnn
-from experiments import benchmark_networks as networks
+from experiments.benchmarking import networks
 from experiments.compiled_program import Account, Traffic, account_of
 from experiments.data import OBJECTS, Description
 from experiments.options import Options, model_of

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from experiments import benchmark, benchmark_cases, operations_lax
-from experiments.benchmark_cases import NETWORKS, Layer, Pool
-from experiments.benchmark_chart import chart_of
-from experiments.benchmark_layers import (
+from experiments import benchmark, operations_lax
+from experiments.benchmarking import cases as benchmark_cases
+from experiments.benchmarking.cases import NETWORKS, Layer, Pool
+from experiments.benchmarking.chart import chart_of
+from experiments.benchmarking.layers import (
     in_layout,
     measure_layer,
     value_and_gradients,
 )
-from experiments.benchmark_networks import (
+from experiments.benchmarking.networks import (
     FORWARD,
     OPERATIONS,
     image_batch,
@@ -25,8 +26,8 @@ from experiments.benchmark_networks import (
     loss_of,
     training_step,
 )
-from experiments.benchmark_reference import convolution, relative_error
-from experiments.benchmark_report import (
+from experiments.benchmarking.reference import convolution, relative_error
+from experiments.benchmarking.tables import (
     cost_table,
     fastest,
     geometric_mean,
@@ -35,8 +36,8 @@ from experiments.benchmark_report import (
     summaries,
     time_table,
 )
-from experiments.benchmark_timing import Contestant, Measurement, race
-from experiments.benchmark_worker import TorchWorker
+from experiments.benchmarking.timing import Contestant, Measurement, race
+from experiments.benchmarking.torch_process import TorchWorker
 
 SMALL = Layer(2, 4, 6, (7, 8), 3, stride=2, padding=1, groups=2)
 
@@ -125,7 +126,7 @@ def test_the_number_of_parameters_is_the_known_one(name, expected):
 
 def test_flax_has_the_same_number_of_parameters():
     pytest.importorskip("flax")
-    from experiments import benchmark_flax
+    from experiments.benchmarking import flax_networks as benchmark_flax
 
     for name in NETWORKS:
         images, _ = image_batch(name, "NHWC", 1)
@@ -137,7 +138,7 @@ def test_flax_has_the_same_number_of_parameters():
 
 def test_torch_has_the_same_number_of_parameters():
     pytest.importorskip("torch")
-    from experiments.benchmark_torch_networks import network
+    from experiments.benchmarking.torch_networks import network
 
     for name in NETWORKS:
         found = sum(parameter.numel() for parameter in network(name).parameters())

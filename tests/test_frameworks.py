@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.framework_models import FRAMEWORKS
+from experiments.benchmarking.framework_models import FRAMEWORKS
 from jaxcnn import plan
 from jaxcnn.patching.patch import patched_jax
 

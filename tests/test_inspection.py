@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
 
-from experiments import benchmark_networks
+from experiments.benchmarking import networks
 from jaxcnn import conv2d, inspection, models, relu
 
 MODELS = {
@@ -27,12 +27,12 @@ def strict_jax():
 
 def multiply_adds_in_lax(name):
     """Those of the convolutions and products in the same network, written with lax."""
-    state = jax.eval_shape(lambda: benchmark_networks.initial_state(name, "NHWC", 1))
-    network = benchmark_networks.FORWARD[name]
+    state = jax.eval_shape(lambda: networks.initial_state(name, "NHWC", 1))
+    network = networks.FORWARD[name]
 
     def forward(state, images):
-        lax_operations = benchmark_networks.OPERATIONS["lax"]
-        return network(benchmark_networks.Layers(lax_operations, "NHWC", state), images)
+        lax_operations = networks.OPERATIONS["lax"]
+        return network(networks.Layers(lax_operations, "NHWC", state), images)
 
     shape = (1, *MODELS[name][1])
     traced = jax.make_jaxpr(forward)(state, jax.ShapeDtypeStruct(shape, jnp.float32))

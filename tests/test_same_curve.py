@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from experiments import benchmark_networks, data, same_curve
+from experiments import data, same_curve
+from experiments.benchmarking import networks
 from experiments.data import Examples
 from experiments.same_curve import RUNS, Settings
 
@@ -44,8 +45,8 @@ def test_a_wrong_rule_is_seen(few_digits, monkeypatch):
         return jaxcnn.relu(x)
 
     wrong.defvjp(lambda x: (wrong(x), x), lambda x, dy: (dy * (x > 0.01),))
-    operations = benchmark_networks.OPERATIONS["jaxcnn"]._replace(relu=wrong)
-    monkeypatch.setitem(benchmark_networks.OPERATIONS, "jaxcnn", operations)
+    operations = networks.OPERATIONS["jaxcnn"]._replace(relu=wrong)
+    monkeypatch.setitem(networks.OPERATIONS, "jaxcnn", operations)
     monkeypatch.setattr(same_curve, "RUNS", ("rules", "lax"))
     curves = same_curve.compared(few_digits, SETTINGS)["float64"]
     assert min(curves["lax"].distances) > 1e-6

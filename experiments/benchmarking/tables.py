@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from experiments.benchmark_layers import WITH_OPTIONS
-from experiments.benchmark_timing import Measurement
+from experiments.benchmarking.layers import WITH_OPTIONS
+from experiments.benchmarking.timing import Measurement
 
 PEERS = ("lax", "flax", "torch")
 

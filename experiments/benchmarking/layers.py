@@ -10,10 +10,10 @@ import numpy as np
 
 import jaxcnn
 from experiments import operations_lax
-from experiments.benchmark_cases import Layer, Pool
-from experiments.benchmark_reference import convolution, relative_error
-from experiments.benchmark_timing import Contestant, Measurement, compiled, race
-from experiments.benchmark_worker import TorchWorker
+from experiments.benchmarking.cases import Layer, Pool
+from experiments.benchmarking.reference import convolution, relative_error
+from experiments.benchmarking.timing import Contestant, Measurement, compiled, race
+from experiments.benchmarking.torch_process import TorchWorker
 
 LAYOUTS = ("NHWC", "NCHW")
 WITH_OPTIONS = "jaxcnn with options"

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from experiments.benchmark_cases import CLASSES
+from experiments.benchmarking.cases import CLASSES
 
 
 def network(name: str) -> nn.Module:

@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from experiments.benchmark_layers import WITH_OPTIONS
-from experiments.benchmark_report import Ratio, geometric_mean
+from experiments.benchmarking.layers import WITH_OPTIONS
+from experiments.benchmarking.tables import Ratio, geometric_mean
 
 SHOWN = {"lax": "#0072b2", "torch": "#e69f00"}
 NAMES = {"lax": "lax", "torch": "PyTorch"}

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 
 import jaxcnn
-from experiments import benchmark_networks as networks
-from experiments.benchmark_layers import LAYOUTS, WITH_OPTIONS
-from experiments.benchmark_timing import Contestant, Measurement, compiled, race
-from experiments.benchmark_worker import TorchWorker
+from experiments.benchmarking import networks
+from experiments.benchmarking.layers import LAYOUTS, WITH_OPTIONS
+from experiments.benchmarking.timing import Contestant, Measurement, compiled, race
+from experiments.benchmarking.torch_process import TorchWorker
 
 STEPS = {"jaxcnn": 5, WITH_OPTIONS: 5, "lax": 2}
 """How many steps one scan makes: lax's take seconds each."""
@@ -49,7 +49,7 @@ def measure_network(
             options = options_of(contestant)
             entries.append(compiled(contestant, layout, "step", step, given, options))
     if find_spec("flax"):
-        from experiments import benchmark_flax
+        from experiments.benchmarking import flax_networks as benchmark_flax
 
         given = (
             benchmark_flax.initial_state(name),

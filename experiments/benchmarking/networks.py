@@ -14,7 +14,7 @@ from jax import lax
 
 import jaxcnn
 from experiments import operations_lax
-from experiments.benchmark_cases import CLASSES, NETWORKS
+from experiments.benchmarking.cases import CLASSES, NETWORKS
 
 RATE, MOMENTUM = 0.01, 0.9  # of the optimizer
 DECAY, EPSILON = 0.9, 1e-5  # of batch normalization

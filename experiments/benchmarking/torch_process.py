@@ -1,4 +1,4 @@
-"""How the benchmark speaks with :mod:`experiments.benchmark_torch`, another process."""
+"""How the benchmark speaks with :mod:`experiments.benchmarking.torch_worker`, another process."""
 
 import json
 import os
@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmark_cases import Layer, Pool
-from experiments.benchmark_timing import Contestant
+from experiments.benchmarking.cases import Layer, Pool
+from experiments.benchmarking.timing import Contestant
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class TorchWorker:
@@ -22,7 +22,7 @@ class TorchWorker:
 
     def __init__(self, interpreter: str):
         self.process = subprocess.Popen(
-            [interpreter, "-m", "experiments.benchmark_torch"],
+            [interpreter, "-m", "experiments.benchmarking.torch_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

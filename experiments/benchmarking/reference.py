@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.benchmark_cases import Layer
+from experiments.benchmarking.cases import Layer
 
 
 def convolution(x, w, b, dy, layer: Layer) -> dict[str, np.ndarray]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
-from experiments.benchmark_cases import CLASSES
-from experiments.benchmark_networks import (
+from experiments.benchmarking.cases import CLASSES
+from experiments.benchmarking.networks import (
     DECAY,
     EPSILON,
     State,
@@ -114,7 +114,7 @@ def initial_state(name: str) -> State:
 
 
 def loss_of(name: str) -> Callable:
-    """As in :mod:`experiments.benchmark_networks`."""
+    """As in :mod:`experiments.benchmarking.networks`."""
 
     def loss(parameters, statistics, images, labels):
         variables = {"params": parameters, "batch_stats": statistics}

@@ -1,6 +1,6 @@
 """PyTorch's side of the benchmark: a process of its own that times what it is told to.
 
-    python -m experiments.benchmark_torch
+    python -m experiments.benchmarking.torch_worker
 
 One JSON object a line comes in, one goes out. The first that goes out says which version
 this is. Then ``{"prepare": {…}}`` makes a contestant ready and is answered by the number
@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from experiments.benchmark_cases import CLASSES, NETWORKS, Layer, Pool
-from experiments.benchmark_torch_networks import network
+from experiments.benchmarking.cases import CLASSES, NETWORKS, Layer, Pool
+from experiments.benchmarking.torch_networks import network
 
 FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 

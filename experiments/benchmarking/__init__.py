@@ -1,0 +1,1 @@
+"""What ``experiments.benchmark`` and its like are made of."""
