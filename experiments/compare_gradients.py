@@ -5,7 +5,7 @@
     python -m experiments.compare_gradients --quick
 
 Claim: for every public operation, in every configuration of
-:mod:`experiments.gradient_cases`, in both layouts, by every engine, its value and the
+:mod:`experiments.gradients.operations`, in both layouts, by every engine, its value and the
 gradient of ⟨f(arguments), cotangent⟩ with respect to every argument are those of
 
     autodiff      jax.vjp of the same loops, without the rule
@@ -59,11 +59,11 @@ from rich.console import Console
 from rich.progress import track
 
 import jaxcnn
-from experiments.gradient_arguments import normal
-from experiments.gradient_case import Case, operations_torch
-from experiments.gradient_cases import OPERATIONS, cases, timed_case
-from experiments.gradient_picture import picture_of
-from experiments.gradient_report import (
+from experiments.gradients.arguments import normal
+from experiments.gradients.case import Case, operations_torch
+from experiments.gradients.heat_map import picture_of
+from experiments.gradients.operations import OPERATIONS, cases, timed_case
+from experiments.gradients.tables import (
     TOLERANCE,
     VALUE,
     Comparison,

@@ -14,10 +14,10 @@ import pytest
 import jaxcnn
 from experiments import compare_gradients
 from experiments.compare_gradients import Options, compare_case, judge, main, measure
-from experiments.gradient_arguments import exact, spaced
-from experiments.gradient_case import operations_torch
-from experiments.gradient_cases import OPERATIONS, cases
-from experiments.gradient_report import (
+from experiments.gradients.arguments import exact, spaced
+from experiments.gradients.case import operations_torch
+from experiments.gradients.operations import OPERATIONS, cases
+from experiments.gradients.tables import (
     TOLERANCE,
     Comparison,
     page_of,

@@ -16,7 +16,7 @@ import pytest
 
 import jaxcnn
 from experiments.compare_gradients import Options, compare_case, main
-from experiments.gradient_cases import cases
+from experiments.gradients.operations import cases
 from jaxcnn.layout import spatial_axes, weight_layout
 
 

@@ -1,4 +1,4 @@
-"""What the operations of :mod:`experiments.gradient_cases` are called with.
+"""What the operations of :mod:`experiments.gradients.operations` are called with.
 
 A function for each family of operations draws, for one configuration, the arguments that
 are differentiated by and the options of the call, and says whether the operation is smooth.

@@ -17,7 +17,7 @@ import numpy as np
 
 import jaxcnn
 from experiments import operations_lax
-from experiments.gradient_arguments import Call, without_dimension
+from experiments.gradients.arguments import Call, without_dimension
 from jaxcnn import plan
 from jaxcnn.engines import ENGINES
 from jaxcnn.plan import sums_of

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from experiments.gradient_arguments import without_dimension
-from experiments.gradient_report import (
+from experiments.gradients.arguments import without_dimension
+from experiments.gradients.tables import (
     BY_REFERENCE,
     Column,
     Comparison,

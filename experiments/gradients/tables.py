@@ -13,7 +13,7 @@ from rich.table import Table
 from experiments.web_page import Picture, rendered
 from jaxcnn import checking
 
-TEMPLATE = Path(__file__).with_name("gradient_report.html")
+TEMPLATE = Path(__file__).with_name("page.html")
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 1.2e-2, "float16": 1.5e-3}
 """For the halves one and a half units in the last place: a result may be rounded twice."""
 VALUE = "value"

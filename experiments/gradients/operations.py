@@ -2,7 +2,7 @@
 
 The configurations of each public operation: those in which its gradients are compared, and
 one that is large enough to be timed. With what a configuration's call is made is drawn in
-:mod:`experiments.gradient_arguments`.
+:mod:`experiments.gradients.arguments`.
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from functools import partial
 
 import numpy as np
 
-from experiments import gradient_arguments as of
-from experiments.gradient_arguments import ties
-from experiments.gradient_case import Case, Configurations, Operation
+from experiments.gradients import arguments as of
+from experiments.gradients.arguments import ties
+from experiments.gradients.case import Case, Configurations, Operation
 from jaxcnn.layout import LAYOUTS
 
 

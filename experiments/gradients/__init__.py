@@ -1,0 +1,1 @@
+"""What ``experiments.compare_gradients`` is made of."""
