@@ -60,7 +60,7 @@ from rich.progress import track
 
 import jaxcnn
 from experiments.gradients.arguments import normal
-from experiments.gradients.case import Case, operations_torch
+from experiments.gradients.case import Case, torch_operations
 from experiments.gradients.heat_map import picture_of
 from experiments.gradients.operations import OPERATIONS, cases, timed_case
 from experiments.gradients.tables import (
@@ -75,7 +75,7 @@ from experiments.gradients.tables import (
     table_of,
     timing_table,
 )
-from experiments.operations_lax import LackingError
+from experiments.peers.lax_operations import LackingError
 from experiments.pictures import drawn
 from experiments.run_folder import origin, replacing
 from jaxcnn.engines import ENGINES
@@ -163,7 +163,7 @@ def references(case: Case, arguments, cotangent) -> Iterator[tuple[str, dict]]:
         "autodiff": partial(value_and_gradients, case.autodiff),
         "XLA": partial(value_and_gradients, case.xla),
         "differences": partial(differences, case.custom) if case.smooth else None,
-        "PyTorch": operations_torch and partial(operations_torch.gradients, case.torch),
+        "PyTorch": torch_operations and partial(torch_operations.gradients, case.torch),
     }
     for name, way in ways.items():
         found = attempt(way, *given) if way else LackingError()
@@ -306,7 +306,7 @@ def main(options: Options) -> None:
     for each in wrong:
         console.print(f"✗ {each}", style="red", markup=False)
     console.print(summary_of(comparisons), markup=False)
-    if operations_torch is None:
+    if torch_operations is None:
         console.print(f"Not compared with PyTorch: {MISSING}", markup=False)
     write(options, comparisons, timings)
     console.print(f"Written: {options.output_dir}/report.html, results.json and errors.png")

@@ -45,9 +45,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import operations_lax, pictures
+from experiments import pictures
 from experiments.benchmarking.cases import Layer
 from experiments.benchmarking.reference import convolution, relative_error
+from experiments.peers import lax_operations
 from jaxcnn import plan
 from jaxcnn.engines import ENGINES
 from jaxcnn.problem import Problem, describe
@@ -112,7 +113,7 @@ def by_engine(engine: str, layer: Layer, x, w, dy) -> dict[str, jax.Array]:
 
 @jax.jit
 def by_lax(x, w, dy) -> dict[str, jax.Array]:
-    forward = partial(operations_lax.conv, padding=w.shape[0] // 2, layout="NHWC")
+    forward = partial(lax_operations.conv, padding=w.shape[0] // 2, layout="NHWC")
     y, pull_back = jax.vjp(forward, x, w)
     dx, dw = pull_back(dy)
     return {"y": y, "dx": dx, "dw": dw}

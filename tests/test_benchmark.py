@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from experiments import benchmark, operations_lax
+from experiments import benchmark
 from experiments.benchmarking import cases as benchmark_cases
 from experiments.benchmarking.cases import NETWORKS, Layer, Pool
 from experiments.benchmarking.chart import chart_of
@@ -38,6 +38,7 @@ from experiments.benchmarking.tables import (
 )
 from experiments.benchmarking.timing import Contestant, Measurement, race
 from experiments.benchmarking.torch_process import TorchWorker
+from experiments.peers import lax_operations
 
 SMALL = Layer(2, 4, 6, (7, 8), 3, stride=2, padding=1, groups=2)
 
@@ -63,7 +64,7 @@ def test_the_reference_agrees_with_lax_in_float64(layout, layer, rng):
 
     def function(x, w, b):
         known = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
-        return operations_lax.conv(x, w, b, **known, groups=layer.groups, layout=layout)
+        return lax_operations.conv(x, w, b, **known, groups=layer.groups, layout=layout)
 
     given = [jnp.asarray(in_layout(array, name, layout)) for name, array in arrays.items()]
     assert [array.shape for array in given] == list(layer.shapes(layout).values())

@@ -15,7 +15,7 @@ import jaxcnn
 from experiments import compare_gradients
 from experiments.compare_gradients import Options, compare_case, judge, main, measure
 from experiments.gradients.arguments import exact, spaced
-from experiments.gradients.case import operations_torch
+from experiments.gradients.case import torch_operations
 from experiments.gradients.operations import OPERATIONS, cases
 from experiments.gradients.tables import (
     TOLERANCE,
@@ -41,14 +41,14 @@ def test_operations_agree_and_the_results_are_written(tmp_path, capsys):
     assert "all agree" in printed
     assert "✗" not in printed
     assert "…" not in printed, "a column of a table is too narrow"
-    assert ("Not compared with PyTorch" in printed) == (operations_torch is None)
+    assert ("Not compared with PyTorch" in printed) == (torch_operations is None)
 
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["agree"]
     assert results["problems"] == []
     assert tuple(results["errors"]) == SOME
     references = {"autodiff", "XLA", "differences"}
-    references |= {"PyTorch"} if operations_torch else set()
+    references |= {"PyTorch"} if torch_operations else set()
     for by_configuration in results["errors"].values():
         for name, by_engine in by_configuration.items():
             assert list(by_engine) == ["auto"]
@@ -119,7 +119,7 @@ def test_a_rule_that_raises_is_reported_and_the_others_go_on():
 
     comparisons = compare_case(replace(case, custom=refuses), 0)
     # Differences are of the rule's own operation, and are missing, too.
-    assert len(comparisons) == len(TOLERANCE) * 2 * (4 if operations_torch else 3)
+    assert len(comparisons) == len(TOLERANCE) * 2 * (4 if torch_operations else 3)
     for each in comparisons:
         assert each.error is None
         assert "raised ValueError: no such kernel" in each.problem

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn
-from experiments import operations_lax
 from experiments.benchmarking.cases import Layer, Pool
 from experiments.benchmarking.reference import convolution, relative_error
 from experiments.benchmarking.timing import Contestant, Measurement, compiled, race
 from experiments.benchmarking.torch_process import TorchWorker
+from experiments.peers import lax_operations
 
 LAYOUTS = ("NHWC", "NCHW")
 WITH_OPTIONS = "jaxcnn with options"
@@ -26,7 +26,7 @@ def layer_functions(layer: Layer) -> dict[str, Callable]:
     }
     return {
         "jaxcnn": partial(jaxcnn.conv2d, **known),
-        "lax": partial(operations_lax.conv, **known),
+        "lax": partial(lax_operations.conv, **known),
     }
 
 
@@ -37,9 +37,9 @@ def pool_functions(pool: Pool) -> dict[str, Callable]:
         "padding": pool.padding,
     }
     ours, lax = (
-        (jaxcnn.max_pool2d, operations_lax.max_pool)
+        (jaxcnn.max_pool2d, lax_operations.max_pool)
         if pool.kind == "max"
-        else (jaxcnn.avg_pool2d, operations_lax.avg_pool)
+        else (jaxcnn.avg_pool2d, lax_operations.avg_pool)
     )
     return {"jaxcnn": partial(ours, **window), "lax": partial(lax, **window)}
 

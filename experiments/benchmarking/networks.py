@@ -13,8 +13,8 @@ import numpy as np
 from jax import lax
 
 import jaxcnn
-from experiments import operations_lax
 from experiments.benchmarking.cases import CLASSES, NETWORKS
+from experiments.peers import lax_operations
 
 RATE, MOMENTUM = 0.01, 0.9  # of the optimizer
 DECAY, EPSILON = 0.9, 1e-5  # of batch normalization
@@ -43,7 +43,7 @@ def batch_norm(x, scale, bias, statistics, layout: str):
         DECAY * old + (1 - DECAY) * new
         for old, new in zip(statistics, (mean, variance), strict=True)
     ]
-    factor, offset = (operations_lax.over_channels(v, layout) for v in (factor, offset))
+    factor, offset = (lax_operations.over_channels(v, layout) for v in (factor, offset))
     return x * factor + offset, running
 
 
@@ -69,8 +69,8 @@ OPERATIONS = {
         cross_entropy=jaxcnn.softmax_cross_entropy,
     ),
     "lax": Operations(
-        conv=operations_lax.conv,
-        max_pool=lambda x, layout: operations_lax.max_pool(x, kernel_size=2, layout=layout),
+        conv=lax_operations.conv,
+        max_pool=lambda x, layout: lax_operations.max_pool(x, kernel_size=2, layout=layout),
         global_average_pool=lambda x, layout: x.mean(
             (layout.index("H"), layout.index("W"))
         ),

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn
-from experiments import operations_lax
+from experiments.peers import lax_operations
 from jaxcnn.layout import weight_layout, with_spatial
 
 Call = tuple[dict[str, np.ndarray], dict[str, Any], bool]
@@ -110,7 +110,7 @@ def convolution(
     if base in ("conv", "depthwise_conv"):
         b = {"b": normal(rng, c_out)} if bias else {}
         return {"x": x, "w": w, **b}, options, True
-    forward = partial(operations_lax.conv, **options)
+    forward = partial(lax_operations.conv, **options)
     dy = normal(rng, jax.eval_shape(forward, x, w).shape)
     if base == "conv_weight_gradient":
         return {"x": x, "dy": dy}, options | {"kernel_size": kernel_size}, True
@@ -140,7 +140,7 @@ def unfolding(rng, operation, *, size=None, batch=2, channels=2, **options):
     x = images(rng, batch, channels, size, layout)
     if operation == "unfold":
         return {"x": x}, options, True
-    p = jax.eval_shape(partial(operations_lax.unfold, **options), x)
+    p = jax.eval_shape(partial(lax_operations.unfold, **options), x)
     return {"p": normal(rng, p.shape)}, options | {"output_size": size}, True
 
 

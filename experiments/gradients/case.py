@@ -1,8 +1,8 @@
 """One operation in one configuration, written four times.
 
 With the hand-written rule and by autodiff of the same loops; as XLA has it
-(:mod:`experiments.operations_lax`); and as PyTorch has it, where that is installed
-(:mod:`experiments.operations_torch`).
+(:mod:`experiments.peers.lax_operations`); and as PyTorch has it, where that is installed
+(:mod:`experiments.peers.torch_operations`).
 """
 
 from collections.abc import Callable
@@ -16,15 +16,15 @@ import jax
 import numpy as np
 
 import jaxcnn
-from experiments import operations_lax
 from experiments.gradients.arguments import Call, without_dimension
+from experiments.peers import lax_operations
 from jaxcnn import plan
 from jaxcnn.engines import ENGINES
 from jaxcnn.plan import sums_of
 
-operations_torch: ModuleType | None = None
+torch_operations: ModuleType | None = None
 if find_spec("torch"):
-    from experiments import operations_torch
+    from experiments.peers import torch_operations
 
 Configurations = dict[str, dict]
 
@@ -93,8 +93,8 @@ class Operation:
             arguments,
             custom,
             partial(without_rule, custom),
-            partial(in_one_precision, getattr(operations_lax, base), options),
-            operations_torch and partial(getattr(operations_torch, base), **options),
+            partial(in_one_precision, getattr(lax_operations, base), options),
+            torch_operations and partial(getattr(torch_operations, base), **options),
             smooth,
         )
 

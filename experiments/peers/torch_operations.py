@@ -1,6 +1,6 @@
 """The operations of jaxcnn as PyTorch has them, from arrays in the same layouts.
 
-As :mod:`experiments.operations_lax`, whose functions have the same names. PyTorch's images
+As :mod:`experiments.peers.lax_operations`, whose functions have the same names. PyTorch's images
 are channels first, and its paddings the same at both sides: what is written otherwise is
 turned around, padded or cropped before and after.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from experiments.operations_lax import (
+from experiments.peers.lax_operations import (
     LackingError,
     channel_by_channel,
     input_shape,

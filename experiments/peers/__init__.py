@@ -1,0 +1,1 @@
+"""jaxcnn's operations as other libraries compute them, to compare with."""
