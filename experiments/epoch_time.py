@@ -36,7 +36,7 @@ from rich.table import Table
 
 from experiments import data
 from experiments.benchmarking.timing import Measurement, compiled, race
-from experiments.options import Options, model_of
+from experiments.run.options import Options, model_of
 from jaxcnn import compiler_options, training
 
 CASES = ("digits/small-cnn", "mnist/lenet5", "mnist/small-cnn", "digits/resnet20")

@@ -28,9 +28,9 @@ import tyro
 from jax import export
 from jaxtyping import UInt8
 
-from experiments import run_folder, saved_run
 from experiments.outputs import must_be_new
-from experiments.saved_run import SavedRun
+from experiments.run import run_folder, saved_run
+from experiments.run.saved_run import SavedRun
 
 Platform = Literal["cpu", "cuda", "rocm", "tpu"]
 

@@ -74,7 +74,7 @@ from rich.console import Console
 from experiments.compiled_program import Account, account_of
 from experiments.gradients.operations import OPERATIONS, timed_case
 from experiments.platforms_report import LAX, LEGEND, OURS, Outcome, slower, table_of
-from experiments.run_folder import origin, write_json
+from experiments.run.run_folder import origin, write_json
 from experiments.tpu import AXIS, MISSING, benchmark_step, slice_of_tpu, spread
 
 WIDTH = 120

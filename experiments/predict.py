@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments import image_files, run_folder, saved_run
+from experiments import image_files
 from experiments.image_files import Inversion
 from experiments.outputs import must_be_new
-from experiments.saved_run import SavedRun
+from experiments.run import run_folder, saved_run
+from experiments.run.saved_run import SavedRun
 
 AT_ONCE = 256
 """How many images the model is given, which bounds the memory in use."""

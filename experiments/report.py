@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments import data, insight, pictures, run_folder, saved_run
+from experiments import data, insight, pictures
 from experiments.data import Examples
 from experiments.insight import Answers
-from experiments.saved_run import SavedRun
+from experiments.run import run_folder, saved_run
+from experiments.run.saved_run import SavedRun
 from experiments.web_page import Picture, rendered
 from jaxcnn import inspection
 from jaxcnn.inspection import Layer

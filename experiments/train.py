@@ -8,9 +8,9 @@
 
 Data sets are fetched (:mod:`experiments.download`) where ``--data-dir`` does not say where
 their files are. All of a set lives on the device, and an epoch is one compiled ``scan``,
-augmentation included (:mod:`experiments.augmentation`). What a run leaves behind is told in
-:mod:`experiments.run_folder`, and how it is spread over devices and machines in
-:mod:`experiments.devices`.
+augmentation included (:mod:`experiments.run.augmentation`). What a run leaves behind is told in
+:mod:`experiments.run.run_folder`, and how it is spread over devices and machines in
+:mod:`experiments.run.devices`.
 
 Claim: the hand-written gradients train real networks, and quickly enough to play with.
 
@@ -49,11 +49,12 @@ import tyro
 from jax.experimental import multihost_utils
 from rich.console import Console
 
-from experiments import data, devices, journal, report, run_folder, saved_run
-from experiments.checkpoints import Checkpoints
+from experiments import data, report
 from experiments.data import DataSet
-from experiments.devices import Devices, Team
-from experiments.options import Options, model_of
+from experiments.run import devices, journal, run_folder, saved_run
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.devices import Devices, Team
+from experiments.run.options import Options, model_of
 from jaxcnn import compiler_options, training
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import augmentation
-from experiments.augmentation import Augmentation
+from experiments.run import augmentation
+from experiments.run.augmentation import Augmentation
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,11 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import report, run_folder, train
-from experiments.checkpoints import Checkpoints
-from experiments.optimization import Optimization
-from experiments.options import Options
+from experiments import report, train
+from experiments.run import run_folder
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.optimization import Optimization
+from experiments.run.options import Options
 from jaxcnn import models, training
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import devices, run_folder
-from experiments.augmentation import Augmentation
-from experiments.devices import Devices
+from experiments.run import devices, run_folder
+from experiments.run.augmentation import Augmentation
+from experiments.run.devices import Devices
 from jaxcnn import models, training
 
 ROOT = Path(__file__).parents[1]

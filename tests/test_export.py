@@ -12,7 +12,7 @@ import pytest
 from jax import export as jax_export
 
 from experiments import data, export
-from experiments.options import MODELS, Options
+from experiments.run.options import MODELS, Options
 from tests import untrained
 
 
@@ -69,7 +69,7 @@ def test_the_lines_that_are_printed_work_in_another_program(run, tmp_path, capsy
 
 
 def test_the_check_runs_where_this_package_cannot_be_imported(tmp_path):
-    for name in "jaxcnn", "experiments.saved_run":
+    for name in "jaxcnn", "experiments.run.saved_run":
         process = python(f"{export.WITHOUT_THIS_PACKAGE}import {name}", tmp_path)
         assert process.stderr.splitlines()[-1].startswith("ModuleNotFoundError")
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.optimization import OPTIMIZERS, SCHEDULES, Optimization
+from experiments.run.optimization import OPTIMIZERS, SCHEDULES, Optimization
 
 
 @pytest.fixture(autouse=True)

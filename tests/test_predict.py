@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from experiments import data, image_files, predict, saved_run, train
-from experiments.options import Options
+from experiments import data, image_files, predict, train
+from experiments.run import saved_run
+from experiments.run.options import Options
 from tests import untrained
 
 

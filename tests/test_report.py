@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data, insight, report, run_folder, saved_run, train
-from experiments.options import Options
+from experiments import data, insight, report, train
+from experiments.run import run_folder, saved_run
+from experiments.run.options import Options
 from jaxcnn import inspection, models
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tyro
 
-from experiments import data, report, run_folder, saved_run, train
-from experiments.augmentation import Augmentation
-from experiments.optimization import Optimization
-from experiments.options import Options
+from experiments import data, report, train
+from experiments.run import run_folder, saved_run
+from experiments.run.augmentation import Augmentation
+from experiments.run.optimization import Optimization
+from experiments.run.options import Options
 from jaxcnn import training
 from tests.test_data import write_cifar10, write_mnist
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments import run_folder, saved_run
 from experiments.data import Description
-from experiments.options import Options, model_of
-from experiments.saved_run import SavedRun
+from experiments.run import run_folder, saved_run
+from experiments.run.options import Options, model_of
+from experiments.run.saved_run import SavedRun
 
 
 def run_of(options: Options, description: Description) -> SavedRun:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import tyro
 
-from experiments.augmentation import Augmentation
 from experiments.data import Description
-from experiments.optimization import Optimization
+from experiments.run.augmentation import Augmentation
+from experiments.run.optimization import Optimization
 from jaxcnn import models
 from jaxcnn.models import Model
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from tensorboardX import SummaryWriter
 
-from experiments import run_folder
+from experiments.run import run_folder
 
 
 class Journal:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float
 
-from experiments import run_folder
 from experiments.data import Description, Images
-from experiments.options import Options, model_of
+from experiments.run import run_folder
+from experiments.run.options import Options, model_of
 from jaxcnn import softmax
 from jaxcnn.models import Model, Parameters
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.run_folder import CHECKPOINTS
+from experiments.run.run_folder import CHECKPOINTS
 from jaxcnn.training import TrainingState
 
 
