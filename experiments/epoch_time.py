@@ -34,8 +34,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments import data
 from experiments.benchmarking.timing import Measurement, compiled, race
+from experiments.data import sets
 from experiments.run.options import Options, model_of
 from jaxcnn import compiler_options, training
 
@@ -64,7 +64,7 @@ class Settings:
 def measured(case: str, settings: Settings) -> tuple[Measurement, Measurement]:
     """A step within an epoch, and a step alone."""
     name, model_name = case.split("/")
-    dataset = data.load(name, None if name == "digits" else settings.data_dir)
+    dataset = sets.load(name, None if name == "digits" else settings.data_dir)
     options = Options(dataset=name, model=model_name)  # pyright: ignore[reportArgumentType]
     model = model_of(options, dataset.description)
     count = settings.steps * settings.batch_size

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Shaped
 
-from experiments.data import Examples
+from experiments.data.sets import Examples
 from jaxcnn import inspection, softmax, softmax_cross_entropy
 from jaxcnn.inspection import Layer
 from jaxcnn.models import Images, Logits, Model, Parameters

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from experiments.data import DIGITS
+from experiments.data.sets import DIGITS
 from experiments.run.run_folder import replacing
 
 TRAIN, TEST = "#1f77b4", "#d62728"

@@ -4,7 +4,7 @@
     python -m experiments.predict runs/NAME folder --output predictions.json --show seen
 
 How a picture becomes an image like those that the model was trained on is told in
-:mod:`experiments.image_files`; ``--show`` shows what became of it.
+:mod:`experiments.data.image_files`; ``--show`` shows what became of it.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments import image_files
-from experiments.image_files import Inversion
+from experiments.data import image_files
+from experiments.data.image_files import Inversion
 from experiments.outputs import must_be_new
 from experiments.run import run_folder, saved_run
 from experiments.run.saved_run import SavedRun

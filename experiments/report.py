@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from experiments import data, insight, pictures
-from experiments.data import Examples
+from experiments import insight, pictures
+from experiments.data import sets
+from experiments.data.sets import Examples
 from experiments.insight import Answers
 from experiments.run import run_folder, saved_run
 from experiments.run.saved_run import SavedRun
@@ -47,7 +48,7 @@ def write(folder: Path) -> Path:
     run = saved_run.load(folder)
     records = metrics_of(folder)
     options = run.options
-    dataset = data.load(options.dataset, options.data_dir, options.validate)
+    dataset = sets.load(options.dataset, options.data_dir, options.validate)
     path = folder / "report.html"
     with run_folder.replacing(path) as partial:
         partial.write_text(page(run, records, dataset.test), encoding="utf-8")

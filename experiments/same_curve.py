@@ -46,9 +46,10 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxcnn
-from experiments import data, pictures
+from experiments import pictures
 from experiments.benchmarking import networks
-from experiments.data import DataSet
+from experiments.data import sets
+from experiments.data.sets import DataSet
 
 PICTURE = Path(__file__).with_suffix(".png")
 RUNS = ("rules", "autodiff", "lax", "one bit")
@@ -107,7 +108,7 @@ def trained(
     loss = networks.loss_of(settings.network, operations, "NHWC")
     step = jax.jit(networks.training_step(loss))
     kind = jaxcnn.derivatives("autodiff") if run == "autodiff" else nullcontext()
-    order = data.batches(dataset.train, settings.batch_size, settings.epochs, settings.seed)
+    order = sets.batches(dataset.train, settings.batch_size, settings.epochs, settings.seed)
     with kind:
         for epoch in order:
             losses = []
@@ -175,7 +176,7 @@ def drawn(found: dict[str, dict[str, Curve]], title: str) -> Figure:
 
 
 def main(settings: Settings) -> dict[str, dict[str, Curve]]:
-    dataset = data.load(settings.dataset, settings.data_dir)
+    dataset = sets.load(settings.dataset, settings.data_dir)
     found = compared(dataset, settings)
     table = Table("", "", "loss of the last epoch", "distance after 1 epoch", "after all")
     for dtype, curves in found.items():

@@ -48,8 +48,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments import data
-from experiments.data import DataSet
+from experiments.data import sets
+from experiments.data.sets import DataSet
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, EPOCHS, RATE, DECAY = 128, 3, 2e-3, 0.1
@@ -118,7 +118,7 @@ def by_jaxcnn(dataset: DataSet, seed: int) -> Iterator[float]:
 
         return lax.scan(step, state, order)[0]
 
-    for order in data.batches(dataset.train, BATCH, EPOCHS, seed):
+    for order in sets.batches(dataset.train, BATCH, EPOCHS, seed):
         state = train_epoch(state, train, order)
         evaluation = training.evaluate(state.parameters, *test, model=model)
         yield float(evaluation.metrics.accuracy)
@@ -161,7 +161,7 @@ def by_flax(dataset: DataSet, seed: int) -> Iterator[float]:
     def right(parameters, images, labels):
         return jnp.sum(jnp.argmax(logits_of(parameters, images), -1) == labels)
 
-    for epoch in data.batches(dataset.train, BATCH, EPOCHS, seed):
+    for epoch in sets.batches(dataset.train, BATCH, EPOCHS, seed):
         for batch in epoch:
             parameters, optimizer_state = step(parameters, optimizer_state, train, batch)
         yield sum(
@@ -202,7 +202,7 @@ def by_torch(dataset: DataSet, seed: int) -> Iterator[float]:
         return (images.float() / 255).contiguous(memory_format=torch.channels_last)
 
     (images, labels), test = tensors(dataset.train), tensors(dataset.test)
-    for epoch in data.batches(dataset.train, BATCH, EPOCHS, seed):
+    for epoch in sets.batches(dataset.train, BATCH, EPOCHS, seed):
         for batch in map(torch.from_numpy, epoch):
             optimizer.zero_grad()
             cross_entropy(model(floats(images[batch])), labels[batch]).backward()
@@ -242,7 +242,7 @@ CONTESTANTS: dict[str, Callable[[DataSet, int], Iterator[float]]] = {
 def work(settings: Settings) -> None:
     """In a process of its own: the accuracy after every epoch, a line for each."""
     (seed,) = settings.seeds
-    dataset = data.mnist(settings.data_dir)
+    dataset = sets.mnist(settings.data_dir)
     for accuracy in CONTESTANTS[settings.alone](dataset, seed):
         print(json.dumps(accuracy), flush=True)
 

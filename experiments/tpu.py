@@ -63,7 +63,7 @@ from rich.table import Column, Table
 import jaxcnn
 from experiments.benchmarking import networks
 from experiments.compiled_program import Account, Traffic, account_of
-from experiments.data import OBJECTS, Description
+from experiments.data.sets import OBJECTS, Description
 from experiments.run.options import Options, model_of
 from experiments.run.run_folder import write_json
 from jaxcnn import training

@@ -6,7 +6,7 @@
     python -m experiments.train --resume runs/NAME
     python -m experiments.train --devices 8
 
-Data sets are fetched (:mod:`experiments.download`) where ``--data-dir`` does not say where
+Data sets are fetched (:mod:`experiments.data.download`) where ``--data-dir`` does not say where
 their files are. All of a set lives on the device, and an epoch is one compiled ``scan``,
 augmentation included (:mod:`experiments.run.augmentation`). What a run leaves behind is told in
 :mod:`experiments.run.run_folder`, and how it is spread over devices and machines in
@@ -49,8 +49,9 @@ import tyro
 from jax.experimental import multihost_utils
 from rich.console import Console
 
-from experiments import data, report
-from experiments.data import DataSet
+from experiments import report
+from experiments.data import sets
+from experiments.data.sets import DataSet
 from experiments.run import devices, journal, run_folder, saved_run
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.devices import Devices, Team
@@ -99,7 +100,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     else:
         folder = arguments.resume
         options, _ = saved_run.read_configuration(folder)
-    dataset = data.load(options.dataset, options.data_dir, options.validate)
+    dataset = sets.load(options.dataset, options.data_dir, options.validate)
     _check_batch_size(options.batch_size, len(dataset.train.labels), team)
     with ExitStack() as stack:
         if team.leads:

@@ -11,7 +11,7 @@ import chex
 import numpy as np
 import pytest
 
-from experiments import data
+from experiments.data import sets
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 
@@ -32,7 +32,7 @@ def write_mnist(folder, rng, suffix="", counts=(40, 20)):
 
 
 def test_the_digits_are_split_the_same_way_every_time_and_without_overlap():
-    digits, again = data.digits(), data.digits()
+    digits, again = sets.digits(), sets.digits()
     chex.assert_trees_all_equal((digits.train, digits.test), (again.train, again.test))
     chex.assert_shape(digits.train.images, (1347, 8, 8, 1))
     chex.assert_shape(digits.test.images, (450, 8, 8, 1))
@@ -46,7 +46,7 @@ def test_the_digits_are_split_the_same_way_every_time_and_without_overlap():
 
 
 def test_a_validation_set_is_a_part_of_the_training_set_alone():
-    digits = data.digits()
+    digits = sets.digits()
     validating = digits.validating(0.2)
     assert len(validating.train.labels) + len(validating.test.labels) == 1347
     assert np.bincount(validating.test.labels).min() >= 25  # a tenth of 270 is 27
@@ -58,37 +58,37 @@ def test_a_description_knows_how_bright_white_is_and_survives_being_written_down
     tmp_path, rng
 ):
     write_mnist(tmp_path, rng)
-    for read, folder, white in (data.digits, None, 16), (data.mnist, tmp_path, 255):
+    for read, folder, white in (sets.digits, None, 16), (sets.mnist, tmp_path, 255):
         description = read(folder).description
         assert description.white == white
         written = json.loads(json.dumps(description.to_json()))
-        assert data.Description.from_json(written) == description
+        assert sets.Description.from_json(written) == description
 
 
 def test_there_is_no_folder_of_digits(tmp_path):
     with pytest.raises(ValueError, match="digits come with scikit-learn"):
-        data.digits(tmp_path)
+        sets.digits(tmp_path)
 
 
-@pytest.mark.parametrize("read", [data.mnist, data.fashion_mnist])
+@pytest.mark.parametrize("read", [sets.mnist, sets.fashion_mnist])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_mnist_is_read_from_plain_and_from_gzipped_files(tmp_path, rng, suffix, read):
     write_mnist(tmp_path, rng, suffix)
     mnist = read(tmp_path)
     assert mnist.train.images.shape == (40, 28, 28, 1)
     assert mnist.test.labels.tolist() == [i % 10 for i in range(20)]
-    raw = data.read_idx(tmp_path / f"train-images-idx3-ubyte{suffix}")
+    raw = sets.read_idx(tmp_path / f"train-images-idx3-ubyte{suffix}")
     np.testing.assert_array_equal(mnist.train.images[..., 0], raw)
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST is not at hand")
 def test_the_real_mnist_is_read_to_the_last_byte():
-    images = data.read_idx(MNIST / "t10k-images-idx3-ubyte.gz")
+    images = sets.read_idx(MNIST / "t10k-images-idx3-ubyte.gz")
     header = struct.pack(">4B3I", 0, 0, 8, 3, 10_000, 28, 28)
     assert hashlib.sha256(header + images.tobytes()).hexdigest() == (
         "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
     )
-    assert np.bincount(data.mnist(MNIST).train.labels).sum() == 60_000
+    assert np.bincount(sets.mnist(MNIST).train.labels).sum() == 60_000
 
 
 IMAGES = "train-images-idx3-ubyte"
@@ -140,7 +140,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, rng, damage):
     path = tmp_path / name
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ValueError) as refusal:
-        data.mnist(tmp_path)
+        sets.mnist(tmp_path)
     assert str(path) in str(refusal.value)
     assert said in str(refusal.value)
 
@@ -163,7 +163,7 @@ def test_a_damaged_gzip_file_is_refused_by_name(tmp_path, rng, spoil):
     path = tmp_path / f"{IMAGES}.gz"
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ValueError, match="is no complete gzip file") as refusal:
-        data.mnist(tmp_path)
+        sets.mnist(tmp_path)
     assert str(path) in str(refusal.value)
 
 
@@ -171,7 +171,7 @@ def test_a_missing_file_is_named_with_what_would_do(tmp_path, rng):
     write_mnist(tmp_path, rng)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(FileNotFoundError, match="neither t10k-labels-idx1-ubyte nor"):
-        data.mnist(tmp_path)
+        sets.mnist(tmp_path)
 
 
 # --- CIFAR-10 -------------------------------------------------------------------------
@@ -187,12 +187,12 @@ def cifar10_records(rng, count=7):
 
 def write_cifar10(folder, rng, archived=False):
     """A data set of random images; the labels and images of each file."""
-    written = {name: cifar10_records(rng) for name in data.CIFAR10_FILES}
+    written = {name: cifar10_records(rng) for name in sets.CIFAR10_FILES}
     for name, (_, _, content) in written.items():
         (folder / name).write_bytes(content)
     if archived:
-        with tarfile.open(folder / data.CIFAR10_ARCHIVE, "w:gz") as archive:
-            for name in data.CIFAR10_FILES:
+        with tarfile.open(folder / sets.CIFAR10_ARCHIVE, "w:gz") as archive:
+            for name in sets.CIFAR10_FILES:
                 archive.add(folder / name, f"cifar-10-batches-bin/{name}")
                 (folder / name).unlink()
     return list(written.values())
@@ -201,7 +201,7 @@ def write_cifar10(folder, rng, archived=False):
 @pytest.mark.parametrize("archived", [False, True])
 def test_cifar10_is_read_from_its_archive_and_from_what_is_in_it(tmp_path, rng, archived):
     *train, test = write_cifar10(tmp_path, rng, archived)
-    cifar10 = data.cifar10(tmp_path)
+    cifar10 = sets.cifar10(tmp_path)
     np.testing.assert_array_equal(
         cifar10.train.images, np.concatenate([images for _, images, _ in train])
     )
@@ -226,7 +226,7 @@ def test_a_damaged_batch_of_cifar10_is_refused_by_name(tmp_path, rng, spoil, sai
     path = tmp_path / "data_batch_3.bin"
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ValueError) as refusal:
-        data.cifar10(tmp_path)
+        sets.cifar10(tmp_path)
     assert str(path) in str(refusal.value)
     assert said in str(refusal.value)
 
@@ -234,22 +234,22 @@ def test_a_damaged_batch_of_cifar10_is_refused_by_name(tmp_path, rng, spoil, sai
 @pytest.mark.parametrize("spoil", [no_gzip, cut_off, garbled])
 def test_a_damaged_archive_of_cifar10_is_refused_by_name(tmp_path, rng, spoil):
     write_cifar10(tmp_path, rng, archived=True)
-    path = tmp_path / data.CIFAR10_ARCHIVE
+    path = tmp_path / sets.CIFAR10_ARCHIVE
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ValueError, match="is no complete CIFAR-10 archive") as refusal:
-        data.cifar10(tmp_path)
+        sets.cifar10(tmp_path)
     assert str(path) in str(refusal.value)
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path):
-    with tarfile.open(tmp_path / data.CIFAR10_ARCHIVE, "w:gz"):
+    with tarfile.open(tmp_path / sets.CIFAR10_ARCHIVE, "w:gz"):
         pass
     with pytest.raises(ValueError, match=r"data_batch_1\.bin"):
-        data.cifar10(tmp_path)
+        sets.cifar10(tmp_path)
 
 
 def test_files_of_cifar10_that_are_missing_are_named(tmp_path, rng):
     write_cifar10(tmp_path, rng)
     (tmp_path / "test_batch.bin").unlink()
     with pytest.raises(FileNotFoundError, match=r"test_batch\.bin are in"):
-        data.cifar10(tmp_path)
+        sets.cifar10(tmp_path)

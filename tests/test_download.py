@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from experiments import data, download
+from experiments.data import download, sets
 from tests.test_data import write_mnist
 
 
@@ -36,7 +36,7 @@ def mirror(tmp_path, rng):
 def test_what_is_missing_is_fetched_once(tmp_path, mirror, monkeypatch):
     served, source = mirror
     folder = download.fetch("mnist", source, tmp_path / "cache")
-    assert data.mnist(folder).train.images.shape == (40, 28, 28, 1)
+    assert sets.mnist(folder).train.images.shape == (40, 28, 28, 1)
     for path in served.iterdir():
         path.unlink()
     assert download.fetch("mnist", source, tmp_path / "cache") == folder
@@ -45,7 +45,7 @@ def test_what_is_missing_is_fetched_once(tmp_path, mirror, monkeypatch):
     with pytest.raises(
         OSError, match=r"cannot be fetched \(HTTPError\): put .*ubyte.gz into a folder"
     ):
-        data.mnist()
+        sets.mnist()
 
 
 def test_another_file_is_refused_and_not_kept(tmp_path, mirror):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from experiments import data, export
+from experiments import export
+from experiments.data import sets
 from experiments.run.options import MODELS, Options
 from tests import untrained
 
@@ -21,7 +22,7 @@ def strict_jax():
     """Not here: the command runs as its users run it, with JAX's defaults."""
 
 
-DIGITS = data.digits()
+DIGITS = sets.digits()
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 

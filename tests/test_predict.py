@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from experiments import data, image_files, predict, train
+from experiments import predict, train
+from experiments.data import image_files, sets
 from experiments.run import saved_run
 from experiments.run.options import Options
 from tests import untrained
@@ -20,10 +21,10 @@ def strict_jax():
     """Not here: the command runs as its users run it, with JAX's defaults."""
 
 
-DIGITS = data.digits()
-MNIST = data.Description((28, 28, 1), data.DIGITS, mean=(0.0,), std=(255.0,))
-CLOTHES = data.Description((28, 28, 1), data.CLOTHES, mean=(0.0,), std=(255.0,))
-CIFAR10 = data.Description((32, 32, 3), data.OBJECTS, mean=(125.0,), std=(60.0,))
+DIGITS = sets.digits()
+MNIST = sets.Description((28, 28, 1), sets.DIGITS, mean=(0.0,), std=(255.0,))
+CLOTHES = sets.Description((28, 28, 1), sets.CLOTHES, mean=(0.0,), std=(255.0,))
+CIFAR10 = sets.Description((32, 32, 3), sets.OBJECTS, mean=(125.0,), std=(60.0,))
 
 
 @pytest.fixture(scope="module")

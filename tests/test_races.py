@@ -2,8 +2,9 @@
 
 import pytest
 
-from experiments import data, epoch_time, time_to_accuracy
-from experiments.data import DataSet, Examples
+from experiments import epoch_time, time_to_accuracy
+from experiments.data import sets
+from experiments.data.sets import DataSet, Examples
 
 pytestmark = pytest.mark.slow  # every program is compiled for this alone
 
@@ -23,7 +24,7 @@ def test_every_contestant_learns(name, rng):
     for image, label in zip(images, labels, strict=True):
         image[2 * label + 4 : 2 * label + 6] += 190  # a bright line, where its class says
     examples = Examples(images, labels)
-    dataset = DataSet(examples, examples, data.digits().description)
+    dataset = DataSet(examples, examples, sets.digits().description)
     accuracies = list(time_to_accuracy.CONTESTANTS[name](dataset, 0))
     assert len(accuracies) == time_to_accuracy.EPOCHS
     assert accuracies[-1] > 0.99

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data, insight, report, train
+from experiments import insight, report, train
+from experiments.data import sets
 from experiments.run import run_folder, saved_run
 from experiments.run.options import Options
 from jaxcnn import inspection, models
@@ -116,8 +117,8 @@ def test_a_deep_network_shows_some_of_its_layers():
 def test_names_are_text_and_no_markup(folder):
     run = saved_run.load(folder)
     classes = ("<b>zero</b>", *run.description.classes[1:])
-    run = run._replace(description=data.Description((8, 8, 1), classes, (0.0,), (16.0,)))
-    test = data.Examples(*(each[:10] for each in data.digits().test))
+    run = run._replace(description=sets.Description((8, 8, 1), classes, (0.0,), (16.0,)))
+    test = sets.Examples(*(each[:10] for each in sets.digits().test))
     records = run_folder.read_lines(folder / "metrics.jsonl")
     content = report.page(run, records, test)
     assert "<b>zero" not in content

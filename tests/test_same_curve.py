@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from experiments import data, same_curve
+from experiments import same_curve
 from experiments.benchmarking import networks
-from experiments.data import Examples
+from experiments.data import sets
+from experiments.data.sets import Examples
 from experiments.same_curve import RUNS, Settings
 
 SETTINGS = Settings(epochs=2, batch_size=8)
@@ -22,7 +23,7 @@ def strict_jax():
 def few_digits(monkeypatch):
     """Four batches, and float64 alone: eight numbers a weight are all that is compiled."""
     monkeypatch.setattr(same_curve, "DTYPES", ("float64",))
-    digits = data.digits()
+    digits = sets.digits()
     return digits._replace(train=Examples(*(each[:32] for each in digits.train)))
 
 
@@ -53,7 +54,7 @@ def test_a_wrong_rule_is_seen(few_digits, monkeypatch):
 
 
 def test_the_order_of_batches_is_the_seeds(few_digits):
-    epochs = [list(data.batches(few_digits.train, 10, 2, seed)) for seed in (0, 0, 1)]
+    epochs = [list(sets.batches(few_digits.train, 10, 2, seed)) for seed in (0, 0, 1)]
     first, again, other = (np.array(each) for each in epochs)
     assert first.shape == (2, 3, 10)
     np.testing.assert_array_equal(first, again)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tyro
 
-from experiments import data, report, train
+from experiments import report, train
+from experiments.data import sets
 from experiments.run import run_folder, saved_run
 from experiments.run.augmentation import Augmentation
 from experiments.run.optimization import Optimization
@@ -49,7 +50,7 @@ def test_a_run_leaves_configuration_metrics_and_parameters(finished):
     folder, last = finished
     options, description = saved_run.read_configuration(folder)
     assert options == Options(model="lenet5", epochs=2, batch_size=32)
-    assert description == data.digits().description
+    assert description == sets.digits().description
     records = run_folder.read_lines(folder / "metrics.jsonl")
     assert [record["epoch"] for record in records] == [1, 2]
     assert records[-1] == last
@@ -59,7 +60,7 @@ def test_a_run_leaves_configuration_metrics_and_parameters(finished):
 def evaluation_of(folder):
     """How well what a run kept classifies the digits."""
     run = saved_run.load(folder)
-    test = map(jnp.asarray, data.digits().test)
+    test = map(jnp.asarray, sets.digits().test)
     return training.evaluate(run.parameters, *test, model=run.model)
 
 

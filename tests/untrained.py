@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments.data import Description
+from experiments.data.sets import Description
 from experiments.run import run_folder, saved_run
 from experiments.run.options import Options, model_of
 from experiments.run.saved_run import SavedRun

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import tyro
 
-from experiments.data import Description
+from experiments.data.sets import Description
 from experiments.run.augmentation import Augmentation
 from experiments.run.optimization import Optimization
 from jaxcnn import models

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float
 
-from experiments.data import Description, Images
+from experiments.data.sets import Description, Images
 from experiments.run import run_folder
 from experiments.run.options import Options, model_of
 from jaxcnn import softmax

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 
-from experiments.data import Description
+from experiments.data.sets import Description
 
 Inversion = Literal["auto", "yes", "no"]
 

@@ -1,7 +1,7 @@
 """The data sets: scikit-learn's digits, MNIST, Fashion-MNIST and CIFAR-10.
 
 All come as bytes, ``(N, H, W, C)``, and int32 labels, already split. They are read from
-local files or fetched (:mod:`experiments.download`); nothing in them is ever executed.
+local files or fetched (:mod:`experiments.data.download`); nothing in them is ever executed.
 """
 
 import gzip
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from experiments import download
+from experiments.data import download
 
 Images = UInt8[np.ndarray, "N H W C"] | UInt8[jax.Array, "N H W C"]
 Labels = Int32[np.ndarray, " N"] | Int32[jax.Array, " N"]
