@@ -120,7 +120,8 @@ from experiments.benchmarking.tables import (
 from experiments.benchmarking.timing import Measurement, matrix_product_peak
 from experiments.benchmarking.torch_process import TorchWorker
 from experiments.benchmarking.training import measure_network, measure_scan
-from experiments.run.run_folder import origin, replacing
+from experiments.run.files import replacing
+from experiments.run.origin import origin
 
 SUITES = ("layers", "pools", "networks", "scan")
 TOLERANCE = {"layers": 1e-4, "pools": 1e-6}

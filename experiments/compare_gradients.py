@@ -77,7 +77,8 @@ from experiments.gradients.tables import (
 )
 from experiments.peers.lax_operations import LackingError
 from experiments.pictures import drawn
-from experiments.run.run_folder import origin, replacing
+from experiments.run.files import replacing
+from experiments.run.origin import origin
 from jaxcnn.engines import ENGINES
 
 STEP = 2.0**-10  # a power of two: adding it to a float32 number is exact in float64

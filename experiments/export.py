@@ -28,8 +28,8 @@ import tyro
 from jax import export
 from jaxtyping import UInt8
 
-from experiments.outputs import must_be_new
 from experiments.run import run_folder, saved_run
+from experiments.run.files import must_be_new, replacing
 from experiments.run.saved_run import SavedRun
 
 Platform = Literal["cpu", "cuda", "rocm", "tpu"]
@@ -78,7 +78,7 @@ def main(arguments: Arguments) -> float:
         must_be_new("--output", arguments.output)
     run = saved_run.load(arguments.run_folder)
     path = arguments.output or run.folder / "model.jaxexport"
-    with run_folder.replacing(path) as partial:
+    with replacing(path) as partial:
         partial.write_bytes(artifact(run, platforms))
         deviation = checked(partial, run)
     print(

@@ -19,7 +19,7 @@ from matplotlib.image import imsave
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from experiments.data.sets import DIGITS
-from experiments.run.run_folder import replacing
+from experiments.run.files import replacing
 
 TRAIN, TEST = "#1f77b4", "#d62728"
 SIGNED = "RdBu_r"

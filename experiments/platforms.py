@@ -74,7 +74,8 @@ from rich.console import Console
 from experiments.compiled_program import Account, account_of
 from experiments.gradients.operations import OPERATIONS, timed_case
 from experiments.platforms_report import LAX, LEGEND, OURS, Outcome, slower, table_of
-from experiments.run.run_folder import origin, write_json
+from experiments.run.files import write_json
+from experiments.run.origin import origin
 from experiments.tpu import AXIS, MISSING, benchmark_step, slice_of_tpu, spread
 
 WIDTH = 120

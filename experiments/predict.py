@@ -20,8 +20,8 @@ from rich.table import Table
 
 from experiments.data import image_files
 from experiments.data.image_files import Inversion
-from experiments.outputs import must_be_new
 from experiments.run import run_folder, saved_run
+from experiments.run.files import must_be_new, replacing, write_json
 from experiments.run.saved_run import SavedRun
 
 AT_ONCE = 256
@@ -67,12 +67,12 @@ def main(arguments: Arguments) -> list[dict[str, Any]]:
     predictions = _predictions(run, paths, images)
     Console().print(_table(predictions))
     if arguments.output is not None:
-        run_folder.write_json(arguments.output, predictions)
+        write_json(arguments.output, predictions)
     if arguments.show is not None:
         arguments.show.mkdir()
         for number, (path, image) in enumerate(zip(paths, images, strict=True), start=1):
             seen = arguments.show / f"{number:04}-{path.stem}.png"
-            with run_folder.replacing(seen) as partial:
+            with replacing(seen) as partial:
                 image_files.save(partial, image, run.description)
     return predictions
 

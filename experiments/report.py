@@ -21,6 +21,7 @@ from experiments.data import sets
 from experiments.data.sets import Examples
 from experiments.insight import Answers
 from experiments.run import run_folder, saved_run
+from experiments.run.files import replacing
 from experiments.run.saved_run import SavedRun
 from experiments.web_page import Picture, rendered
 from jaxcnn import inspection
@@ -50,7 +51,7 @@ def write(folder: Path) -> Path:
     options = run.options
     dataset = sets.load(options.dataset, options.data_dir, options.validate)
     path = folder / "report.html"
-    with run_folder.replacing(path) as partial:
+    with replacing(path) as partial:
         partial.write_text(page(run, records, dataset.test), encoding="utf-8")
     return path
 

@@ -64,8 +64,8 @@ import jaxcnn
 from experiments.benchmarking import networks
 from experiments.compiled_program import Account, Traffic, account_of
 from experiments.data.sets import OBJECTS, Description
+from experiments.run.files import write_json
 from experiments.run.options import Options, model_of
-from experiments.run.run_folder import write_json
 from jaxcnn import training
 
 Precision = Literal["float32", "bfloat16"]

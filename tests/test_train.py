@@ -13,6 +13,7 @@ from experiments import report, train
 from experiments.data import sets
 from experiments.run import run_folder, saved_run
 from experiments.run.augmentation import Augmentation
+from experiments.run.files import replacing, write_json
 from experiments.run.optimization import Optimization
 from experiments.run.options import Options
 from jaxcnn import training
@@ -173,10 +174,10 @@ def test_an_option_out_of_range_is_refused(wrong, said):
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "results.json"
-    run_folder.write_json(path, {"a": 1})
+    write_json(path, {"a": 1})
 
     def fail_half_way():
-        with run_folder.replacing(path) as partial:
+        with replacing(path) as partial:
             partial.write_text("half of")
             raise KeyboardInterrupt
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.data.sets import Description
 from experiments.run import run_folder, saved_run
+from experiments.run.files import write_json
 from experiments.run.options import Options, model_of
 from experiments.run.saved_run import SavedRun
 
@@ -32,5 +33,5 @@ def saved(folder: Path, options: Options, description: Description) -> SavedRun:
     run_folder.create(folder)
     run_folder.save_parameters(folder / "parameters.npz", run.parameters)
     configuration = {"options": options.to_json(), "images": description.to_json()}
-    run_folder.write_json(folder / "configuration.json", configuration)
+    write_json(folder / "configuration.json", configuration)
     return saved_run.load(folder)

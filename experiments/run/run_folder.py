@@ -13,7 +13,6 @@ A run folder holds
 
 import json
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +20,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from filelock import FileLock, Timeout
 
-import jaxcnn
+from experiments.run.files import replacing
 from jaxcnn.models import Parameters
 
 CONFIGURATION, METRICS = "configuration.json", "metrics.jsonl"
@@ -44,35 +42,6 @@ def create(folder: Path) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def origin() -> dict[str, Any]:
-    """What results came from: the versions and the device."""
-    return {
-        "versions": {
-            "jaxcnn": jaxcnn.__version__,
-            "jax": jax.__version__,
-            "optax": optax.__version__,
-            "python": platform.python_version(),
-        },
-        "device": jax.devices()[0].device_kind,
-    }
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; what is written takes the place of ``path`` whole, or never."""
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:

@@ -9,7 +9,9 @@ from jaxtyping import Array, Float
 
 from experiments.data.sets import Description, Images
 from experiments.run import run_folder
+from experiments.run.files import write_json
 from experiments.run.options import Options, model_of
+from experiments.run.origin import origin
 from jaxcnn import softmax
 from jaxcnn.models import Model, Parameters
 
@@ -59,12 +61,12 @@ def load(folder: Path) -> SavedRun:
 
 def write_configuration(folder: Path, options: Options, description: Description) -> None:
     """Begin a run folder with what :func:`read_configuration` reads."""
-    run_folder.write_json(
+    write_json(
         folder / run_folder.CONFIGURATION,
         {
             "options": options.to_json(),
             "images": description.to_json(),
-            **run_folder.origin(),
+            **origin(),
         },
     )
 
