@@ -75,8 +75,8 @@ from experiments.gradients.tables import (
     table_of,
     timing_table,
 )
+from experiments.pages.pictures import drawn
 from experiments.peers.lax_operations import LackingError
-from experiments.pictures import drawn
 from experiments.run.files import replacing
 from experiments.run.origin import origin
 from jaxcnn.engines import ENGINES

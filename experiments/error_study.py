@@ -45,9 +45,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import pictures
 from experiments.benchmarking.cases import Layer
 from experiments.benchmarking.reference import convolution, relative_error
+from experiments.pages import pictures
 from experiments.peers import lax_operations
 from jaxcnn import plan
 from jaxcnn.engines import ENGINES

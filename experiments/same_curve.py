@@ -46,10 +46,10 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxcnn
-from experiments import pictures
 from experiments.benchmarking import networks
 from experiments.data import sets
 from experiments.data.sets import DataSet
+from experiments.pages import pictures
 
 PICTURE = Path(__file__).with_suffix(".png")
 RUNS = ("rules", "autodiff", "lax", "one bit")

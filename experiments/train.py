@@ -49,9 +49,9 @@ import tyro
 from jax.experimental import multihost_utils
 from rich.console import Console
 
-from experiments import report
 from experiments.data import sets
 from experiments.data.sets import DataSet
+from experiments.pages import report
 from experiments.run import devices, journal, run_folder, saved_run
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.devices import Devices, Team

@@ -15,7 +15,8 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import report, train
+from experiments import train
+from experiments.pages import report
 from experiments.run import run_folder
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.optimization import Optimization

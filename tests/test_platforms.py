@@ -11,6 +11,7 @@ import pytest
 from experiments import platforms
 from experiments import platforms_report as report
 from experiments.compiled_program import Account, account_of, unestimated
+from experiments.pages import report
 from experiments.platforms import MISSING, Settings
 from experiments.platforms_report import LAX, OURS, Outcome
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import insight, report, train
+from experiments import train
 from experiments.data import sets
+from experiments.pages import insight, report
 from experiments.run import run_folder, saved_run
 from experiments.run.options import Options
 from jaxcnn import inspection, models

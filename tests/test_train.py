@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tyro
 
-from experiments import report, train
+from experiments import train
 from experiments.data import sets
+from experiments.pages import report
 from experiments.run import run_folder, saved_run
 from experiments.run.augmentation import Augmentation
 from experiments.run.files import replacing, write_json

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
-from experiments.web_page import Picture, rendered
+from experiments.pages.web_page import Picture, rendered
 from jaxcnn import checking
 
 TEMPLATE = Path(__file__).with_name("page.html")

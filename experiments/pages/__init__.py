@@ -1,0 +1,1 @@
+"""Pictures, and pages that need nothing but themselves."""
