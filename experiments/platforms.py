@@ -71,12 +71,18 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from rich.console import Console
 
-from experiments.compiled_program import Account, account_of
+from experiments.compilers.account import Account, account_of
+from experiments.compilers.tables import LAX, LEGEND, OURS, Outcome, slower, table_of
+from experiments.compilers.tpu_steps import (
+    AXIS,
+    MISSING,
+    benchmark_step,
+    slice_of_tpu,
+    spread,
+)
 from experiments.gradients.operations import OPERATIONS, timed_case
-from experiments.platforms_report import LAX, LEGEND, OURS, Outcome, slower, table_of
 from experiments.run.files import write_json
 from experiments.run.origin import origin
-from experiments.tpu import AXIS, MISSING, benchmark_step, slice_of_tpu, spread
 
 WIDTH = 120
 

@@ -42,7 +42,6 @@ jaxcnn makes two, which lose no digits to a large mean; JAX's derivatives of two
 2.40 million. The convolutions are the engine ``xla``'s, here as on any accelerator.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -54,15 +53,21 @@ from typing import Any, Literal
 import jax
 import tyro
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-import jaxcnn
 from experiments.benchmarking import networks
-from experiments.compiled_program import Account, Traffic, account_of
+from experiments.compilers.account import Account, Traffic, account_of
+from experiments.compilers.tpu_steps import (
+    AXIS,
+    MISSING,
+    benchmark_step,
+    slice_of_tpu,
+    spread,
+)
 from experiments.data.sets import OBJECTS, Description
 from experiments.run.files import write_json
 from experiments.run.options import Options, model_of
@@ -70,21 +75,11 @@ from jaxcnn import training
 
 Precision = Literal["float32", "bfloat16"]
 
-MISSING = 'libtpu, which compiles for TPUs, is missing: pip install "jaxcnn[tpu]"'
-HOST = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}
-"""What libtpu would otherwise ask of a TPU's host; and several processes may compile."""
-
 MEMORY = 16 * 2**30
 """Bytes of a v5e chip."""
 CIFAR10 = Description((32, 32, 3), OBJECTS, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
 STEPS = 1000
 """Of the run along which the learning rate falls; the program is the same for any."""
-AXIS = "batch"
 
 
 @dataclass(frozen=True)
@@ -136,13 +131,6 @@ class Program:
         return [f"{self.topology}, {self.network}: {each}" for each in found]
 
 
-def slice_of_tpu(topology: str) -> topologies.TopologyDescription:
-    """The chips of a TPU that need not be at hand."""
-    for name, value in HOST.items():
-        os.environ.setdefault(name, value)
-    return topologies.get_topology_desc(topology, platform="tpu")
-
-
 def data_parallel(topology: str, precision: Precision, images: int) -> Program:
     """ResNet-20's training step, with so many images for each chip of a slice."""
     chips = slice_of_tpu(topology)
@@ -175,34 +163,6 @@ def on_one_chip(topology: str, contestant: str, images: int) -> Program:
     step, *arguments = benchmark_step("ResNet-20", contestant, images)
     program = jax.jit(step).lower(*spread(arguments, mesh, P()))
     return Program(topology, mesh.size, contestant, account_of(program.compile()))
-
-
-def benchmark_step(network: str, contestant: str, images: int) -> tuple[Callable, Any, Any]:
-    """A step of a network of the benchmark's, with jaxcnn's own batch norm; its state and
-    a batch."""
-    operations = networks.OPERATIONS[contestant]
-    if contestant == "jaxcnn":
-        operations = operations._replace(batch_norm=batch_norm)
-    step = networks.training_step(networks.loss_of(network, operations, "NHWC"))
-    state = networks.initial_state(network, "NHWC", batch=1)
-    return step, state, networks.image_batch(network, "NHWC", images)
-
-
-def batch_norm(x, scale, bias, statistics, layout: str):
-    """jaxcnn's, as the benchmark's networks call it."""
-    mean, variance = statistics
-    y, *running = jaxcnn.batch_norm(
-        x, mean, variance, scale, bias, training=True, layout=layout
-    )
-    return y, running
-
-
-def spread(arrays: Any, mesh: Mesh, spec: P) -> Any:
-    """The arrays' shapes and dtypes, and how they lie on a mesh."""
-    sharding = NamedSharding(mesh, spec)
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arrays
-    )
 
 
 # --- The table ------------------------------------------------------------------------

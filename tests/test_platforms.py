@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import platforms
-from experiments import platforms_report as report
-from experiments.compiled_program import Account, account_of, unestimated
+from experiments.compilers import tables as report
+from experiments.compilers.account import Account, account_of, unestimated
+from experiments.compilers.tables import LAX, OURS, Outcome
 from experiments.pages import report
 from experiments.platforms import MISSING, Settings
-from experiments.platforms_report import LAX, OURS, Outcome
 
 SETTINGS = Settings(op=("relu", "dense"), network=(), topologies=())
 

@@ -10,7 +10,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from experiments import tpu
-from experiments.compiled_program import Account, Traffic, account_of, collectives
+from experiments.compilers.account import Account, Traffic, account_of, collectives
 
 DEVICES = 8
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
-from experiments.compiled_program import Account
+from experiments.compilers.account import Account
 
 OURS, LAX = "jaxcnn", "lax"
 MARGIN = 1.1

@@ -1,0 +1,1 @@
+"""What XLA's compilers say of a program."""
