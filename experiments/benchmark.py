@@ -18,10 +18,10 @@ b. *pools*: likewise. *networks*: a whole training step, by stochastic gradient 
 with momentum. *scan*: the same step in ``lax.scan`` over several batches, beside the step
 alone. Everything is float32, of random numbers of unit variance; nothing is donated.
 
-How it is timed: contestants take turns (:mod:`experiments.benchmarking.timing`); a number is
-the median of the rounds, the spread its interquartile range. A ratio is the peer's time
-divided by jaxcnn's: above one, jaxcnn is faster. A suite ends with the geometric mean of
-its ratios and the worst of them.
+How it is timed: contestants take turns (:mod:`experiments.benchmarking.timing`); a
+number is the median of the rounds, the spread its interquartile range. A ratio is the
+peer's time divided by jaxcnn's: above one, jaxcnn is faster. A suite ends with the
+geometric mean of its ratios and the worst of them.
 
 What else is measured: the fraction of the machine's matrix-product peak, that of a 2048³
 float32 product in the same process; the time to compile; the peak temporary memory, as

@@ -6,12 +6,12 @@ Claim: all round as lax and PyTorch do, but winograd, which loses less than a de
 to them, and no more of it as the sums grow; and in bfloat16 there is nothing to tell apart,
 since all sums are made in float32 and rounded once.
 
-An entry of y and of dx is a sum of C·K² products here (as many channels go out as come in),
-and one of dw a sum of B·H·W. Each engine of :mod:`jaxcnn.engines` computes those it is good
-for, from normally distributed numbers, and so do the plan's own choice (auto), lax and,
-where it is installed, PyTorch. The reference is NumPy's, tap by tap in float64
-(:mod:`experiments.benchmarking.reference`), of the numbers as they are in the dtype. An error
-is the largest deviation by the largest entry.
+An entry of y and of dx is a sum of C·K² products here (as many channels go out as come
+in), and one of dw a sum of B·H·W. Each engine of :mod:`jaxcnn.engines` computes those
+it is good for, from normally distributed numbers, and so do the plan's own choice
+(auto), lax and, where it is installed, PyTorch. The reference is NumPy's, tap by tap in
+float64 (:mod:`experiments.benchmarking.reference`), of the numbers as they are in the
+dtype. An error is the largest deviation by the largest entry.
 
 Measured on a CPU with jax 0.10.2 and PyTorch 2.13, C from 1 to 256, K 3 and 5, B·H·W = 576;
 ``error_study.png`` has them all. The smallest and the largest of these layers:

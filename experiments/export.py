@@ -28,7 +28,7 @@ import tyro
 from jax import export
 from jaxtyping import UInt8
 
-from experiments.run import run_folder, saved_run
+from experiments.run import saved_run
 from experiments.run.files import must_be_new, replacing
 from experiments.run.saved_run import SavedRun
 

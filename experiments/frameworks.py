@@ -4,14 +4,14 @@
     python -m experiments.frameworks --frameworks "flax linen" Keras --batch-size 64
 
 Claim: under ``jaxcnn.patch_jax()`` the networks of flax, equinox, haiku and Keras, as
-their own documentation writes them (:mod:`experiments.benchmarking.framework_models`), train with the
-same losses to within rounding, and faster.
+their own documentation writes them (:mod:`experiments.benchmarking.framework_models`),
+train with the same losses to within rounding, and faster.
 
 Each network is built twice with the same seed and trained on the same batches of random
 images, once as it is and once within ``with jaxcnn.patched_jax():``. The losses of the
-first steps are compared; then the two take turns, and a time is the median of the rounds
-(:mod:`experiments.benchmarking.timing`). A whole step is timed: what the framework does around
-its compiled program is part of it.
+first steps are compared; then the two take turns, and a time is the median of the
+rounds (:mod:`experiments.benchmarking.timing`). A whole step is timed: what the
+framework does around its compiled program is part of it.
 
 Measured on two virtual cores of an AMD EPYC, float32, batches of 128, 15 rounds, with flax
 0.12, equinox 0.13, haiku 0.0.17 and Keras 3.15; milliseconds for a step, as it is and

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from experiments.data import image_files
 from experiments.data.image_files import Inversion
-from experiments.run import run_folder, saved_run
+from experiments.run import saved_run
 from experiments.run.files import must_be_new, replacing, write_json
 from experiments.run.saved_run import SavedRun
 

@@ -6,11 +6,11 @@
     python -m experiments.train --resume runs/NAME
     python -m experiments.train --devices 8
 
-Data sets are fetched (:mod:`experiments.data.download`) where ``--data-dir`` does not say where
-their files are. All of a set lives on the device, and an epoch is one compiled ``scan``,
-augmentation included (:mod:`experiments.run.augmentation`). What a run leaves behind is told in
-:mod:`experiments.run.run_folder`, and how it is spread over devices and machines in
-:mod:`experiments.run.devices`.
+Data sets are fetched (:mod:`experiments.data.download`) where ``--data-dir`` does not
+say where their files are. All of a set lives on the device, and an epoch is one
+compiled ``scan``, augmentation included (:mod:`experiments.run.augmentation`). What a
+run leaves behind is told in :mod:`experiments.run.run_folder`, and how it is spread
+over devices and machines in :mod:`experiments.run.devices`.
 
 Claim: the hand-written gradients train real networks, and quickly enough to play with.
 

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import platforms
-from experiments.compilers import tables as report
+from experiments.compilers import tables
 from experiments.compilers.account import Account, account_of, unestimated
 from experiments.compilers.tables import LAX, OURS, Outcome
-from experiments.pages import report
 from experiments.platforms import MISSING, Settings
 
 SETTINGS = Settings(op=("relu", "dense"), network=(), topologies=())
@@ -89,10 +88,10 @@ def test_ratios_and_what_is_slower():
     flops, cycles = (("v5e:2x2", measure) for measure in ("flops", "cycles"))
     outcomes = [first, second, half]
     assert [each.ratio(*flops) for each in outcomes] == [1.5, float("inf"), None]
-    assert report.columns_of(outcomes) == [flops, cycles]
-    assert report.middle(outcomes, *cycles) == 2
-    assert report.slower(outcomes) == ["first takes 3.00 times lax's cycles on v5e:2x2"]
-    assert report.cell(float("inf")).plain == "∞"
+    assert tables.columns_of(outcomes) == [flops, cycles]
+    assert tables.middle(outcomes, *cycles) == 2
+    assert tables.slower(outcomes) == ["first takes 3.00 times lax's cycles on v5e:2x2"]
+    assert tables.cell(float("inf")).plain == "∞"
 
 
 def test_figures_that_are_without_something_are_marked():

@@ -1,4 +1,5 @@
-"""How the benchmark speaks with :mod:`experiments.benchmarking.torch_worker`, another process."""
+"""How the benchmark speaks with another process, ``torch_worker``, in which PyTorch
+runs."""
 
 import json
 import os

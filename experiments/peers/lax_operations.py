@@ -1,8 +1,8 @@
 """The operations of jaxcnn as JAX offers them: by lax, jax.nn and optax.
 
 Each has the name of ours, without its dimension, and takes the same arguments: what
-:mod:`experiments.gradients.operations` compares, and what the benchmark times. Nothing of jaxcnn
-computes here; only the layouts' letters are read by its functions.
+:mod:`experiments.gradients.operations` compares, and what the benchmark times. Nothing
+of jaxcnn computes here; only the layouts' letters are read by its functions.
 """
 
 import math

@@ -1,8 +1,8 @@
 """The operations of jaxcnn as PyTorch has them, from arrays in the same layouts.
 
-As :mod:`experiments.peers.lax_operations`, whose functions have the same names. PyTorch's images
-are channels first, and its paddings the same at both sides: what is written otherwise is
-turned around, padded or cropped before and after.
+As :mod:`experiments.peers.lax_operations`, whose functions have the same names.
+PyTorch's images are channels first, and its paddings the same at both sides: what is
+written otherwise is turned around, padded or cropped before and after.
 """
 
 # pyright: reportMissingImports=false
