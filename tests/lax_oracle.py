@@ -1,4 +1,4 @@
-"""What :mod:`tests.random_cases` mean to XLA: the answers of ``jax.lax`` and its autodiff.
+"""What :mod:`tests.random_cases.cases` mean to XLA: the answers of ``jax.lax`` and its autodiff.
 
 As :mod:`tests.torch_oracle`, whose functions have the same names. Everything is computed in
 float64 and channels first.
@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxcnn.layout import LAYOUTS
 from tests import oracles
-from tests.random_cases import Answer, Window, arrays
+from tests.random_cases.cases import Answer, Window, arrays
 
 
 def answer(formula, case):

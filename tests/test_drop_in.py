@@ -17,7 +17,8 @@ from jax import lax
 from jaxcnn import plan
 from jaxcnn.patching import drop_in
 from jaxcnn.window import Window
-from tests import lax_cases, oracles
+from tests import oracles
+from tests.random_cases import lax_cases
 
 CONVOLUTIONS, POOLINGS = range(11, 31), range(16)
 

@@ -6,8 +6,8 @@ The normal run takes the same few cases every time, and a run with ``-m slow`` h
 import jax
 
 import jaxcnn
-from tests import random_strategies as strategies
-from tests.random_cases import (
+from tests.random_cases import strategies
+from tests.random_cases.cases import (
     agree,
     answers_of,
     channels_first,

@@ -6,8 +6,8 @@ averages, no padding of power averages and no patches of volumes: it is asked wh
 its ``ceil_mode`` with the windows at the edge among it, and XLA is asked everything.
 """
 
-from tests import random_windows as strategies
-from tests.random_cases import (
+from tests.random_cases import windows as strategies
+from tests.random_cases.cases import (
     agree,
     agree_to_the_bit,
     answers_of,

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import strategies as st
 
 import jaxcnn
-from tests.random_cases import every_number, for_every
-from tests.random_strategies import one_for_each
+from tests.random_cases.cases import every_number, for_every
+from tests.random_cases.strategies import one_for_each
 
 SIZE = (2, 3, 6, 5)
 

@@ -1,4 +1,4 @@
-"""What :mod:`tests.random_cases` mean to PyTorch: its answers and its gradients.
+"""What :mod:`tests.random_cases.cases` mean to PyTorch: its answers and its gradients.
 
 As :mod:`tests.lax_oracle`, whose functions have the same names. Everything is computed in
 float64 and channels first. Where PyTorch is not installed, importing this skips the test.
@@ -6,7 +6,7 @@ float64 and channels first. Where PyTorch is not installed, importing this skips
 
 import pytest
 
-from tests.random_cases import Answer, arrays
+from tests.random_cases.cases import Answer, arrays
 
 torch = pytest.importorskip("torch")
 nn = torch.nn.functional

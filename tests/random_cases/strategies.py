@@ -1,4 +1,4 @@
-"""What a user may write, drawn by hypothesis: the strategies of :mod:`tests.random_cases`.
+"""What a user may write, drawn by hypothesis: the strategies of :mod:`tests.random_cases.cases`.
 
 Whatever has two forms is drawn as a pair: what is written, and what it means.
 """
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import jaxcnn
 from jaxcnn.layout import LAYOUTS
 from tests import oracles
-from tests.random_cases import Case, Window
+from tests.random_cases.cases import Case, Window
 
 # How large things get, by number of dimensions: compiling takes longer for larger ones.
 MOST_TAPS = {1: 4, 2: 3, 3: 2}

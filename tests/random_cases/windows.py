@@ -1,4 +1,4 @@
-"""What a user may write for poolings and patches: more :mod:`tests.random_strategies`."""
+"""What a user may write for poolings and patches: more :mod:`tests.random_cases.strategies`."""
 
 import math
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import jaxcnn
 from tests import oracles
-from tests.random_cases import Case, Window
-from tests.random_strategies import (
+from tests.random_cases.cases import Case, Window
+from tests.random_cases.strategies import (
     MOST_MORE,
     MOST_TAPS,
     as_pairs,

@@ -1,6 +1,6 @@
 """Random cases of every operation: what a user may write, what it means, what comes of it.
 
-:mod:`tests.random_strategies` draws one :class:`Case` after the other. Its arrays come from
+:mod:`tests.random_cases.strategies` draws one :class:`Case` after the other. Its arrays come from
 a seed, channels first, in float64 but rounded to the case's dtype: so the oracles compute
 in float64 with the very numbers that jaxcnn is given, and know nothing of layouts, of
 images without a batch, or of what a user may write for a window.

@@ -1,0 +1,1 @@
+"""Random calls of every operation, and of lax's."""
