@@ -1,6 +1,6 @@
 """Bad input: every public function says which argument, what it got and what it wants.
 
-The rows are in :mod:`tests.bad_arrays` and its like. Whatever can be seen
+The rows are in :mod:`tests.refusals.arrays` and its like. Whatever can be seen
 from shapes, dtypes and options is refused under ``jit`` too.
 """
 
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from tests.bad_arrays import BAD_ARRAYS, Good
-from tests.bad_convolutions import BAD_CONVOLUTIONS
-from tests.bad_layers import BAD_LAYERS
-from tests.bad_options import BAD_CHOICES, BAD_WINDOWS
-from tests.bad_windows import BAD_POOLINGS
+from tests.refusals.arrays import BAD_ARRAYS, Good
+from tests.refusals.convolutions import BAD_CONVOLUTIONS
+from tests.refusals.layers import BAD_LAYERS
+from tests.refusals.options import BAD_CHOICES, BAD_WINDOWS
+from tests.refusals.windows import BAD_POOLINGS
 
 TABLE = {
     **BAD_ARRAYS,

@@ -1,6 +1,6 @@
 """What poolings and patches should not take, and what no operation with a window should.
 
-Rows as in :mod:`tests.bad_arrays`: (the call, the exception, what its message must contain,
+Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must contain,
 with … between the parts). The calls in :data:`GOOD_CALLS` are right, and each row spoils
 one thing.
 """
@@ -22,7 +22,7 @@ from jaxcnn import (
     max_unpool2d,
     unfold,
 )
-from tests.bad_convolutions import ONE_EACH, separable, transposed
+from tests.refusals.convolutions import ONE_EACH, separable, transposed
 
 INDICES = np.zeros((2, 4, 5, 6), np.int32)
 PATCHES = np.zeros((2, 24, 15), np.float32)

@@ -1,6 +1,6 @@
 """What convolutions of every kind should not take, and what they must say about it.
 
-Rows as in :mod:`tests.bad_arrays`: (the call, the exception, what its message must contain,
+Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must contain,
 with … between the parts).
 """
 

@@ -1,6 +1,6 @@
 """What activations, losses, normalizations and dropout should not take.
 
-Rows as in :mod:`tests.bad_arrays`: (the call, the exception, what its message must contain,
+Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must contain,
 with … between the parts).
 """
 

@@ -1,6 +1,6 @@
 """Options that no public function should take, and what it must say about them.
 
-Rows as in :mod:`tests.bad_arrays`: (the call, the exception, what its message must contain,
+Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must contain,
 with … between the parts).
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 import jaxcnn
 from jaxcnn import avg_pool2d, conv2d, conv2d_bias_gradient, dense, max_pool2d
 from jaxcnn import softmax_cross_entropy as cross_entropy
-from tests.bad_arrays import dw_of, dx_of
+from tests.refusals.arrays import dw_of, dx_of
 
 FORMS_OF_PADDING = "an int, 2 ints, 2 (low, high) pairs, or one of 'SAME'"
 

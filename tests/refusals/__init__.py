@@ -1,0 +1,1 @@
+"""What every public function must refuse, and what it must say."""
