@@ -250,7 +250,7 @@ def test_patches_are_what_the_taps_see_and_fold_is_the_transpose(rng, name, last
     chex.assert_trees_all_close(jax.jit(fold)(dp), dx, rtol=0, atol=1e-14)
 
 
-# What an average divides by: see tests.oracles.average_pool.
+# What an average divides by: see tests.oracles.numpy_loops.average_pool.
 DIVISIONS = {
     "all taps": lambda padding: {},
     "those inside": lambda padding: {"counted": ((0, 0),) * len(padding)},

@@ -1,9 +1,9 @@
 """Random cases of every operation: what a user may write, what it means, what comes of it.
 
-:mod:`tests.random_cases.strategies` draws one :class:`Case` after the other. Its arrays come from
-a seed, channels first, in float64 but rounded to the case's dtype: so the oracles compute
-in float64 with the very numbers that jaxcnn is given, and know nothing of layouts, of
-images without a batch, or of what a user may write for a window.
+:mod:`tests.random_cases.strategies` draws one :class:`Case` after the other. Its arrays
+come from a seed, channels first, in float64 but rounded to the case's dtype: so the
+oracles compute in float64 with the very numbers that jaxcnn is given, and know nothing
+of layouts, of images without a batch, or of what a user may write for a window.
 """
 
 import importlib
@@ -87,7 +87,10 @@ class Answer(NamedTuple):
 
 # --- Many of them ---------------------------------------------------------------------
 
-every_oracle = pytest.mark.parametrize("oracle", ["lax", "torch"])
+ORACLES = {"lax": "with_xla", "torch": "with_torch"}
+"""The file of each, in :mod:`tests.oracles`."""
+
+every_oracle = pytest.mark.parametrize("oracle", ORACLES)
 
 
 class Others(int):
@@ -115,7 +118,7 @@ def answers_of(oracle: str) -> ModuleType:
     """
     if oracle == "torch":
         pytest.importorskip("torch")
-    return importlib.import_module(f"tests.{oracle}_oracle")
+    return importlib.import_module(f"tests.oracles.{ORACLES[oracle]}")
 
 
 def for_every(strategy, number, check):

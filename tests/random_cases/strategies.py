@@ -1,4 +1,4 @@
-"""What a user may write, drawn by hypothesis: the strategies of :mod:`tests.random_cases.cases`.
+"""What a user may write, drawn by hypothesis: the strategies of the random cases.
 
 Whatever has two forms is drawn as a pair: what is written, and what it means.
 """

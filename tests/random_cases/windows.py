@@ -1,4 +1,4 @@
-"""What a user may write for poolings and patches: more :mod:`tests.random_cases.strategies`."""
+"""What a user may write for poolings and patches: more of the strategies."""
 
 import math
 

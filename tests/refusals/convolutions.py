@@ -1,7 +1,7 @@
 """What convolutions of every kind should not take, and what they must say about it.
 
-Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must contain,
-with … between the parts).
+Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must
+contain, with … between the parts).
 """
 
 import numpy as np

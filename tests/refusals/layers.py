@@ -1,7 +1,7 @@
 """What activations, losses, normalizations and dropout should not take.
 
-Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must contain,
-with … between the parts).
+Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must
+contain, with … between the parts).
 """
 
 import jax

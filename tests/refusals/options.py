@@ -1,7 +1,7 @@
 """Options that no public function should take, and what it must say about them.
 
-Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must contain,
-with … between the parts).
+Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must
+contain, with … between the parts).
 """
 
 import numpy as np

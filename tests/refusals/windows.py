@@ -1,8 +1,8 @@
 """What poolings and patches should not take, and what no operation with a window should.
 
-Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must contain,
-with … between the parts). The calls in :data:`GOOD_CALLS` are right, and each row spoils
-one thing.
+Rows as in :mod:`tests.refusals.arrays`: (the call, the exception, what its message must
+contain, with … between the parts). The calls in :data:`GOOD_CALLS` are right, and each
+row spoils one thing.
 """
 
 import numpy as np

@@ -1,11 +1,6 @@
-"""What jaxcnn is compared with: the document's loops, XLA, and finite differences.
+"""The document's equations in plain NumPy, with a Python loop for every index.
 
-Three kinds of reference, each independent of the others:
-
-* the document's equations in plain NumPy, with a Python loop for every index. Nothing of
-  jaxcnn is used here: every index is computed anew, as the document writes it;
-* XLA's convolution and pooling, as ``jax.lax`` offers them (the names with ``lax_``);
-* central differences in float64.
+Nothing of jaxcnn is used here: every index is computed anew, as the document writes it.
 
 A ``window`` is anything with ``kernel_size``, ``stride``, ``padding`` (low, high) and
 ``dilation``, one entry for each spatial dimension. Arrays are in any layout; the loops are
@@ -19,9 +14,7 @@ import itertools
 import math
 import operator
 
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 # --- Layouts --------------------------------------------------------------------------
 
@@ -245,97 +238,3 @@ def number_within(counted, i, window, input_size):
     whole = [h + a + b for h, a, b in zip(input_size, lows, highs, strict=True)]
     met = (met_at(i, m, window) for m in positions(window.kernel_size))
     return sum(is_inside(map(operator.add, k, lows), whole) for k in met)
-
-
-# --- The same through XLA -------------------------------------------------------------
-
-
-def lax_padding(padding, input_size, window):
-    """What XLA understands by ``"SAME"``, ``"SAME_LOWER"`` and ``"VALID"``."""
-    entries = zip(window.kernel_size, window.dilation, strict=True)
-    extent = [d * (k - 1) + 1 for k, d in entries]
-    return tuple(lax.padtype_to_pads(input_size, extent, window.stride, padding))
-
-
-def lax_convolution(x, w, b, window, groups, layout):
-    y = lax.conv_general_dilated(
-        x,
-        w,
-        window.stride,
-        window.padding,
-        rhs_dilation=window.dilation,
-        dimension_numbers=(layout, weight_letters(layout), layout),
-        feature_group_count=groups,
-        precision=lax.Precision.HIGHEST,
-    )
-    if b is None:
-        return y
-    return y + jnp.reshape(b, [-1 if letter == "C" else 1 for letter in layout])
-
-
-def lax_max_pool(x, window, layout):
-    lowest = np.array(-np.inf, x.dtype)
-    return lax.reduce_window(x, lowest, lax.max, **_over_images(window, layout))
-
-
-def lax_average_pool(x, window, layout, count_include_pad):
-    def total(values):
-        zero = np.array(0, x.dtype)
-        return lax.reduce_window(values, zero, lax.add, **_over_images(window, layout))
-
-    if count_include_pad:
-        return total(x) / math.prod(window.kernel_size)
-    return total(x) / total(jnp.ones_like(x))
-
-
-def _over_images(window, layout):
-    def over_all_axes(entries, otherwise):
-        entries = iter(entries)
-        return [otherwise if letter in "NC" else next(entries) for letter in layout]
-
-    return {
-        "window_dimensions": over_all_axes(window.kernel_size, 1),
-        "window_strides": over_all_axes(window.stride, 1),
-        "padding": over_all_axes(window.padding, (0, 0)),
-        "window_dilation": over_all_axes(window.dilation, 1),
-    }
-
-
-# --- Central differences --------------------------------------------------------------
-
-
-def central_difference(f, arguments, directions, step=1e-4):
-    """The derivative of the scalar function f along a direction, without derivatives.
-
-    In float64 the error is about step² from the third derivative, and 1e-16/step from
-    rounding: some 1e-8 and 1e-12 for step = 1e-4.
-    """
-
-    def at(t):
-        moved = (x + t * v for x, v in zip(arguments, directions, strict=True))
-        return np.float64(f(*map(jnp.asarray, moved)))
-
-    return (at(step) - at(-step)) / (2 * step)
-
-
-def along(gradients, directions):
-    """What the central difference must be: ⟨gradient, direction⟩."""
-    return sum(map(np.vdot, gradients, directions))
-
-
-# --- A whole network ------------------------------------------------------------------
-
-
-def lax_small_cnn(parameters, images):
-    """The logits of :func:`jaxcnn.models.small_cnn`, with nothing of jaxcnn in it."""
-    x = images
-    for name in ("conv1", "conv2"):
-        w, b = parameters[name]["w"], parameters[name]["b"]
-        x = lax.conv_general_dilated(
-            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        x = lax.max(x + b.reshape(1, 1, 1, -1), 0.0)
-        x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-    x = x.reshape(x.shape[0], -1)
-    x = lax.max(x @ parameters["dense1"]["w"] + parameters["dense1"]["b"][None], 0.0)
-    return x @ parameters["dense2"]["w"] + parameters["dense2"]["b"][None]

@@ -1,7 +1,8 @@
-"""What :mod:`tests.random_cases.cases` mean to PyTorch: its answers and its gradients.
+"""What the random cases mean to PyTorch: its answers and its gradients.
 
-As :mod:`tests.lax_oracle`, whose functions have the same names. Everything is computed in
-float64 and channels first. Where PyTorch is not installed, importing this skips the test.
+As :mod:`tests.oracles.with_xla`, whose functions have the same names. Everything is
+computed in float64 and channels first. Where PyTorch is not installed, importing this
+skips the test.
 """
 
 import pytest

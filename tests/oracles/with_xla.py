@@ -1,7 +1,7 @@
-"""What :mod:`tests.random_cases.cases` mean to XLA: the answers of ``jax.lax`` and its autodiff.
+"""What the random cases mean to XLA: the answers of ``jax.lax`` and its autodiff.
 
-As :mod:`tests.torch_oracle`, whose functions have the same names. Everything is computed in
-float64 and channels first.
+As :mod:`tests.oracles.with_torch`, whose functions have the same names. Everything is
+computed in float64 and channels first.
 """
 
 import math
