@@ -13,8 +13,8 @@ import pytest
 
 import jaxcnn
 from jaxcnn import plan
-from tests import test_engines
-from tests.test_engines import CASES, ENGINES, drawn
+from tests.engines import test_engines
+from tests.engines.test_engines import CASES, ENGINES, drawn
 
 TIMES = 3
 
