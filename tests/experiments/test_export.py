@@ -14,7 +14,7 @@ from jax import export as jax_export
 from experiments import export
 from experiments.data import sets
 from experiments.run.options import MODELS, Options
-from tests import untrained
+from tests.experiments import untrained
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +153,7 @@ def test_a_file_that_could_not_be_checked_is_refused(run, tmp_path):
 def test_a_mistake_ends_the_command_with_a_sentence(tmp_path):
     process = subprocess.run(
         [sys.executable, "-m", "experiments.export", str(tmp_path)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,

@@ -18,9 +18,9 @@ from experiments.run.files import replacing, write_json
 from experiments.run.optimization import Optimization
 from experiments.run.options import Options
 from jaxcnn import training
-from tests.test_data import write_cifar10, write_mnist
+from tests.experiments.test_data import write_cifar10, write_mnist
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

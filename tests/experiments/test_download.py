@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from experiments.data import download, sets
-from tests.test_data import write_mnist
+from tests.experiments.test_data import write_mnist
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

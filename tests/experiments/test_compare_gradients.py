@@ -1,6 +1,6 @@
 """The comparison of gradients: it passes, and it would not if a rule were wrong.
 
-What is wrong on purpose is in :mod:`tests.test_planted_errors`.
+What is wrong on purpose is in :mod:`tests.experiments.test_planted_errors`.
 """
 
 import json

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.data import sets
 
-MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
 
 def idx_bytes(array):

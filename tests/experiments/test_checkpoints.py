@@ -23,7 +23,7 @@ from experiments.run.optimization import Optimization
 from experiments.run.options import Options
 from jaxcnn import models, training
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OPTIONS = Options(
     model="lenet5",
     epochs=4,

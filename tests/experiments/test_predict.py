@@ -13,7 +13,7 @@ from experiments import predict, train
 from experiments.data import image_files, sets
 from experiments.run import saved_run
 from experiments.run.options import Options
-from tests import untrained
+from tests.experiments import untrained
 
 
 @pytest.fixture(autouse=True)
@@ -312,7 +312,7 @@ def test_nothing_is_overwritten(finished, tmp_path, option):
 def test_a_mistake_ends_the_command_with_a_sentence(tmp_path):
     process = subprocess.run(
         [sys.executable, "-m", "experiments.predict", str(tmp_path), "picture.png"],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
 
-NOTEBOOK = Path(__file__).parents[1] / "experiments" / "tour.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "experiments" / "tour.ipynb"
 
 
 @pytest.fixture(autouse=True)

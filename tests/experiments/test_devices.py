@@ -19,7 +19,7 @@ from experiments.run.augmentation import Augmentation
 from experiments.run.devices import Devices
 from jaxcnn import models, training
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
