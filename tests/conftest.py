@@ -38,7 +38,7 @@ INTERNAL_MODULES = [
     "jaxcnn.window",
 ]
 
-jax.config.update("jax_num_cpu_devices", 8)  # for tests.test_sharding
+jax.config.update("jax_num_cpu_devices", 8)  # for tests.platforms.test_sharding
 
 if "jaxcnn" in sys.modules:
     raise RuntimeError("jaxcnn was imported before its types could be checked")

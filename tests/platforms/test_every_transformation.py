@@ -16,8 +16,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxcnn
-from tests import test_sharding
-from tests.test_sharding import B, C, H, mesh, squares
+from tests.platforms import test_sharding
+from tests.platforms.test_sharding import B, C, H, mesh, squares
 
 OPERATIONS = {
     **test_sharding.OPERATIONS,
@@ -165,7 +165,7 @@ def test_a_cell_is_true(operation, transformation, rng):
 
 
 def test_the_table_lists_these_operations():
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     _, _, section = readme.partition("### Under which transformations")
     table, _, _ = section.partition('"Autodiff":')
     listed = set(re.findall(r"`(\w+)`", table.partition("| --- |")[2]))
