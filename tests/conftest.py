@@ -1,8 +1,7 @@
 """What every test runs under: types and shapes checked, strict JAX, fixed randomness.
 
-The internal modules are imported through jaxtyping's hook, so that the shapes written in
-their signatures are checked at every call of every test. The public functions are left as
-they are: their own error messages are among what is tested.
+The modules of :mod:`tests.modules` are imported through jaxtyping's hook, so that the types
+and shapes written in their signatures are checked at every call of every test.
 """
 
 import sys
@@ -13,36 +12,13 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
-INTERNAL_MODULES = [
-    "jaxcnn.pooling.adaptive_rule",
-    "jaxcnn.convolution.rule",
-    "jaxcnn.engines.banded",
-    "jaxcnn.engines.canonical",
-    "jaxcnn.engines.groups",
-    "jaxcnn.engines.memory",
-    "jaxcnn.engines.patches",
-    "jaxcnn.engines.pooled",
-    "jaxcnn.engines.rotation",
-    "jaxcnn.engines.unrolled",
-    "jaxcnn.engines.winograd",
-    "jaxcnn.engines.xla",
-    "jaxcnn.equations",
-    "jaxcnn.layout",
-    "jaxcnn.models",
-    "jaxcnn.layers.normalization_rule",
-    "jaxcnn.plan",
-    "jaxcnn.pooling.rule",
-    "jaxcnn.problem",
-    "jaxcnn.sharding",
-    "jaxcnn.training",
-    "jaxcnn.window",
-]
+from tests.modules import CHECKED
 
 jax.config.update("jax_num_cpu_devices", 8)  # for tests.platforms.test_sharding
 
 if "jaxcnn" in sys.modules:
     raise RuntimeError("jaxcnn was imported before its types could be checked")
-install_import_hook(INTERNAL_MODULES, "beartype.beartype")
+install_import_hook(CHECKED, "beartype.beartype")
 
 
 STRICT = {

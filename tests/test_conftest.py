@@ -9,6 +9,7 @@ from jaxcnn import layout, plan, window
 from jaxcnn.pooling import rule as pooling_rule
 from jaxcnn.problem import Problem
 from jaxcnn.window import Window
+from tests.modules import CHECKED, UNCHECKED
 
 WINDOW = Window((1,), (1,), ((0, 0),), (1,))
 
@@ -29,6 +30,36 @@ WINDOW = Window((1,), (1,), ((0, 0),), (1,))
 def test_types_are_checked(call):
     with pytest.raises(jaxtyping.TypeCheckError):
         call()
+
+
+def test_types_are_checked_wherever_users_are_not_the_callers():
+    """A new file is in one of the two lists: let it be in the right one."""
+    assert sorted(UNCHECKED) == [
+        "jaxcnn.arguments",
+        "jaxcnn.checking.compare",
+        "jaxcnn.checking.gradcheck",
+        "jaxcnn.compiling",
+        "jaxcnn.convolution.conv",
+        "jaxcnn.convolution.gradients",
+        "jaxcnn.convolution.separable",
+        "jaxcnn.convolution.transposed",
+        "jaxcnn.differentiation",
+        "jaxcnn.layers.activations",
+        "jaxcnn.layers.dense",
+        "jaxcnn.layers.dropout",
+        "jaxcnn.layers.losses",
+        "jaxcnn.layers.normalization",
+        "jaxcnn.layers.smooth_activations",
+        "jaxcnn.layers.softmax",
+        "jaxcnn.patching.drop_in",
+        "jaxcnn.patching.lax_arguments",
+        "jaxcnn.patching.patch",
+        "jaxcnn.pooling.adaptive",
+        "jaxcnn.pooling.average",
+        "jaxcnn.pooling.maximum",
+        "jaxcnn.pooling.unfolding",
+    ]
+    assert "jaxcnn.equations" in CHECKED
 
 
 def test_floats_are_float64():

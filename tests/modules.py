@@ -1,0 +1,40 @@
+"""Which modules of jaxcnn have the types in their signatures checked while tests run.
+
+All but those that take what a user gives: their own error messages are among what is
+tested. Nothing of jaxcnn is imported here, since the hook that checks must come first.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "jaxcnn"
+
+
+def _name(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
+
+
+FILES = {_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+"""Every file of the package, by the name of its module."""
+
+TYPED = {"jaxcnn.plan"}
+"""Modules with a public function that are checked all the same: what they take is typed."""
+
+
+def _with_public_functions() -> Iterator[str]:
+    """The modules from which ``jaxcnn/__init__.py`` imports functions."""
+    for node in ast.parse(FILES["jaxcnn.__init__"].read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module in FILES:
+            yield node.module
+
+
+UNCHECKED = {
+    *_with_public_functions(),
+    "jaxcnn.arguments",  # which refuses what they are given
+    "jaxcnn.patching.drop_in",  # which takes whatever jax.lax takes
+    "jaxcnn.patching.lax_arguments",
+} - TYPED
+CHECKED = [
+    name for name in FILES if name not in UNCHECKED and not name.endswith("__init__")
+]
