@@ -162,7 +162,9 @@ def drawn(found: dict[str, dict[str, Curve]], title: str) -> Figure:
             continue
         for dtype, line in zip(DTYPES, ("-", "--"), strict=True):
             right.plot(
-                *(epochs, found[dtype][run].distances, line),
+                epochs,
+                found[dtype][run].distances,
+                line,
                 color=colour,
                 label=f"{run}, {dtype}",
             )

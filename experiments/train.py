@@ -157,7 +157,9 @@ def _train(
         partial(training.evaluate, model=model, axis_name=team.axis_name)
     )
     with journal.opened(
-        *(folder, console, team.leads),
+        folder,
+        console,
+        team.leads,
         steps_in_epoch=steps,
         steps=options.epochs * steps,
         first_step=done * steps,
@@ -165,7 +167,8 @@ def _train(
 
         def one_epoch(state, examples, epoch):
             return training.train_epoch(
-                *(state, *examples),
+                state,
+                *examples,
                 jax.random.fold_in(jax.random.key(options.seed), epoch),
                 model=model,
                 optimizer=optimizer,

@@ -52,7 +52,8 @@ def mapped_convolution(sum_name, first, second, problem):
         _convolution_that_folds(sum_name, problem),
         [_indices(role, problem) for role in of_operands],
         _indices(of_result, problem),
-        *(first, second),
+        first,
+        second,
     )
 
 

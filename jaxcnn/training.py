@@ -109,7 +109,11 @@ def loss_and_accuracy(
 @partial(
     jax.jit,
     static_argnames=(
-        *("model", "optimizer", "label_smoothing", "average_decay", "axis_name"),
+        "model",
+        "optimizer",
+        "label_smoothing",
+        "average_decay",
+        "axis_name",
     ),
 )
 def train_step(
@@ -183,8 +187,15 @@ def steps_in_epoch(examples: int, batch_size: int) -> int:
 @partial(
     jax.jit,
     static_argnames=(
-        *("model", "optimizer", "batch_size", "augment", "label_smoothing"),
-        *("average_decay", "report", "report_every", "axis_name"),
+        "model",
+        "optimizer",
+        "batch_size",
+        "augment",
+        "label_smoothing",
+        "average_decay",
+        "report",
+        "report_every",
+        "axis_name",
     ),
 )
 def train_epoch(
@@ -242,7 +253,9 @@ def train_epoch(
             keys = jax.random.split(jax.random.fold_in(key, state.step), batch_size)
             seen = jax.vmap(augment)(part_of_device(keys), seen)
         state, metrics = train_step(
-            *(state, seen, labels[batch]),
+            state=state,
+            images=seen,
+            labels=labels[batch],
             model=model,
             optimizer=optimizer,
             label_smoothing=label_smoothing,
@@ -255,7 +268,9 @@ def train_epoch(
                 (state.step % report_every == 0) & is_first,
                 partial(jax.debug.callback, report),
                 lambda *nothing_to_report: None,
-                *(state.step, metrics.loss, metrics.accuracy),
+                state.step,
+                metrics.loss,
+                metrics.accuracy,
             )
         return state, metrics
 

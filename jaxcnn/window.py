@@ -163,8 +163,12 @@ class Window:
     def sees_only_padding(self, input_size: Sequence[int]) -> bool:
         """Whether at some output position every tap lies outside the input."""
         sizes = zip(
-            *(self.kernel_size, self.stride, self.dilation, self.padding),
-            *(input_size, self.output_size(input_size)),
+            self.kernel_size,
+            self.stride,
+            self.dilation,
+            self.padding,
+            input_size,
+            self.output_size(input_size),
             strict=True,
         )
         for k, s, d, (low, _), size, out in sizes:
@@ -249,8 +253,11 @@ def untap(
         place = [
             (first - low, size - span - (first - low), s - 1)
             for first, (low, _), size, span, s in zip(
-                *(_first(m, window), window.padding, input_size),
-                *(_span(input_size, window), window.stride),
+                _first(m, window),
+                window.padding,
+                input_size,
+                _span(input_size, window),
+                window.stride,
                 strict=True,
             )
         ]
@@ -384,8 +391,11 @@ def rounded_up(window: Window, input_size: Sequence[int]) -> Window:
     """
     padding = []
     sizes = zip(
-        *(window.extent, window.stride, window.padding),
-        *(input_size, window.padded_size(input_size)),
+        window.extent,
+        window.stride,
+        window.padding,
+        input_size,
+        window.padded_size(input_size),
         strict=True,
     )
     for extent, s, (low, _), size, padded in sizes:

@@ -88,7 +88,10 @@ def test_every_step_augments_its_images_by_a_key_of_its_own(images, labels, opti
         return image + jax.random.normal(key, image.shape, image.dtype)
 
     after, _ = training.train_epoch(
-        *(start, images, labels, key),
+        start,
+        images,
+        labels,
+        key,
         model=model,
         optimizer=optimizer,
         batch_size=BATCH,
@@ -113,7 +116,9 @@ def test_the_average_follows_the_parameters(images, labels, optimizer):
     by_hand = state.parameters
     for t in range(4):
         state, _ = training.train_step(
-            *(state, images[:BATCH], labels[:BATCH]),
+            state,
+            images[:BATCH],
+            labels[:BATCH],
             model=model,
             optimizer=optimizer,
             average_decay=0.15,

@@ -12,8 +12,13 @@ from typing import Any
 import jax
 
 KINDS = (
-    *("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all"),
-    *("ragged-all-to-all", "collective-broadcast"),
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "collective-permute",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-broadcast",
 )
 """XLA's collectives."""
 

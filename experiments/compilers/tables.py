@@ -84,11 +84,12 @@ def columns_of(outcomes: list[Outcome]) -> list[tuple[str, str]]:
 def table_of(outcomes: list[Outcome]) -> Table:
     """How many times lax's everything is."""
     columns = columns_of(outcomes)
-    titles = (f"{target.partition(':')[0]}\n{measure}" for target, measure in columns)
+    titles = [f"{target.partition(':')[0]}\n{measure}" for target, measure in columns]
+    ratios = [Column(title, justify="right", no_wrap=True) for title in titles]
     table = Table(
         Column("value and gradients", no_wrap=True),
         "✓",
-        *(Column(title, justify="right", no_wrap=True) for title in titles),
+        *ratios,
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )

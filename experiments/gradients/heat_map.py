@@ -21,11 +21,9 @@ from experiments.gradients.tables import (
 )
 from jaxcnn.engines import ENGINES
 
-COLUMNS = [
-    *BY_REFERENCE,
-    *(by_engine(engine, "float32") for engine in ("auto", *ENGINES)),
-    *(in_dtype(dtype, "halves") for dtype in ("bfloat16", "float16")),
-]
+BY_ENGINE = [by_engine(engine, "float32") for engine in ("auto", *ENGINES)]
+BY_DTYPE = [in_dtype(dtype, "halves") for dtype in ("bfloat16", "float16")]
+COLUMNS = [*BY_REFERENCE, *BY_ENGINE, *BY_DTYPE]
 COLOURS = colormaps["YlGn_r"].with_extremes(over="#c00020", bad="white")
 LEAST = 1e-7
 SHARES = LogNorm(LEAST, 1)

@@ -39,7 +39,9 @@ def crop(key: OneKey, image: Image, smallest: float) -> Image:
     size = jax.random.uniform(size_key, minval=smallest, maxval=1)
     corner = jax.random.uniform(corner_key, (2,)) * (1 - size)
     enlarged = jax.image.scale_and_translate(
-        *(image.astype(jnp.float32), image.shape, (0, 1)),
+        image.astype(jnp.float32),
+        image.shape,
+        (0, 1),
         scale=jnp.broadcast_to(1 / size, 2),
         translation=-corner * jnp.array(image.shape[:2]) / size,
         method="linear",

@@ -119,7 +119,11 @@ def conv2d(
             [1.5, 1.5]]], dtype=float32)
     """
     return _convolution(
-        *(2, x, w, b, layout),
+        dimensions=2,
+        x=x,
+        w=w,
+        b=b,
+        layout=layout,
         stride=stride,
         padding=padding,
         padding_mode=padding_mode,

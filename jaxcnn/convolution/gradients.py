@@ -120,7 +120,11 @@ def conv2d_weight_gradient(
              [20., 24.]]]], dtype=float32)
     """
     return _weight_gradient(
-        *(2, x, dy, kernel_size, layout),
+        dimensions=2,
+        x=x,
+        dy=dy,
+        kernel_size=kernel_size,
+        layout=layout,
         stride=stride,
         padding=padding,
         dilation=dilation,
@@ -190,7 +194,11 @@ def conv2d_input_gradient(
             [3., 4., 3., 4., 0.]]], dtype=float32)
     """
     return _input_gradient(
-        *(2, dy, w, input_size, layout),
+        dimensions=2,
+        dy=dy,
+        w=w,
+        input_size=input_size,
+        layout=layout,
         stride=stride,
         padding=padding,
         dilation=dilation,

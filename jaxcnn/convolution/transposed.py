@@ -108,7 +108,11 @@ def conv_transpose2d(
             [1., 1., 2., 2.]]], dtype=float32)
     """
     return _transposed(
-        *(2, x, w, b, layout),
+        dimensions=2,
+        x=x,
+        w=w,
+        b=b,
+        layout=layout,
         stride=stride,
         padding=padding,
         output_padding=output_padding,

@@ -47,8 +47,12 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     """dW = Xᵀ ∗ spread(dYᵀ), strided by the dilation."""
     X_t, dY_t = jnp.swapaxes(X, 0, -1), jnp.moveaxis(dY, 0, -2)
     sizes = zip(
-        *(window.kernel_size, window.stride, window.dilation, window.padding),
-        *(spatial_size(X, layout), spatial_size(dY, layout)),
+        window.kernel_size,
+        window.stride,
+        window.dilation,
+        window.padding,
+        spatial_size(X, layout),
+        spatial_size(dY, layout),
         strict=True,
     )
     # So much after the image that the last tap sees the last output position.

@@ -26,7 +26,11 @@ def rotated(W: jax.Array, groups: int = 1) -> jax.Array:
 def window_over_outputs(window: Window, input_size, output_size) -> Window:
     """The window that slides over dY, spread by the stride, and has dX as its output."""
     sizes = zip(
-        *(window.extent, window.stride, window.padding, input_size, output_size),
+        window.extent,
+        window.stride,
+        window.padding,
+        input_size,
+        output_size,
         strict=True,
     )
     padding = tuple(

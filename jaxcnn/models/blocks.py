@@ -71,7 +71,11 @@ def with_statistics(init: Callable, forward: Callable, axis_name: str | None) ->
             options = {"stride": stride, "padding": padding, "groups": groups}
             y = conv2d(x, p["kernel"], **options, layout="NHWC")
             y, mean, var = batch_norm(
-                *(y, p["running_mean"], p["running_var"], p["w"], p["b"]),
+                y,
+                p["running_mean"],
+                p["running_var"],
+                p["w"],
+                p["b"],
                 training=training,
                 axis_name=axis_name,
                 layout="NHWC",

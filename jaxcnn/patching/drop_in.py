@@ -144,7 +144,11 @@ def conv_general_dilated(
         lhs, rhs, window, spread = lhs[..., None], rhs[..., None], IDLE, (1,)
         axes = lax.ConvDimensionNumbers(*((*spec, 2) for spec in axes))
     y = _convolution(
-        *(jnp.asarray(lhs), jnp.asarray(rhs), axes, window, spread),
+        lhs=jnp.asarray(lhs),
+        rhs=jnp.asarray(rhs),
+        axes=axes,
+        window=window,
+        spread=spread,
         batch_groups=batch_group_count,
         groups=feature_group_count,
         precision=precision,
@@ -240,7 +244,11 @@ def reduce_window(
         for each in (window_strides, base_dilation, window_dilation)
     )
     windows = window_over(
-        *(tuple(window_dimensions), strides, padding, dilations, operand.shape)
+        tuple(window_dimensions),
+        strides,
+        padding,
+        dilations,
+        operand.shape,
     )
     axes = [k for k in range(operand.ndim) if windows.along(slice(k, k + 1)) != IDLE]
     if not axes or max(spread) > 1:

@@ -79,7 +79,10 @@ def adaptive_max_pool2d(
     Array([[[11., 13., 14.]]], dtype=float32)
     """
     return _adaptive_max_pool(
-        *(2, x, output_size, layout),
+        dimensions=2,
+        x=x,
+        output_size=output_size,
+        layout=layout,
         return_indices=return_indices,
         engine=engine,
         derivatives=derivatives,

@@ -83,7 +83,12 @@ def avg_pool2d(
             [3. , 2.5, 2. ]]], dtype=float32)
     """
     return _avg_pool(
-        *(2, x, kernel_size, stride, padding, layout),
+        dimensions=2,
+        x=x,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        layout=layout,
         dilation=dilation,
         ceil_mode=ceil_mode,
         count_include_pad=count_include_pad,
@@ -154,7 +159,11 @@ def _avg_pool(
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     problem = arguments.pooling_problem(
-        *(spatial_size(x, layout), kernel_size, stride, padding, layout),
+        spatial_size(x, layout),
+        kernel_size,
+        stride,
+        padding,
+        layout,
         divisor=divisor_override,
         **options,
     )
@@ -229,7 +238,13 @@ def lp_pool2d(
     Array([[[5.]]], dtype=float32)
     """
     return _lp_pool(
-        *(2, x, norm_type, kernel_size, stride, padding, layout),
+        dimensions=2,
+        x=x,
+        norm_type=norm_type,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        layout=layout,
         dilation=dilation,
         ceil_mode=ceil_mode,
         engine=engine,

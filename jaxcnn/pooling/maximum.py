@@ -112,7 +112,12 @@ def max_pool2d(
             [0., 0., 0., 0.]]], dtype=float32)
     """
     return _max_pool(
-        *(2, x, kernel_size, stride, padding, layout),
+        dimensions=2,
+        x=x,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        layout=layout,
         dilation=dilation,
         ceil_mode=ceil_mode,
         return_indices=return_indices,
@@ -295,7 +300,13 @@ def max_unpool2d(
             [0., 0., 0., 0.]]], dtype=float32)
     """
     return _max_unpool(
-        *(2, x, indices, kernel_size, stride, padding, layout),
+        dimensions=2,
+        x=x,
+        indices=indices,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        layout=layout,
         output_size=output_size,
         derivatives=derivatives,
     )
@@ -378,7 +389,9 @@ def _max_unpool(
     rule = differentiation.choose(derivatives, _unpool, _unpool_formula)
     y = rule(
         merge_axes(x, axis, dimensions),
-        *(merge_axes(indices, axis, dimensions), length, axis),
+        merge_axes(indices, axis, dimensions),
+        length,
+        axis,
     )
     y = y.reshape(with_spatial(x.shape, size, layout))
     return y if is_batch else y[0]

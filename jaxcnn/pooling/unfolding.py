@@ -69,7 +69,11 @@ def unfold(
     arguments.one_of("layout", layout, arguments.EVERY_LAYOUT)
     x, is_batch = arguments.images("x", x, layout)
     problem = arguments.convolution_problem(
-        *(spatial_size(x, layout), kernel_size, stride, padding, dilation),
+        spatial_size(x, layout),
+        kernel_size,
+        stride,
+        padding,
+        dilation,
         layout=layout,
         engine=engine,
     )
@@ -134,7 +138,13 @@ def fold(
     arguments.one_of("layout", layout, arguments.EVERY_LAYOUT)
     size = arguments.size("output_size", output_size, len(layout) - 2)
     problem = arguments.convolution_problem(
-        *(size, kernel_size, stride, padding, dilation), layout=layout, engine=engine
+        size,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        layout=layout,
+        engine=engine,
     )
     p = arguments.float_array("p", p)
     if p.ndim not in (2, 3):
@@ -147,7 +157,9 @@ def fold(
     wanted = list(p.shape)
     wanted[patches], wanted[positions] = channels * taps, math.prod(out)
     arguments.shape_is(
-        *("p", p, wanted),
+        "p",
+        p,
+        wanted,
         f"patches of {taps} taps at {math.prod(out)} positions, a window over {size}",
     )
     if channels_last(layout):

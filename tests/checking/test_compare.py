@@ -82,7 +82,10 @@ def test_trees_and_complex_numbers_are_compared():
 
     found = compare(f, f, tree)
     assert [each.title for each in found.differences] == [
-        *("value [0]", "value [1]", "gradient tree['z']", "second derivative tree['z']"),
+        "value [0]",
+        "value [1]",
+        "gradient tree['z']",
+        "second derivative tree['z']",
     ]
     assert found.error == 0
 

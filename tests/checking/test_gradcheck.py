@@ -61,7 +61,8 @@ def test_our_operations_pass(name):
 def test_it_works_under_strict_jax_too():
     function, shapes = OPERATIONS["conv2d"]
     strict = (
-        *(jax.enable_x64(True), jax.numpy_dtype_promotion("strict")),
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("strict"),
         jax.numpy_rank_promotion("raise"),
     )
     with strict[0], strict[1], strict[2]:
@@ -184,7 +185,8 @@ def test_integers_and_keys_are_held():
 def test_forward_mode_is_checked_too():
     check = gradcheck(
         lambda x, w: jaxcnn.conv2d(x, w, derivatives="autodiff"),
-        *(spaced(2, 4, 4), spaced(3, 2, 2, 2)),
+        spaced(2, 4, 4),
+        spaced(3, 2, 2, 2),
         mode="forward",
     )
     assert check.ok

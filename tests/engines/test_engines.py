@@ -143,24 +143,36 @@ CONVOLUTIONS = {
     "1×1, stride": ("NHWC", (2, 8, 5, 6), 4, 1, window((1, 1), (3, 2))),
     "as large as the image": ("NHWC", (3, 5, 4, 2), 3, 1, window((5, 4))),
     "all at once": (
-        *("NHWC", (2, 9, 13, 3), 4, 1),
+        "NHWC",
+        (2, 9, 13, 3),
+        4,
+        1,
         window((3, 2), (2, 3), ((2, 1), (-1, 3)), (1, 2)),
     ),
     "groups": (
-        *("NHWC", (2, 9, 8, 6), 4, 2),
+        "NHWC",
+        (2, 9, 8, 6),
+        4,
+        2,
         window((3, 2), (2, 1), ((2, -3), (1, -1)), (1, 2)),
     ),
     "wide groups": ("NHWC", (2, 5, 4, 18), 16, 2, window((3, 3), padding=1)),
     "many groups": ("NHWC", (2, 5, 6, 36), 18, 18, window((2, 3), (2, 1), 1)),
     "depthwise": (
-        *("NHWC", (4, 7, 9, 5), 5, 5),
+        "NHWC",
+        (4, 7, 9, 5),
+        5,
+        5,
         window((3, 2), (2, 1), ((2, 1), (-1, 3)), (1, 2)),
     ),
     "depthwise, a multiplier": ("NHWC", (3, 6, 5, 4), 12, 4, window((3, 3), padding=1)),
     "depthwise, many": ("NHWC", (2, 4, 5, 20), 20, 20, window((3, 3), padding=1)),
     "1-D": ("NWC", (2, 17, 4), 6, 1, window((3,), 2, ((1, 3),), 2)),
     "3-D": (
-        *("NDHWC", (2, 3, 4, 9, 4), 4, 1),
+        "NDHWC",
+        (2, 3, 4, 9, 4),
+        4,
+        1,
         window((2, 1, 3), (1, 2, 1), ((1, 0), (0, 1), (0, 0)), (2, 1, 1)),
     ),
     "no image": ("NHWC", (0, 6, 5, 4), 4, 1, window((3, 3))),
@@ -317,10 +329,9 @@ def test_the_plans_convolutions_are_as_accurate_as_xlas_or_nearly(columns, rng):
         assert plan.chosen(describe(name, asked, *operands)).engine != "winograd"
 
     conv2d = functools.partial(jaxcnn.conv2d, padding=1, layout="NHWC")
-    wanted = convolution_and_gradients(
-        functools.partial(conv2d, engine="equations"),
-        *(each.astype("float64") for each in arrays),
-    )
+    by_equations = functools.partial(conv2d, engine="equations")
+    precise = [each.astype("float64") for each in arrays]
+    wanted = convolution_and_gradients(by_equations, *precise)
     xla = functools.partial(
         lax.conv_general_dilated,
         window_strides=(1, 1),
@@ -390,7 +401,9 @@ POOLINGS = {
     "2×2": ("NHWC", (2, 6, 9, 3), window((2, 2), 2)),
     "overlapping": ("NHWC", (2, 7, 5, 3), window((3, 2), (2, 1), ((1, 0), (1, 1)))),
     "all at once": (
-        *("NHWC", (2, 9, 11, 2), window((2, 3), (1, 2), ((2, 0), (-1, 3)), (3, 2))),
+        "NHWC",
+        (2, 9, 11, 2),
+        window((2, 3), (1, 2), ((2, 0), (-1, 3)), (3, 2)),
     ),
     "many taps": ("NHWC", (1, 9, 10, 2), window((5, 4), (3, 2), ((3, 1), (-1, 3)), (2, 1))),
     "the whole image": ("NHWC", (2, 4, 5, 3), window((4, 5))),
@@ -398,7 +411,8 @@ POOLINGS = {
     "the whole of a large image": ("NHWC", (2, 9, 8, 3), window((9, 8), (1, 3))),
     "1-D": ("NWC", (2, 9, 3), window((3,), 2, 1)),
     "3-D": (
-        *("NDHWC", (1, 3, 4, 5, 2)),
+        "NDHWC",
+        (1, 3, 4, 5, 2),
         window((2, 2, 1), (1, 2, 2), ((0, 1), (0, 1), (0, 0))),
     ),
 }
@@ -471,12 +485,14 @@ HARD_WINDOWS = {
     "nothing but padding in places": ((3,), window((2,), 1, ((4, 5),))),
     "nothing but padding": ((2,), window((2,), 2, ((-3, 6),))),
     "each dimension another": (
-        *((9, 12), window((3, 2), (2, 5), ((1, -2), (-1, 4)), (3, 1))),
+        (9, 12),
+        window((3, 2), (2, 5), ((1, -2), (-1, 4)), (3, 1)),
     ),
     "2-D, dilation": ((11, 10), window((2, 3), (3, 2), ((3, 2), (0, 1)), (4, 3))),
     "2-D, gaps": ((10, 13), window((2, 1), (3, 4), ((0, 1), (2, -3)))),
     "3-D": (
-        *((5, 7, 6), window((2, 3, 2), (1, 2, 3), ((1, 0), (-1, 2), (2, 2)), (2, 1, 3))),
+        (5, 7, 6),
+        window((2, 3, 2), (1, 2, 3), ((1, 0), (-1, 2), (2, 2)), (2, 1, 3)),
     ),
     "3-D, gaps": ((4, 5, 7), window((1, 2, 2), (3, 3, 4), ((-1, 0), (0, 2), (1, 1)))),
 }

@@ -77,15 +77,12 @@ def slopes(function, *operands_and_dy):
 
 def at_each_time(function, in_axes, operands):
     """Calls, one after the other, whose results are stacked."""
-    results = [
-        function(
-            *(
-                each if axis is None else each[n]
-                for each, axis in zip(operands, in_axes, strict=True)
-            )
-        )
-        for n in range(TIMES)
-    ]
+
+    def at(n):
+        pairs = zip(operands, in_axes, strict=True)
+        return [each if axis is None else each[n] for each, axis in pairs]
+
+    results = [function(*at(n)) for n in range(TIMES)]
     return jax.tree.map(lambda *each: jnp.stack(each), *results)
 
 
@@ -144,12 +141,12 @@ def test_vmap_of_all_operands_is_every_call_by_itself_nans_and_all(engine):
 @every_engine
 def test_gradients_of_gradients_are_those_of_the_equations(engine):
     case = CASES[engine]
-    ours, wanted = (
-        jax.jit(functools.partial(slopes, conv2d_of(case, each)))(
-            *(operand[0] for operand in operands_of(case, dtype))
-        )
-        for each, dtype in ((engine, "float32"), ("equations", "float64"))
-    )
+
+    def found(engine, dtype):
+        operands = [each[0] for each in operands_of(case, dtype)]
+        return jax.jit(functools.partial(slopes, conv2d_of(case, engine)))(*operands)
+
+    ours, wanted = found(engine, "float32"), found("equations", "float64")
     # Sums of sums: twice the error of one, and as much for the sine of one.
     close(ours, wanted, engine, times=5)
 

@@ -201,7 +201,16 @@ def test_the_time_of_a_scan_is_that_of_one_step():
 
 def measurement(case, contestant, layout, median, mode="step") -> Measurement:
     return Measurement(
-        *("networks", case, mode, contestant, layout, median, median, median, 5, 1)
+        "networks",
+        case,
+        mode,
+        contestant,
+        layout,
+        median,
+        median,
+        median,
+        5,
+        1,
     )
 
 
@@ -313,7 +322,16 @@ def test_a_wrong_contestant_fails_the_command(monkeypatch, tmp_path, capsys):
     def wrong(layer, rounds, peak, torch):
         return [
             Measurement(
-                *("layers", layer.name, "forward", "jaxcnn", "NHWC", 1.0, 1.0, 1.0, 5, 1),
+                "layers",
+                layer.name,
+                "forward",
+                "jaxcnn",
+                "NHWC",
+                1.0,
+                1.0,
+                1.0,
+                5,
+                1,
                 error=1e-3,
                 compile_seconds=1.0,
                 temporary_bytes=0,

@@ -38,9 +38,8 @@ def test_the_digits_are_split_the_same_way_every_time_and_without_overlap():
     chex.assert_shape(digits.test.images, (450, 8, 8, 1))
     assert digits.train.images.dtype == np.uint8
     assert (digits.train.images.min(), digits.train.images.max()) == (0, 16)
-    assert np.bincount(digits.test.labels).tolist() == [
-        *(45, 46, 44, 46, 45, 46, 45, 45, 43, 45),
-    ]
+    of_each = [45, 46, 44, 46, 45, 46, 45, 45, 43, 45]
+    assert np.bincount(digits.test.labels).tolist() == of_each
     train = {image.tobytes() for image in digits.train.images}
     assert not any(image.tobytes() in train for image in digits.test.images)
 

@@ -49,7 +49,10 @@ def test_eight_devices_train_as_one_does_and_gather_nothing(name, rng):
 
         def epoch(state, images, labels, seed, *, model=model, team=team):
             state, metrics = training.train_epoch(
-                *(state, images, labels, jax.random.key(seed)),
+                state,
+                images,
+                labels,
+                jax.random.key(seed),
                 model=model,
                 optimizer=optimizer,
                 batch_size=16,
@@ -83,7 +86,10 @@ def test_a_report_comes_from_one_of_the_devices_alone(rng):
 
     def epoch(state, images, labels):
         return training.train_epoch(
-            *(state, images, labels, jax.random.key(0)),
+            state,
+            images,
+            labels,
+            jax.random.key(0),
             model=model,
             optimizer=optimizer,
             batch_size=8,
@@ -106,8 +112,15 @@ def free_port():
 def trained_by_processes(folder, processes):
     """The parameters after an epoch, trained by so many processes on this machine."""
     command = [
-        *(sys.executable, "-m", "experiments.train", "--model", "lenet5"),
-        *("--epochs", "1", "--run-dir", folder),
+        sys.executable,
+        "-m",
+        "experiments.train",
+        "--model",
+        "lenet5",
+        "--epochs",
+        "1",
+        "--run-dir",
+        folder,
     ]
     if processes > 1:
         command += ["--coordinator", f"127.0.0.1:{free_port()}"]

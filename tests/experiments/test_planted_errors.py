@@ -178,51 +178,92 @@ def every_other(right):
 
 MISTAKES = {
     "weight gradient: padding": Mistake(
-        *("equations.weight_gradient", one_off_in_the_padding),
-        *("conv2d", "w", "stride 2, padding 1", "equations"),
+        of="equations.weight_gradient",
+        by=one_off_in_the_padding,
+        operation="conv2d",
+        quantity="w",
+        configuration="stride 2, padding 1",
+        engine="equations",
     ),
     "input gradient: kernel": Mistake(
-        *("equations.input_gradient", not_rotated),
-        *("conv2d", "x", "stride 2, padding 1", "equations"),
+        of="equations.input_gradient",
+        by=not_rotated,
+        operation="conv2d",
+        quantity="x",
+        configuration="stride 2, padding 1",
+        engine="equations",
     ),
     "input gradient: padding": Mistake(
-        *("equations.input_gradient", one_off_in_the_padding),
-        *("conv2d", "x", "stride 2, padding 1", "equations"),
+        of="equations.input_gradient",
+        by=one_off_in_the_padding,
+        operation="conv2d",
+        quantity="x",
+        configuration="stride 2, padding 1",
+        engine="equations",
     ),
     "bias gradient: one image": Mistake(
-        *("convolution.rule.bias_gradient", of_the_first_image_only),
-        *("conv2d", "b", "stride 2, padding 1"),
+        of="convolution.rule.bias_gradient",
+        by=of_the_first_image_only,
+        operation="conv2d",
+        quantity="b",
+        configuration="stride 2, padding 1",
     ),
     "transposed convolution: kernel of its input gradient": Mistake(
-        *("equations.forward", not_rotated),
-        *("conv_transpose2d", "x", "stride 1", "equations"),
+        of="equations.forward",
+        by=not_rotated,
+        operation="conv_transpose2d",
+        quantity="x",
+        configuration="stride 1",
+        engine="equations",
     ),
     "fold, the gradient of unfold: padding": Mistake(
-        *("equations.fold", one_off_in_the_padding),
-        *("unfold", "x", "3×3, stride 2", "equations"),
+        of="equations.fold",
+        by=one_off_in_the_padding,
+        operation="unfold",
+        quantity="x",
+        configuration="3×3, stride 2",
+        engine="equations",
     ),
     "unfold, the gradient of fold: padding": Mistake(
-        *("equations.unfold", one_off_in_the_padding),
-        *("fold", "p", "3×3, stride 2", "equations"),
+        of="equations.unfold",
+        by=one_off_in_the_padding,
+        operation="fold",
+        quantity="p",
+        configuration="3×3, stride 2",
+        engine="equations",
     ),
     "max pooling's gradient: winner": Mistake(
-        *("pooling.rule.place_at_winners", the_next_element_wins),
-        *("max_pool2d", "x", "3×3, stride 2"),
+        of="pooling.rule.place_at_winners",
+        by=the_next_element_wins,
+        operation="max_pool2d",
+        quantity="x",
+        configuration="3×3, stride 2",
     ),
     "max pooling's gradient: padding": Mistake(
-        *("equations.max_pool_gradient", one_off_in_the_padding),
-        *("max_pool2d", "x", "3×3, stride 2", "equations"),
+        of="equations.max_pool_gradient",
+        by=one_off_in_the_padding,
+        operation="max_pool2d",
+        quantity="x",
+        configuration="3×3, stride 2",
+        engine="equations",
     ),
     "average pooling's gradient: divisor": Mistake(
-        *("equations.average_pool_gradient", divided_by_what_lies_inside),
-        *("avg_pool2d", "x", "3×3, stride 2", "equations"),
+        of="equations.average_pool_gradient",
+        by=divided_by_what_lies_inside,
+        operation="avg_pool2d",
+        quantity="x",
+        configuration="3×3, stride 2",
+        engine="equations",
     ),
     "power-average pooling": Mistake(
         "pooling.rule.power_pooling.bwd", scaled(0), "lp_pool2d", "x"
     ),
     "adaptive average pooling": Mistake(
-        *("pooling.adaptive_rule._sums_of_overlapping.bwd", scaled(0)),
-        *("adaptive_avg_pool2d", "x", "2 bins"),
+        of="pooling.adaptive_rule._sums_of_overlapping.bwd",
+        by=scaled(0),
+        operation="adaptive_avg_pool2d",
+        quantity="x",
+        configuration="2 bins",
     ),
     "ReLU at zero": Mistake(
         "layers.activations._relu.fwd", alive_at_zero, "relu", "x", "ties (zeros)"
@@ -235,8 +276,10 @@ MISTAKES = {
         "layers.softmax._log_softmax.bwd", scaled(0), "log_softmax", "x"
     ),
     "cross-entropy": Mistake(
-        *("layers.losses._cross_entropy.bwd", without_the_targets),
-        *("softmax_cross_entropy", "logits"),
+        of="layers.losses._cross_entropy.bwd",
+        by=without_the_targets,
+        operation="softmax_cross_entropy",
+        quantity="logits",
     ),
     "dense: dX": Mistake("layers.dense._dense.bwd", scaled(0), "dense", "x"),
     "dense: dW": Mistake("layers.dense._dense.bwd", scaled(1), "dense", "w"),
@@ -299,16 +342,28 @@ def test_a_mistake_in_a_gradient_is_found_by_every_reference(name, plant):
 
 FORWARD = {
     "convolution: kernel": Mistake(
-        *("equations.forward", not_rotated),
-        *("conv2d", "value", "stride 2, padding 1", "equations"),
+        of="equations.forward",
+        by=not_rotated,
+        operation="conv2d",
+        quantity="value",
+        configuration="stride 2, padding 1",
+        engine="equations",
     ),
     "transposed convolution: padding": Mistake(
-        *("equations.input_gradient", one_off_in_the_padding),
-        *("conv_transpose2d", "value", "stride 2", "equations"),
+        of="equations.input_gradient",
+        by=one_off_in_the_padding,
+        operation="conv_transpose2d",
+        quantity="value",
+        configuration="stride 2",
+        engine="equations",
     ),
     "average pooling: divisor": Mistake(
-        *("equations.average_pool", divided_by_what_lies_inside),
-        *("avg_pool2d", "value", "3×3, stride 2", "equations"),
+        of="equations.average_pool",
+        by=divided_by_what_lies_inside,
+        operation="avg_pool2d",
+        quantity="value",
+        configuration="3×3, stride 2",
+        engine="equations",
     ),
 }
 
@@ -329,8 +384,12 @@ def test_a_mistake_in_a_value_is_found_in_it_and_in_the_gradients(name, plant):
 def test_a_wrong_tie_is_found_by_other_libraries(plant):
     """The loops give the same maxima and would by themselves be differentiated alike."""
     mistake = Mistake(
-        *("equations.max_pool", the_last_of_equals_wins),
-        *("max_pool2d", "x", "ties", "equations"),
+        of="equations.max_pool",
+        by=the_last_of_equals_wins,
+        operation="max_pool2d",
+        quantity="x",
+        configuration="ties",
+        engine="equations",
     )
     plant(mistake)
     comparisons = compared(mistake)

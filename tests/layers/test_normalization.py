@@ -238,7 +238,9 @@ def test_a_large_mean_costs_no_digits(rng, name, layout):
 def test_the_variance_of_many_is_right_beside_a_large_mean(rng):
     x = (1e4 + rng.standard_normal((64, 64, 64, 2))).astype("float32")
     _, mean, var = normalization.batch_norm(
-        *(x, jnp.zeros(2, "float32"), jnp.ones(2, "float32")),
+        x,
+        jnp.zeros(2, "float32"),
+        jnp.ones(2, "float32"),
         training=True,
         momentum=1,
         layout="NHWC",

@@ -179,7 +179,9 @@ def test_batch_norm_is_pytorchs(rng, layout, training, momentum, given):
     running = [torch.tensor(np.array(each)) for each in (mean, var)]  # changed in place
     theirs = of_torch(
         first(lambda x, w, b: nn.batch_norm(x, *running, w, b, **options), layout),
-        *(x, w, b),
+        x,
+        w,
+        b,
         dy=dy,
     )
 

@@ -57,7 +57,11 @@ def positions(size):
 def output_size(input_size, window):
     """How many steps the window can take, counted."""
     entries = zip(
-        *(input_size, window.kernel_size, window.stride, window.padding, window.dilation),
+        input_size,
+        window.kernel_size,
+        window.stride,
+        window.padding,
+        window.dilation,
         strict=True,
     )
     return tuple(

@@ -82,7 +82,10 @@ def transposed_convolution(case):
 
     def formula(x, w, b=None):
         y = for_dimensions("conv_transpose", x)(
-            *(x, w, b if is_torchs else None, window.stride),
+            x,
+            w,
+            b if is_torchs else None,
+            window.stride,
             padding=[low for low, _ in pairs] if is_torchs else 0,
             output_padding=extra,
             dilation=window.dilation,

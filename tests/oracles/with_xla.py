@@ -180,7 +180,10 @@ def adaptive_max_pooling(case):
 def patches_of(x, case):
     window = case.window
     p = lax.conv_general_dilated_patches(
-        *(x, window.kernel_size, window.stride, window.padding),
+        x,
+        window.kernel_size,
+        window.stride,
+        window.padding,
         rhs_dilation=window.dilation,
         precision=lax.Precision.HIGHEST,
     )

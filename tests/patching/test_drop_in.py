@@ -170,7 +170,10 @@ def test_a_spread_convolution_is_the_documents_of_an_image_with_zeros_in_it(rng)
     spread = np.zeros((2, 4, 7, 7))
     spread[:, :, ::2, ::3] = x
     y = drop_in.conv_general_dilated(
-        *(x, w, window.stride, window.padding),
+        x,
+        w,
+        window.stride,
+        window.padding,
         lhs_dilation=(2, 3),
         rhs_dilation=window.dilation,
         feature_group_count=2,
@@ -209,7 +212,8 @@ def test_other_floats_are_those_of_jax(dtype, rng):
         # Sums of some tens of terms in float32, and rounded to dtype perhaps twice.
         tolerance = 4 * float(jnp.finfo(dtype).eps)
         np.testing.assert_allclose(
-            *(np.asarray(each, np.float64) for each in (one, other)),
+            np.asarray(one, np.float64),
+            np.asarray(other, np.float64),
             rtol=tolerance,
             atol=10 * tolerance,
         )
@@ -347,10 +351,8 @@ DIFFERENTIABLE = [
 
 @pytest.mark.parametrize(
     ("reduction", "number"),
-    [
-        *(("sum", number) for number in POOLINGS),
-        *(("maximum", number) for number in DIFFERENTIABLE),
-    ],
+    [("sum", number) for number in POOLINGS]
+    + [("maximum", number) for number in DIFFERENTIABLE],
 )
 def test_windows_and_their_gradients_are_those_of_jax(reduction, number, rng):
     x, ours, theirs = both_reductions(number, reduction)

@@ -26,8 +26,15 @@ OPERATIONS = {
 }
 LINEAR = (
     "dense",
-    *("conv2d", "conv2d with mirrors", "conv_transpose2d", "depthwise_conv2d"),
-    *("avg_pool2d", "adaptive_avg_pool2d", "global_avg_pool", "unfold", "fold"),
+    "conv2d",
+    "conv2d with mirrors",
+    "conv_transpose2d",
+    "depthwise_conv2d",
+    "avg_pool2d",
+    "adaptive_avg_pool2d",
+    "global_avg_pool",
+    "unfold",
+    "fold",
 )
 
 
@@ -142,8 +149,17 @@ def linear_transpose(f, rng):
 TRANSFORMATIONS = {
     each.__name__: each
     for each in (
-        *(jit, vmap, grad, grad_of_grad, jvp, hessian, checkpoint, scan),
-        *(automatic_sharding, export, linear_transpose),
+        jit,
+        vmap,
+        grad,
+        grad_of_grad,
+        jvp,
+        hessian,
+        checkpoint,
+        scan,
+        automatic_sharding,
+        export,
+        linear_transpose,
     )
 }
 CELLS = [

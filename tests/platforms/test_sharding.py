@@ -256,7 +256,11 @@ def test_batch_norm_inside_of_shard_map_is_that_of_the_whole_batch(rng, derivati
     def results(x, dy, w, b, axis_name=None):
         def y_and_statistics(x, w, b):
             y, *statistics = jaxcnn.batch_norm(
-                *(x, 0 * ones(C), ones(C), w, b),
+                x,
+                0 * ones(C),
+                ones(C),
+                w,
+                b,
                 training=True,
                 axis_name=axis_name,
                 derivatives=derivatives,

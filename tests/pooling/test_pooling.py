@@ -35,19 +35,23 @@ CASES = {
     "all of it": ((3, 4), {"kernel_size": (3, 4)}, window((3, 4), (3, 4))),
     "1×1": ((3, 4), {"kernel_size": 1, "stride": (1, 2)}, window((1, 1), (1, 2))),
     "padding": (
-        *((5, 6), {"kernel_size": 3, "stride": 2, "padding": 1}),
+        (5, 6),
+        {"kernel_size": 3, "stride": 2, "padding": 1},
         window((3, 3), (2, 2), ((1, 1), (1, 1))),
     ),
     "padding, a pair each": (
-        *((5, 6), {"kernel_size": (3, 2), "padding": [(2, 0), (0, 1)]}),
+        (5, 6),
+        {"kernel_size": (3, 2), "padding": [(2, 0), (0, 1)]},
         window((3, 2), (3, 2), ((2, 0), (0, 1))),
     ),
     "SAME": (
-        *((5, 6), {"kernel_size": 3, "stride": 2, "padding": "SAME"}),
+        (5, 6),
+        {"kernel_size": 3, "stride": 2, "padding": "SAME"},
         window((3, 3), (2, 2), ((1, 1), (0, 1))),
     ),
     "SAME_LOWER": (
-        *((5, 6), {"kernel_size": (2, 3), "stride": (1, 2), "padding": "SAME_LOWER"}),
+        (5, 6),
+        {"kernel_size": (2, 3), "stride": (1, 2), "padding": "SAME_LOWER"},
         window((2, 3), (1, 2), ((1, 0), (1, 0))),
     ),
 }
