@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
+from jaxcnn.layout import channels_last
 from jaxcnn.models import STATISTICS, Images, Model, Parameters
 
 
@@ -71,7 +72,7 @@ def layers(
 
     Args:
       model: whose ``apply`` names its layers as its parameters are named.
-      image_shape: ``(H, W, C)``.
+      image_shape: ``(H, W, C)`` or ``(C, H, W)``, as the model's layout says.
       dtype: of the images.
 
     Returns:
@@ -98,7 +99,9 @@ def layers(
         prefixes = ["/".join(nodes[:end]) for end in range(len(nodes), 0, -1)]
         owner = next((name for name in prefixes if name in shapes), "/".join(nodes))
         of_layer.setdefault(owner, []).append(leaf.shape)
-    return [_layer(name, shapes.get(name), of_layer[name]) for name in of_layer]
+    return [
+        _layer(name, shapes.get(name), of_layer[name], model.layout) for name in of_layer
+    ]
 
 
 def summary(
@@ -119,15 +122,15 @@ def summary(
     dense2   10             2,570          2,560
     total                  87,178        381,440
     """
-    found = layers(model, image_shape, dtype)
+    of_model = layers(model, image_shape, dtype)
     total = Layer(
         "total",
         None,
-        sum(layer.parameters for layer in found),
-        sum(layer.multiply_adds for layer in found),
+        sum(layer.parameters for layer in of_model),
+        sum(layer.multiply_adds for layer in of_model),
     )
     rows = [("layer", "result", "parameters", "multiply-adds")]
-    for layer in [*found, total]:
+    for layer in [*of_model, total]:
         shape = "×".join(map(str, layer.shape or ()))
         parameters, multiply_adds = (f"{n:,}" if n else "" for n in layer[2:])
         rows.append((layer.name, shape, parameters, multiply_adds))
@@ -138,15 +141,24 @@ def summary(
     )
 
 
-def _named(traced):
+def _named(traced: ClosedJaxpr) -> tuple[list[str], list[Var]]:
     """The names given in a traced function, and for each the variable that has it."""
     equations = [e for e in traced.jaxpr.eqns if e.primitive.name == "name"]
-    found = {e.params["name"]: e.outvars[0] for e in equations}
-    return list(found), list(found.values())
+    variables = {e.params["name"]: e.outvars[0] for e in equations}
+    return list(variables), list(variables.values())
 
 
-def _layer(name, shape, of_parameters):
+def _layer(
+    name: str,
+    shape: tuple[int, ...] | None,
+    of_parameters: list[tuple[int, ...]],
+    layout: str,
+) -> Layer:
     count = sum(map(math.prod, of_parameters))
     kernels = [math.prod(each) for each in of_parameters if len(each) >= 2]
-    multiply_adds = 0 if shape is None else math.prod(shape[:-1]) * sum(kernels)
+    multiply_adds = 0
+    if shape is not None:
+        channels_first = len(shape) == 3 and not channels_last(layout)
+        positions = shape[1:] if channels_first else shape[:-1]
+        multiply_adds = math.prod(positions) * sum(kernels)
     return Layer(name, shape, count, multiply_adds)

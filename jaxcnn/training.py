@@ -27,7 +27,8 @@ from jaxcnn.layers.losses import softmax_cross_entropy
 from jaxcnn.models import Images, Logits, Model, Parameters, with_statistics_of
 
 Labels = Int[Array, " B"]
-Image = Shaped[Array, "H W C"]
+Image = Shaped[Array, "_ _ _"]
+"""One image, laid out as the model's layout says."""
 Augment = Callable[[Key[Array, ""], Image], Image]
 Report = Callable[[Int[Array, ""], Float[Array, ""], Float[Array, ""]], None]
 
@@ -145,7 +146,7 @@ def train_step(
     """
 
     def loss(parameters):
-        logits, advanced = model.forward(parameters, images)
+        logits, advanced = model.apply_training(parameters, images)
         metrics = loss_and_accuracy(logits, labels, label_smoothing)
         if axis_name is not None:  # whose gradient is the sum over devices
             metrics = lax.pmean(metrics, axis_name)
@@ -200,7 +201,7 @@ def steps_in_epoch(examples: int, batch_size: int) -> int:
 )
 def train_epoch(
     state: TrainingState,
-    images: Shaped[Array, "examples H W C"],
+    images: Shaped[Array, "examples _ _ _"],
     labels: Int[Array, " examples"],
     key: Key[Array, ""],
     *,
@@ -294,7 +295,7 @@ def _part_of_device(size: int, axis_name: str | None) -> Callable[[Array], Array
 @partial(jax.jit, static_argnames=("model", "batch_size", "axis_name"))
 def evaluate(
     parameters: Parameters,
-    images: Shaped[Array, "examples H W C"],
+    images: Shaped[Array, "examples _ _ _"],
     labels: Int[Array, " examples"],
     *,
     model: Model,

@@ -9,8 +9,8 @@ File by file:
 """
 
 from jaxcnn.models.blocks import (
-    conv_layer,
     conv_parameters,
+    conv_relu_layer,
     dense_layer,
     dense_parameters,
     pool_layer,
@@ -34,8 +34,8 @@ __all__ = [
     "Logits",
     "Model",
     "Parameters",
-    "conv_layer",
     "conv_parameters",
+    "conv_relu_layer",
     "dense_layer",
     "dense_parameters",
     "in_precision",

@@ -10,38 +10,56 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.nn import initializers
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
 
 from jaxcnn.convolution.conv import conv2d
 from jaxcnn.layers.activations import relu
 from jaxcnn.layers.dense import dense
 from jaxcnn.layers.normalization import batch_norm
-from jaxcnn.models.model import STATISTICS, Model, Parameters
+from jaxcnn.layout import channels_last, spatial_size, weight_layout
+from jaxcnn.models.model import STATISTICS, Images, Logits, Model, Parameters
 from jaxcnn.pooling.maximum import max_pool2d
 
+Rows = Float[Array, "B _"]
 
-def conv_layer(parameters, name, x, padding):
-    y = relu(conv2d(x, **parameters[name], padding=padding, layout="NHWC"))
+
+def conv_relu_layer(
+    parameters: Parameters, name: str, x: Images, padding: int, layout: str = "NHWC"
+) -> Images:
+    y = relu(conv2d(x, **parameters[name], padding=padding, layout=layout))
     return checkpoint_name(y, name)
 
 
-def pool_layer(name, x):
-    return checkpoint_name(max_pool2d(x, 2, layout="NHWC"), name)
+def pool_layer(name: str, x: Images, layout: str = "NHWC") -> Images:
+    return checkpoint_name(max_pool2d(x, 2, layout=layout), name)
 
 
-def dense_layer(parameters, name, x):
+def dense_layer(parameters: Parameters, name: str, x: Rows) -> Rows:
     return checkpoint_name(dense(x, **parameters[name]), name)
 
 
-def conv_parameters(key, kernel_size, c_in, c_out, dtype):
-    """He initialisation, which keeps the variance through ReLU; biases start at zero."""
-    shape = (kernel_size, kernel_size, c_in, c_out)
-    return {
-        "w": initializers.he_normal()(key, shape, dtype),
-        "b": jnp.zeros((c_out,), dtype),
-    }
+def conv_parameters(
+    key: Key[Array, ""],
+    kernel_size: int,
+    c_in: int,
+    c_out: int,
+    dtype: DTypeLike,
+    layout: str = "NHWC",
+) -> dict[str, Array]:
+    """He initialisation, which keeps the variance through ReLU; biases start at zero.
+
+    The same key gives the same weights in both layouts of images.
+    """
+    w = initializers.he_normal()(key, (kernel_size, kernel_size, c_in, c_out), dtype)
+    if not channels_last(layout):
+        w = w.transpose(3, 2, 0, 1)
+    return {"w": w, "b": jnp.zeros((c_out,), dtype)}
 
 
-def dense_parameters(key, c_in, c_out, dtype):
+def dense_parameters(
+    key: Key[Array, ""], c_in: int, c_out: int, dtype: DTypeLike
+) -> dict[str, Array]:
     return {
         "w": initializers.he_normal()(key, (c_in, c_out), dtype),
         "b": jnp.zeros((c_out,), dtype),
@@ -51,10 +69,17 @@ def dense_parameters(key, c_in, c_out, dtype):
 # --- A convolution and its batch norm -------------------------------------------------
 
 
-def unit_parameters(key, kernel_size, c_in, c_out, dtype):
+def unit_parameters(
+    key: Key[Array, ""],
+    kernel_size: int,
+    c_in: int,
+    c_out: int,
+    dtype: DTypeLike,
+    layout: str = "NHWC",
+) -> dict[str, Array]:
     """Of a convolution, whose bias is the norm's shift b, and of its batch norm."""
     return {
-        "kernel": conv_parameters(key, kernel_size, c_in, c_out, dtype)["w"],
+        "kernel": conv_parameters(key, kernel_size, c_in, c_out, dtype, layout)["w"],
         "w": jnp.ones(c_out, dtype),
         "b": jnp.zeros(c_out, dtype),
         "running_mean": jnp.zeros(c_out, dtype),
@@ -62,14 +87,22 @@ def unit_parameters(key, kernel_size, c_in, c_out, dtype):
     }
 
 
-def with_statistics(init: Callable, forward: Callable, axis_name: str | None) -> Model:
+def with_statistics(
+    init: Callable, forward: Callable, axis_name: str | None, layout: str = "NHWC"
+) -> Model:
     """The model whose ``forward`` calls ``unit(path, parameters, x, …)`` for every one."""
 
-    def unit_of(training, successors):
+    def unit_of(training: bool, successors: dict[str, dict]) -> Callable:
         def unit(path, p, x, stride=1, groups=1):
-            padding = p["kernel"].shape[0] // 2
-            options = {"stride": stride, "padding": padding, "groups": groups}
-            y = conv2d(x, p["kernel"], **options, layout="NHWC")
+            kernel_size, _ = spatial_size(p["kernel"], weight_layout(layout))
+            y = conv2d(
+                x,
+                p["kernel"],
+                stride=stride,
+                padding=kernel_size // 2,
+                groups=groups,
+                layout=layout,
+            )
             y, mean, var = batch_norm(
                 y,
                 p["running_mean"],
@@ -78,22 +111,22 @@ def with_statistics(init: Callable, forward: Callable, axis_name: str | None) ->
                 p["b"],
                 training=training,
                 axis_name=axis_name,
-                layout="NHWC",
+                layout=layout,
             )
             successors[path] = {"running_mean": mean, "running_var": var}
             return checkpoint_name(y, path)
 
         return unit
 
-    def apply(parameters, images):
+    def apply(parameters: Parameters, images: Images) -> Logits:
         return forward(parameters, images, unit_of(False, {}))
 
-    def train(parameters, images):
+    def train(parameters: Parameters, images: Images) -> tuple[Logits, Parameters]:
         successors = {}
         logits = forward(parameters, images, unit_of(True, successors))
         return logits, _replaced(parameters, successors)
 
-    return Model(init, apply, train)
+    return Model(init, apply, train, layout)
 
 
 def _replaced(parameters: Parameters, successors: dict[str, dict]) -> Parameters:

@@ -2,8 +2,9 @@
 
 ``init(key)`` makes the parameters, and ``apply(parameters, images)`` the logits. The
 parameters are a plain dictionary, so that optax, checkpoints and ``jax.tree`` all take
-them as they are. Images are ``(B, H, W, C)``. The result of a layer carries the layer's
-name, which is also the path to its parameters: see :mod:`jaxcnn.inspection`.
+them as they are. Images are ``(B, H, W, C)`` or ``(B, C, H, W)``, as the model's layout
+says. The result of a layer carries the layer's name, which is also the path to its
+parameters: see :mod:`jaxcnn.inspection`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 Parameters = PyTree[Float[Array, "..."]]
-Images = Shaped[Array, "B H W C"]
+Images = Shaped[Array, "B _ _ _"]
+"""A batch of images, or of what a layer makes of them: channels are last or first."""
 Logits = Float[Array, "B classes"]
 
 
@@ -40,13 +42,15 @@ class Model(NamedTuple):
       apply: from parameters and images to logits.
       train: the same in training, where that is another function, and the parameters with
         whatever statistics are among them advanced.
+      layout: of the images: ``"NHWC"`` or ``"NCHW"``.
     """
 
     init: Callable[[Key[Array, ""]], Parameters]
     apply: Callable[[Parameters, Images], Logits]
     train: Callable[[Parameters, Images], tuple[Logits, Parameters]] | None = None
+    layout: str = "NHWC"
 
-    def forward(
+    def apply_training(
         self, parameters: Parameters, images: Images
     ) -> tuple[Logits, Parameters | None]:
         """The logits in training, and parameters with statistics advanced, if any are."""
@@ -77,16 +81,22 @@ def standardized(model: Model, mean: Sequence[float], std: Sequence[float]) -> M
     if not all(each > 0 for each in std):
         raise ValueError(f"std is {std!r}; every entry must be positive")
 
-    def of_stored(function):
+    over_channels = [-1 if letter == "C" else 1 for letter in model.layout]
+
+    def of_stored(function: Callable) -> Callable:
         def standardizing(parameters: Parameters, images: Images):
             dtype = jax.tree.leaves(parameters)[0].dtype
-            of_channels, by = (jnp.asarray([[[each]]], dtype) for each in (mean, std))
-            return function(parameters, (images.astype(dtype) - of_channels) / by)
+            shift, scale = (
+                jnp.asarray(each, dtype).reshape(over_channels) for each in (mean, std)
+            )
+            return function(parameters, (images.astype(dtype) - shift) / scale)
 
         return standardizing
 
-    train = None if model.train is None else of_stored(model.train)
-    return Model(model.init, of_stored(model.apply), train)
+    return model._replace(
+        apply=of_stored(model.apply),
+        train=None if model.train is None else of_stored(model.train),
+    )
 
 
 def in_precision(model: Model, dtype: DTypeLike) -> Model:
@@ -113,18 +123,18 @@ def in_precision(model: Model, dtype: DTypeLike) -> Model:
     (dtype('float32'), dtype('float32'))
     """
 
-    def rounded(parameters):
+    def rounded(parameters: Parameters) -> Parameters:
         return jax.tree_util.tree_map_with_path(
             lambda path, p: p if path[-1].key in STATISTICS else p.astype(dtype), parameters
         )
 
-    def apply(parameters, images):
+    def apply(parameters: Parameters, images: Images) -> Logits:
         wide = jax.tree.leaves(parameters)[0].dtype
         return model.apply(rounded(parameters), images.astype(dtype)).astype(wide)
 
-    def train(parameters, images):
+    def train(parameters: Parameters, images: Images) -> tuple[Logits, Parameters]:
         wide = jax.tree.leaves(parameters)[0].dtype
-        logits, advanced = model.forward(rounded(parameters), images.astype(dtype))
+        logits, advanced = model.apply_training(rounded(parameters), images.astype(dtype))
         return logits.astype(wide), with_statistics_of(parameters, advanced)
 
-    return Model(model.init, apply, None if model.train is None else train)
+    return model._replace(apply=apply, train=None if model.train is None else train)

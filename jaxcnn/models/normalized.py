@@ -1,17 +1,20 @@
 """Networks with batch norm: ResNet-20 and a MobileNet.
 
 The running statistics of batch norm are leaves of the parameters, too:
-:func:`jaxcnn.models.Model.forward` in training returns their successors, and no gradient
-reaches them.
+:func:`jaxcnn.models.Model.apply_training` returns their successors, and no gradient reaches
+them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
+from jaxtyping import Array, Key
 
+from jaxcnn.arguments import one_layout
 from jaxcnn.layers.activations import relu
 from jaxcnn.models.blocks import (
     dense_layer,
@@ -19,7 +22,7 @@ from jaxcnn.models.blocks import (
     unit_parameters,
     with_statistics,
 )
-from jaxcnn.models.model import Model
+from jaxcnn.models.model import Images, Logits, Model, Parameters
 from jaxcnn.pooling.adaptive import global_avg_pool
 
 
@@ -28,6 +31,7 @@ def resnet20(
     classes: int = 10,
     dtype: DTypeLike = jnp.float32,
     axis_name: str | None = None,
+    layout: str = "NHWC",
 ) -> Model:
     """ResNet-20, the residual network for CIFAR-10, of images of any size.
 
@@ -37,11 +41,14 @@ def resnet20(
     convolution takes its input along. Every convolution has a batch norm.
 
     Args:
-      channels, classes, dtype: as for :func:`vgg`.
+      channels, classes, dtype, layout: as for :func:`vgg`.
       axis_name: of batch norm in training, as for :func:`jaxcnn.batch_norm`.
 
     Returns:
       The :class:`jaxcnn.models.Model`.
+
+    Raises:
+      ValueError: when ``layout`` is another.
 
     Source: He, Zhang, Ren and Sun (2016), arXiv:1512.03385, section 4.2; the shortcut is
     its option B.
@@ -50,27 +57,30 @@ def resnet20(
     >>> f"{sum(leaf.size for leaf in jax.tree.leaves(parameters)):,}"
     '274,042'
     """
+    one_layout(layout)
     blocks = [(16, 1)] * 3 + [(32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1)]
 
-    def init(key):
+    def init(key: Key[Array, ""]) -> Parameters:
         keys = iter(jax.random.split(key, 2 + 3 * len(blocks)))
         parameters: dict[str, Any] = {
-            "stem": unit_parameters(next(keys), 3, channels, 16, dtype)
+            "stem": unit_parameters(next(keys), 3, channels, 16, dtype, layout)
         }
         before = 16
         for number, (width, _) in enumerate(blocks):
             block = {
-                "first": unit_parameters(next(keys), 3, before, width, dtype),
-                "second": unit_parameters(next(keys), 3, width, width, dtype),
+                "first": unit_parameters(next(keys), 3, before, width, dtype, layout),
+                "second": unit_parameters(next(keys), 3, width, width, dtype, layout),
             }
             if width != before:
-                block["along"] = unit_parameters(next(keys), 1, before, width, dtype)
+                block["along"] = unit_parameters(
+                    next(keys), 1, before, width, dtype, layout
+                )
             parameters[f"block{number + 1}"] = block
             before = width
         parameters["dense"] = dense_parameters(next(keys), before, classes, dtype)
         return parameters
 
-    def forward(parameters, images, unit):
+    def forward(parameters: Parameters, images: Images, unit: Callable) -> Logits:
         x = relu(unit("stem", parameters["stem"], images))
         for number, (_, stride) in enumerate(blocks):
             name = f"block{number + 1}"
@@ -80,9 +90,9 @@ def resnet20(
             if "along" in p:
                 x = unit(f"{name}/along", p["along"], x, stride=stride)
             x = checkpoint_name(relu(x + y), name)
-        return dense_layer(parameters, "dense", global_avg_pool(x, layout="NHWC"))
+        return dense_layer(parameters, "dense", global_avg_pool(x, layout=layout))
 
-    return with_statistics(init, forward, axis_name)
+    return with_statistics(init, forward, axis_name, layout)
 
 
 def mobilenet(
@@ -90,6 +100,7 @@ def mobilenet(
     classes: int = 10,
     dtype: DTypeLike = jnp.float32,
     axis_name: str | None = None,
+    layout: str = "NHWC",
 ) -> Model:
     """A MobileNet-like network: depthwise and 1×1 convolutions in turn.
 
@@ -98,11 +109,14 @@ def mobilenet(
     the average of every channel and a dense layer. Every convolution has a batch norm.
 
     Args:
-      channels, classes, dtype: as for :func:`vgg`; images may be of any size.
+      channels, classes, dtype, layout: as for :func:`vgg`; images may be of any size.
       axis_name: of batch norm in training, as for :func:`jaxcnn.batch_norm`.
 
     Returns:
       The :class:`jaxcnn.models.Model`.
+
+    Raises:
+      ValueError: when ``layout`` is another.
 
     Source: Howard et al. (2017), arXiv:1704.04861.
 
@@ -110,31 +124,32 @@ def mobilenet(
     >>> f"{sum(leaf.size for leaf in jax.tree.leaves(parameters)):,}"
     '278,730'
     """
+    one_layout(layout)
     pairs = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)]
 
-    def init(key):
+    def init(key: Key[Array, ""]) -> Parameters:
         keys = iter(jax.random.split(key, 2 + 2 * len(pairs)))
         parameters: dict[str, Any] = {
-            "stem": unit_parameters(next(keys), 3, channels, 32, dtype)
+            "stem": unit_parameters(next(keys), 3, channels, 32, dtype, layout)
         }
         before = 32
         for number, (width, _) in enumerate(pairs):
             parameters[f"pair{number + 1}"] = {
-                "depthwise": unit_parameters(next(keys), 3, 1, before, dtype),
-                "pointwise": unit_parameters(next(keys), 1, before, width, dtype),
+                "depthwise": unit_parameters(next(keys), 3, 1, before, dtype, layout),
+                "pointwise": unit_parameters(next(keys), 1, before, width, dtype, layout),
             }
             before = width
         parameters["dense"] = dense_parameters(next(keys), before, classes, dtype)
         return parameters
 
-    def forward(parameters, images, unit):
+    def forward(parameters: Parameters, images: Images, unit: Callable) -> Logits:
         x = relu(unit("stem", parameters["stem"], images))
         for number, (_, stride) in enumerate(pairs):
             name = f"pair{number + 1}"
             p = parameters[name]
-            each = x.shape[-1]
+            each = x.shape[layout.index("C")]
             x = unit(f"{name}/depthwise", p["depthwise"], x, stride=stride, groups=each)
             x = relu(unit(f"{name}/pointwise", p["pointwise"], relu(x)))
-        return dense_layer(parameters, "dense", global_avg_pool(x, layout="NHWC"))
+        return dense_layer(parameters, "dense", global_avg_pool(x, layout=layout))
 
-    return with_statistics(init, forward, axis_name)
+    return with_statistics(init, forward, axis_name, layout)

@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Array, Key
 
+from jaxcnn.arguments import one_layout
 from jaxcnn.layers.activations import relu
 from jaxcnn.layers.dense import flatten
 from jaxcnn.models.blocks import (
-    conv_layer,
     conv_parameters,
+    conv_relu_layer,
     dense_layer,
     dense_parameters,
     pool_layer,
@@ -21,6 +23,7 @@ def lenet5(
     channels: int = 1,
     classes: int = 10,
     dtype: DTypeLike = jnp.float32,
+    layout: str = "NHWC",
 ) -> Model:
     """LeNet-5, as in LeCun 1998 in spirit: with ReLU, max pooling and softmax.
 
@@ -34,12 +37,14 @@ def lenet5(
       channels: of the images.
       classes: how many logits.
       dtype: of the parameters and the images.
+      layout: of the images, ``"NHWC"`` or ``"NCHW"``. Weights are laid out to go with it,
+        and the first dense layer has its rows in the order of :func:`jaxcnn.flatten`.
 
     Returns:
       The :class:`Model`.
 
     Raises:
-      ValueError: when ``image_size`` is another.
+      ValueError: when ``image_size`` or ``layout`` is another.
 
     Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to
     document recognition", Proceedings of the IEEE 86 (1998).
@@ -51,31 +56,32 @@ def lenet5(
     >>> model.apply(parameters, jnp.zeros((2, 28, 28, 1))).shape
     (2, 10)
     """
+    one_layout(layout)
     padding_and_size = {8: ((2, 2), 2), 28: ((2, 0), 5), 32: ((0, 0), 5)}
     if image_size not in padding_and_size:
         raise ValueError(f"image_size is {image_size}; LeNet-5 is sized for 8, 28 or 32")
     (padding_1, padding_2), last_size = padding_and_size[image_size]
 
-    def init(key):
+    def init(key: Key[Array, ""]) -> Parameters:
         keys = jax.random.split(key, 5)
         return {
-            "conv1": conv_parameters(keys[0], 5, channels, 6, dtype),
-            "conv2": conv_parameters(keys[1], 5, 6, 16, dtype),
+            "conv1": conv_parameters(keys[0], 5, channels, 6, dtype, layout),
+            "conv2": conv_parameters(keys[1], 5, 6, 16, dtype, layout),
             "dense1": dense_parameters(keys[2], last_size**2 * 16, 120, dtype),
             "dense2": dense_parameters(keys[3], 120, 84, dtype),
             "dense3": dense_parameters(keys[4], 84, classes, dtype),
         }
 
     def apply(parameters: Parameters, images: Images) -> Logits:
-        x = conv_layer(parameters, "conv1", images, padding=padding_1)
-        x = pool_layer("pool1", x)
-        x = conv_layer(parameters, "conv2", x, padding=padding_2)
-        x = flatten(pool_layer("pool2", x))
+        x = conv_relu_layer(parameters, "conv1", images, padding=padding_1, layout=layout)
+        x = pool_layer("pool1", x, layout)
+        x = conv_relu_layer(parameters, "conv2", x, padding=padding_2, layout=layout)
+        x = flatten(pool_layer("pool2", x, layout))
         x = relu(dense_layer(parameters, "dense1", x))
         x = relu(dense_layer(parameters, "dense2", x))
         return dense_layer(parameters, "dense3", x)
 
-    return Model(init, apply)
+    return Model(init, apply, layout=layout)
 
 
 def small_cnn(
@@ -83,6 +89,7 @@ def small_cnn(
     channels: int = 1,
     classes: int = 10,
     dtype: DTypeLike = jnp.float32,
+    layout: str = "NHWC",
 ) -> Model:
     """A small convolutional network: the usual first one for MNIST.
 
@@ -91,38 +98,42 @@ def small_cnn(
 
     Args:
       image_size: the height and the width of the images, a multiple of 4.
-      channels, classes, dtype: as for :func:`lenet5`.
+      channels, classes, dtype, layout: as for :func:`lenet5`.
 
     Returns:
       The :class:`Model`.
 
     Raises:
-      ValueError: when ``image_size`` is no positive multiple of 4.
+      ValueError: when ``image_size`` is no positive multiple of 4, or ``layout`` is
+        another.
 
     >>> model = small_cnn(image_size=8)
     >>> parameters = model.init(jax.random.key(0))
     >>> model.apply(parameters, jnp.zeros((2, 8, 8, 1))).shape
     (2, 10)
     """
+    one_layout(layout)
     if image_size < 4 or image_size % 4:
         raise ValueError(f"image_size is {image_size}; it must be a positive multiple of 4")
 
-    def init(key):
+    def init(key: Key[Array, ""]) -> Parameters:
         keys = jax.random.split(key, 4)
         return {
-            "conv1": conv_parameters(keys[0], 3, channels, 32, dtype),
-            "conv2": conv_parameters(keys[1], 3, 32, 64, dtype),
+            "conv1": conv_parameters(keys[0], 3, channels, 32, dtype, layout),
+            "conv2": conv_parameters(keys[1], 3, 32, 64, dtype, layout),
             "dense1": dense_parameters(keys[2], (image_size // 4) ** 2 * 64, 256, dtype),
             "dense2": dense_parameters(keys[3], 256, classes, dtype),
         }
 
     def apply(parameters: Parameters, images: Images) -> Logits:
-        x = pool_layer("pool1", conv_layer(parameters, "conv1", images, padding=1))
-        x = pool_layer("pool2", conv_layer(parameters, "conv2", x, padding=1))
+        x = conv_relu_layer(parameters, "conv1", images, padding=1, layout=layout)
+        x = pool_layer("pool1", x, layout)
+        x = conv_relu_layer(parameters, "conv2", x, padding=1, layout=layout)
+        x = pool_layer("pool2", x, layout)
         x = relu(dense_layer(parameters, "dense1", flatten(x)))
         return dense_layer(parameters, "dense2", x)
 
-    return Model(init, apply)
+    return Model(init, apply, layout=layout)
 
 
 def vgg(
@@ -130,6 +141,7 @@ def vgg(
     channels: int = 3,
     classes: int = 10,
     dtype: DTypeLike = jnp.float32,
+    layout: str = "NHWC",
 ) -> Model:
     """A VGG-like network: 3×3 convolutions in pairs, and nothing else but pooling.
 
@@ -141,12 +153,15 @@ def vgg(
       channels: of the images.
       classes: how many logits.
       dtype: of the parameters and the images.
+      layout: of the images, ``"NHWC"`` or ``"NCHW"``. Weights are laid out to go with it,
+        and the first dense layer has its rows in the order of :func:`jaxcnn.flatten`.
 
     Returns:
       The :class:`jaxcnn.models.Model`.
 
     Raises:
-      ValueError: when ``image_size`` is no positive multiple of 8.
+      ValueError: when ``image_size`` is no positive multiple of 8, or ``layout`` is
+        another.
 
     Source: Simonyan and Zisserman (2015), arXiv:1409.1556.
 
@@ -154,29 +169,34 @@ def vgg(
     >>> model.apply(model.init(jax.random.key(0)), jnp.zeros((2, 8, 8, 3))).shape
     (2, 10)
     """
+    one_layout(layout)
     if image_size < 8 or image_size % 8:
         raise ValueError(f"image_size is {image_size}; it must be a positive multiple of 8")
     widths = (64, 64, 128, 128, 256, 256)
 
-    def init(key):
+    def init(key: Key[Array, ""]) -> Parameters:
         keys = jax.random.split(key, 8)
         parameters, before = {}, channels
         for number, width in enumerate(widths):
             name = f"conv{number + 1}"
-            parameters[name] = conv_parameters(keys[number], 3, before, width, dtype)
+            parameters[name] = conv_parameters(
+                keys[number], 3, before, width, dtype, layout
+            )
             before = width
         size = (image_size // 8) ** 2 * before
         parameters["dense1"] = dense_parameters(keys[6], size, 256, dtype)
         parameters["dense2"] = dense_parameters(keys[7], 256, classes, dtype)
         return parameters
 
-    def apply(parameters, images):
+    def apply(parameters: Parameters, images: Images) -> Logits:
         x = images
         for number in range(len(widths)):
-            x = conv_layer(parameters, f"conv{number + 1}", x, padding=1)
+            x = conv_relu_layer(
+                parameters, f"conv{number + 1}", x, padding=1, layout=layout
+            )
             if number % 2:
-                x = pool_layer(f"pool{number // 2 + 1}", x)
+                x = pool_layer(f"pool{number // 2 + 1}", x, layout)
         x = relu(dense_layer(parameters, "dense1", flatten(x)))
         return dense_layer(parameters, "dense2", x)
 
-    return Model(init, apply)
+    return Model(init, apply, layout=layout)

@@ -58,7 +58,7 @@ def number_of_parameters(parameters):
 def test_a_model_turns_images_into_one_logit_for_each_class(name, images):
     model, parameters = built(name)
     assert jax.eval_shape(model.apply, parameters, images).shape == (6, 10)
-    logits, _ = jax.eval_shape(model.forward, parameters, images)
+    logits, _ = jax.eval_shape(model.apply_training, parameters, images)
     assert (logits.shape, logits.dtype) == ((6, 10), jnp.float32)
 
 
@@ -85,7 +85,7 @@ def test_the_models_have_as_many_parameters_as_their_layers_say():
 @pytest.mark.parametrize("name", WITH_NORM)
 def test_training_advances_the_statistics_and_nothing_else(name, images):
     model, parameters = built(name)
-    _, advanced = jax.jit(model.forward)(parameters, images)
+    _, advanced = jax.jit(model.apply_training)(parameters, images)
     for (path, new), old in zip(
         jax.tree_util.tree_leaves_with_path(advanced),
         jax.tree.leaves(parameters),
@@ -98,7 +98,7 @@ def test_training_advances_the_statistics_and_nothing_else(name, images):
 def test_inference_with_the_statistics_of_a_batch_is_training_on_it(name, rng):
     images = jnp.asarray(rng.standard_normal((6, 32, 32, 3)), "float32")
     model, parameters = built(name)
-    forward = jax.jit(model.forward)
+    forward = jax.jit(model.apply_training)
     logits, _ = forward(parameters, images)
     for _ in range(100):  # of which a tenth is new every time: 3e-5 of the first are left
         _, parameters = forward(parameters, images)
@@ -116,7 +116,7 @@ def test_a_step_moves_parameters_by_gradients_and_statistics_by_the_batch(name, 
     after, metrics = training.train_step(
         state, images, labels, model=model, optimizer=optimizer
     )
-    logits, advanced = jax.jit(model.forward)(state.parameters, images)
+    logits, advanced = jax.jit(model.apply_training)(state.parameters, images)
     chex.assert_trees_all_close(
         metrics, training.loss_and_accuracy(logits, labels), rtol=1e-4
     )

@@ -122,7 +122,9 @@ def test_mixed_precision_rounds_what_is_computed_and_not_what_is_trained(rng):
 
     @functools.partial(jax.jit, static_argnums=0)
     def gradient(model, parameters):
-        return jax.grad(lambda p: jnp.mean(model.forward(p, images)[0] ** 2))(parameters)
+        return jax.grad(lambda p: jnp.mean(model.apply_training(p, images)[0] ** 2))(
+            parameters
+        )
 
     exact = gradient(model, parameters)
     rounded = gradient(models.in_precision(model, jnp.bfloat16), parameters)
@@ -137,6 +139,6 @@ def test_mixed_precision_leaves_running_statistics_exact(rng):
     model = models.in_precision(models.mobilenet(1), jnp.bfloat16)
     parameters = jax.eval_shape(model.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)
-    logits, advanced = jax.eval_shape(model.forward, parameters, images)
+    logits, advanced = jax.eval_shape(model.apply_training, parameters, images)
     assert logits.dtype == jnp.float32
     chex.assert_trees_all_equal_dtypes(advanced, parameters)
