@@ -100,12 +100,14 @@ def trained(
     mean, std = (np.array(each, dtype) for each in (description.mean, description.std))
     images = (jnp.asarray(dataset.train.images, dtype) - mean) / std
     labels = jnp.asarray(dataset.train.labels)
-    batch = jax.ShapeDtypeStruct((settings.batch_size, *description.shape), jnp.float32)
-    state = networks.state_for(settings.network, "NHWC", batch)
+    size, _, channels = description.shape
+    model = networks.model_of(settings.network, "NHWC", size, channels)
     factor = 1 + np.finfo(dtype).eps if run == "one bit" else 1
-    state = jax.tree.map(lambda each: each.astype(dtype) * factor, state)
-    operations = networks.OPERATIONS["lax" if run == "lax" else "jaxcnn"]
-    loss = networks.loss_of(settings.network, operations, "NHWC")
+    state = jax.tree.map(
+        lambda each: each.astype(dtype) * factor, networks.initial_state(model)
+    )
+    contestant = "lax" if run == "lax" else "jaxcnn"
+    loss = networks.loss_of(settings.network, contestant, model)
     step = jax.jit(networks.training_step(loss))
     kind = jaxcnn.derivatives("autodiff") if run == "autodiff" else nullcontext()
     order = sets.batches(dataset.train, settings.batch_size, settings.epochs, settings.seed)

@@ -68,7 +68,7 @@ from experiments.compilers.tpu_steps import (
     slice_of_tpu,
     spread,
 )
-from experiments.data.sets import OBJECTS, Description
+from experiments.data.sets import CIFAR10
 from experiments.run.files import write_json
 from experiments.run.options import Options, model_of
 from jaxcnn import training
@@ -77,7 +77,6 @@ Precision = Literal["float32", "bfloat16"]
 
 MEMORY = 16 * 2**30
 """Bytes of a v5e chip."""
-CIFAR10 = Description((32, 32, 3), OBJECTS, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
 STEPS = 1000
 """Of the run along which the learning rate falls; the program is the same for any."""
 
@@ -203,7 +202,7 @@ def programs(settings: Settings) -> Iterator[Program]:
         for precision in settings.precisions:
             yield data_parallel(topology, precision, settings.images)
     if settings.beside_lax:
-        for contestant in networks.OPERATIONS:
+        for contestant in networks.CONTESTANTS:
             yield on_one_chip(settings.topologies[0], contestant, settings.images)
 
 

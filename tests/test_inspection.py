@@ -25,18 +25,13 @@ def strict_jax():
     """Not here: the parameters are float32, as they are by default."""
 
 
-def multiply_adds_in_lax(name):
+def multiply_adds_in_lax(name, model, shape):
     """Those of the convolutions and products in the same network, written with lax."""
-    state = jax.eval_shape(lambda: networks.initial_state(name, "NHWC", 1))
-    network = networks.FORWARD[name]
-
-    def forward(state, images):
-        lax_operations = networks.OPERATIONS["lax"]
-        return network(networks.Layers(lax_operations, "NHWC", state), images)
-
-    shape = (1, *MODELS[name][1])
-    traced = jax.make_jaxpr(forward)(state, jax.ShapeDtypeStruct(shape, jnp.float32))
-    return sum(map(multiply_adds_of, traced.jaxpr.eqns))
+    parameters = jax.eval_shape(model.init, jax.random.key(0))
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    forward = networks.forward_of(name, "lax", model)
+    traced = jax.make_jaxpr(forward)(parameters, images)
+    return sum(map(multiply_adds_of, traced.jaxpr.eqns)) // 2
 
 
 def multiply_adds_of(equation):
@@ -54,10 +49,14 @@ def multiply_adds_of(equation):
     return sum(multiply_adds_of(each) for jaxpr in inner for each in jaxpr.eqns)
 
 
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 @pytest.mark.parametrize("name", MODELS)
-def test_multiply_adds_are_those_of_the_same_network_written_with_lax(name):
-    found = inspection.layers(*MODELS[name])
-    assert sum(layer.multiply_adds for layer in found) == multiply_adds_in_lax(name)
+def test_multiply_adds_are_those_of_the_same_network_written_with_lax(name, layout):
+    model, (height, width, channels) = networks.model_of(name, layout), MODELS[name][1]
+    shape = {"NHWC": (height, width, channels), "NCHW": (channels, height, width)}[layout]
+    layers = inspection.layers(model, shape)
+    expected = multiply_adds_in_lax(name, model, shape)
+    assert sum(layer.multiply_adds for layer in layers) == expected
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,198 +1,164 @@
-"""The benchmark's networks, each written once over a small set of operations.
+"""The benchmark's networks, and the training step that is timed.
 
-``network(layers, images) -> logits``, where ``layers`` is a :class:`Layers`, whose
-operations are jaxcnn's or lax's and which hands every layer its parameters, in order.
+Two contestants take the same parameters: ``"jaxcnn"``, which is :mod:`jaxcnn.models`, and
+``"lax"``, the same networks written here over lax and jnp. Neither has anything of the
+other's but the parameters' names.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array
 
 import jaxcnn
-from experiments.benchmarking.cases import CLASSES, NETWORKS
+from experiments.benchmarking.cases import NETWORKS
 from experiments.peers import lax_operations
+from jaxcnn import models
+from jaxcnn.models import STATISTICS, Images, Logits, Model, Parameters
 
+CONTESTANTS = ("jaxcnn", "lax")
 RATE, MOMENTUM = 0.01, 0.9  # of the optimizer
 DECAY, EPSILON = 0.9, 1e-5  # of batch normalization
 
-
-class Operations(NamedTuple):
-    """What a network is made of; images are in ``layout``."""
-
-    conv: Callable
-    max_pool: Callable
-    global_average_pool: Callable
-    batch_norm: Callable
-    dense: Callable
-    relu: Callable
-    cross_entropy: Callable
+Forward = Callable[[Parameters, Images], tuple[Logits, Parameters | None]]
+"""To logits, and the parameters with statistics advanced, if any are."""
 
 
-def batch_norm(x, scale, bias, statistics, layout: str):
-    """Normalize by the batch, in plain jnp; also the new running mean and variance."""
+# --- By jaxcnn ------------------------------------------------------------------------
+
+
+def model_of(
+    name: str, layout: str, image_size: int | None = None, channels: int | None = None
+) -> Model:
+    """Of images as large as the benchmark's, or of others."""
+    _, usual_size, usual_channels = NETWORKS[name]
+    return MODELS[name](image_size or usual_size, channels or usual_channels, layout)
+
+
+MODELS: dict[str, Callable[[int, int, str], Model]] = {
+    "LeNet-5": lambda size, channels, layout: models.lenet5(size, channels, layout=layout),
+    "MNIST CNN": lambda size, channels, layout: models.small_cnn(
+        size, channels, layout=layout
+    ),
+    "VGG": lambda size, channels, layout: models.vgg(size, channels, layout=layout),
+    "ResNet-20": lambda _, channels, layout: models.resnet20(channels, layout=layout),
+    "MobileNet": lambda _, channels, layout: models.mobilenet(channels, layout=layout),
+}
+
+
+# --- By lax ---------------------------------------------------------------------------
+
+
+def lenet5(p: Parameters, x: Images, layout: str) -> tuple[Logits, None]:
+    size = x.shape[layout.index("H")]
+    padding_1, padding_2 = {8: (2, 2), 28: (2, 0), 32: (0, 0)}[size]
+    x = max_pool(conv_relu(p["conv1"], x, padding_1, layout), layout)
+    x = max_pool(conv_relu(p["conv2"], x, padding_2, layout), layout)
+    x = jax.nn.relu(dense(p["dense1"], x.reshape(len(x), -1)))
+    x = jax.nn.relu(dense(p["dense2"], x))
+    return dense(p["dense3"], x), None
+
+
+def mnist_cnn(p: Parameters, x: Images, layout: str) -> tuple[Logits, None]:
+    x = max_pool(conv_relu(p["conv1"], x, 1, layout), layout)
+    x = max_pool(conv_relu(p["conv2"], x, 1, layout), layout)
+    x = jax.nn.relu(dense(p["dense1"], x.reshape(len(x), -1)))
+    return dense(p["dense2"], x), None
+
+
+def vgg(p: Parameters, x: Images, layout: str) -> tuple[Logits, None]:
+    for number in 1, 3, 5:
+        x = conv_relu(p[f"conv{number}"], x, 1, layout)
+        x = max_pool(conv_relu(p[f"conv{number + 1}"], x, 1, layout), layout)
+    x = jax.nn.relu(dense(p["dense1"], x.reshape(len(x), -1)))
+    return dense(p["dense2"], x), None
+
+
+def resnet20(p: Parameters, x: Images, layout: str) -> tuple[Logits, Parameters]:
+    advanced = dict(p)
+    x, advanced["stem"] = normalized(p["stem"], x, layout)
+    x = jax.nn.relu(x)
+    for name in (f"block{number}" for number in range(1, 10)):
+        block = p[name]
+        stride = 2 if "along" in block else 1
+        y, first = normalized(block["first"], x, layout, stride)
+        y, second = normalized(block["second"], jax.nn.relu(y), layout)
+        advanced[name] = {"first": first, "second": second}
+        if "along" in block:
+            x, advanced[name]["along"] = normalized(block["along"], x, layout, stride)
+        x = jax.nn.relu(x + y)
+    return dense(p["dense"], global_average_pool(x, layout)), advanced
+
+
+def mobilenet(p: Parameters, x: Images, layout: str) -> tuple[Logits, Parameters]:
+    advanced = dict(p)
+    x, advanced["stem"] = normalized(p["stem"], x, layout)
+    x = jax.nn.relu(x)
+    for number, stride in enumerate((1, 2, 1, 2, 1, 2), start=1):
+        name = f"pair{number}"
+        groups = x.shape[layout.index("C")]
+        x, depthwise = normalized(p[name]["depthwise"], x, layout, stride, groups)
+        x, pointwise = normalized(p[name]["pointwise"], jax.nn.relu(x), layout)
+        x = jax.nn.relu(x)
+        advanced[name] = {"depthwise": depthwise, "pointwise": pointwise}
+    return dense(p["dense"], global_average_pool(x, layout)), advanced
+
+
+def conv_relu(p: Parameters, x: Images, padding: int, layout: str) -> Images:
+    y = lax_operations.conv(x, p["w"], p["b"], padding=padding, layout=layout)
+    return jax.nn.relu(y)
+
+
+def normalized(
+    p: Parameters, x: Images, layout: str, stride: int = 1, groups: int = 1
+) -> tuple[Images, Parameters]:
+    """A convolution and its batch normalization, which takes the place of a bias; and the
+    parameters with the running statistics after this batch."""
+    y = lax_operations.conv(
+        x,
+        p["kernel"],
+        stride=stride,
+        padding=p["kernel"].shape[1 if layout == "NHWC" else 2] // 2,
+        groups=groups,
+        layout=layout,
+    )
     axes = tuple(i for i, axis in enumerate(layout) if axis != "C")
-    mean = x.mean(axes)
-    variance = jnp.maximum((x * x).mean(axes) - mean * mean, 0)
-    factor = scale * lax.rsqrt(variance + EPSILON)
-    offset = bias - mean * factor
-    running = [
-        DECAY * old + (1 - DECAY) * new
-        for old, new in zip(statistics, (mean, variance), strict=True)
-    ]
+    mean = y.mean(axes)
+    variance = jnp.maximum((y * y).mean(axes) - mean * mean, 0)
+    n = y.size // len(mean)
+    statistics = {
+        "running_mean": DECAY * p["running_mean"] + (1 - DECAY) * mean,
+        "running_var": DECAY * p["running_var"] + (1 - DECAY) * variance * n / (n - 1),
+    }
+    factor = p["w"] * lax.rsqrt(variance + EPSILON)
+    offset = p["b"] - mean * factor
     factor, offset = (lax_operations.over_channels(v, layout) for v in (factor, offset))
-    return x * factor + offset, running
+    return y * factor + offset, p | statistics
 
 
-def lax_cross_entropy(logits, labels):
+def max_pool(x: Images, layout: str) -> Images:
+    return lax_operations.max_pool(x, kernel_size=2, layout=layout)
+
+
+def global_average_pool(x: Images, layout: str) -> Array:
+    return x.mean((layout.index("H"), layout.index("W")))
+
+
+def dense(p: Parameters, x: Array) -> Array:
+    return x @ p["w"] + p["b"][None]
+
+
+def lax_cross_entropy(logits: Logits, labels: Array) -> Array:
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
     return -chosen[:, 0]
 
 
-def jaxcnn_global_average_pool(x, layout: str):
-    size = x.shape[layout.index("H")], x.shape[layout.index("W")]
-    pooled = jaxcnn.avg_pool2d(x, size, layout=layout)
-    return pooled.reshape(len(x), x.shape[layout.index("C")])
-
-
-OPERATIONS = {
-    "jaxcnn": Operations(
-        conv=jaxcnn.conv2d,
-        max_pool=lambda x, layout: jaxcnn.max_pool2d(x, 2, layout=layout),
-        global_average_pool=jaxcnn_global_average_pool,
-        batch_norm=batch_norm,
-        dense=jaxcnn.dense,
-        relu=jaxcnn.relu,
-        cross_entropy=jaxcnn.softmax_cross_entropy,
-    ),
-    "lax": Operations(
-        conv=lax_operations.conv,
-        max_pool=lambda x, layout: lax_operations.max_pool(x, kernel_size=2, layout=layout),
-        global_average_pool=lambda x, layout: x.mean(
-            (layout.index("H"), layout.index("W"))
-        ),
-        batch_norm=batch_norm,
-        dense=lambda x, w, b: x @ w + b[None],
-        relu=jax.nn.relu,
-        cross_entropy=lax_cross_entropy,
-    ),
-}
-
-
-class Layers:
-    """The layers of one network, in the order in which it calls them.
-
-    Each takes the next parameters from the list it was given; without one it makes them,
-    and leaves them in ``parameters`` and ``statistics``.
-    """
-
-    def __init__(self, operations: Operations, layout: str, state: "State | None" = None):
-        self.operations, self.layout, self.state = operations, layout, state
-        self.rng = np.random.default_rng(0)
-        self.parameters, self.statistics = [], []
-        self.relu = operations.relu
-
-    def conv(self, x, c_out, kernel, stride=1, groups=1, padding=None, bias=True):
-        c_in = x.shape[self.layout.index("C")] // groups
-        shape = (kernel, kernel, c_in, c_out)
-        if self.layout == "NCHW":
-            shape = (c_out, c_in, kernel, kernel)
-        w, b = self._next(shape, 2 / (kernel**2 * c_in), c_out if bias else None)
-        padding = kernel // 2 if padding is None else padding
-        known = {"stride": stride, "padding": padding, "groups": groups}
-        return self.operations.conv(x, w, b, **known, layout=self.layout)
-
-    def normalized(self, x, c_out, kernel, stride=1, groups=1):
-        """A convolution and its batch normalization, which takes the place of a bias."""
-        x = self.conv(x, c_out, kernel, stride, groups, bias=False)
-        if self.state is None:
-            self.parameters.append(
-                [np.ones(c_out, np.float32), np.zeros(c_out, np.float32)]
-            )
-            statistics = [np.zeros(c_out, np.float32), np.ones(c_out, np.float32)]
-        else:
-            self.parameters.append(self.state.parameters[len(self.parameters)])
-            statistics = self.state.statistics[len(self.statistics)]
-        x, running = self.operations.batch_norm(
-            x, *self.parameters[-1], statistics, self.layout
-        )
-        self.statistics.append(statistics if self.state is None else running)
-        return x
-
-    def dense(self, x, width):
-        w, b = self._next((x.shape[1], width), 1 / x.shape[1], width)
-        return self.operations.dense(x, w, b)
-
-    def max_pool(self, x):
-        return self.operations.max_pool(x, layout=self.layout)
-
-    def global_average_pool(self, x):
-        return self.operations.global_average_pool(x, layout=self.layout)
-
-    def flatten(self, x):
-        return x.reshape(len(x), -1)
-
-    def _next(self, shape, variance: float, bias: int | None):
-        if self.state is None:
-            w = self.rng.standard_normal(shape, np.float32) * np.float32(variance**0.5)
-            b = None if bias is None else np.zeros(bias, np.float32)
-            self.parameters.append([w, b])
-        else:
-            self.parameters.append(self.state.parameters[len(self.parameters)])
-        return self.parameters[-1]
-
-
-# --- The networks ---------------------------------------------------------------------
-
-
-def lenet5(net: Layers, x):
-    x = net.max_pool(net.relu(net.conv(x, 6, 5)))
-    x = net.max_pool(net.relu(net.conv(x, 16, 5, padding=0)))
-    x = net.relu(net.dense(net.flatten(x), 120))
-    x = net.relu(net.dense(x, 84))
-    return net.dense(x, CLASSES)
-
-
-def mnist_cnn(net: Layers, x):
-    x = net.max_pool(net.relu(net.conv(x, 32, 3)))
-    x = net.max_pool(net.relu(net.conv(x, 64, 3)))
-    x = net.relu(net.dense(net.flatten(x), 256))
-    return net.dense(x, CLASSES)
-
-
-def vgg(net: Layers, x):
-    for width in 64, 128, 256:
-        x = net.relu(net.conv(x, width, 3))
-        x = net.max_pool(net.relu(net.conv(x, width, 3)))
-    x = net.relu(net.dense(net.flatten(x), 256))
-    return net.dense(x, CLASSES)
-
-
-def resnet20(net: Layers, x):
-    x, before = net.relu(net.normalized(x, 16, 3)), 16
-    for width in 16, 16, 16, 32, 32, 32, 64, 64, 64:
-        stride = 1 if width == before else 2
-        y = net.relu(net.normalized(x, width, 3, stride))
-        y = net.normalized(y, width, 3)
-        if width != before:
-            x = net.normalized(x, width, 1, stride)
-        x, before = net.relu(x + y), width
-    return net.dense(net.global_average_pool(x), CLASSES)
-
-
-def mobilenet(net: Layers, x):
-    x, before = net.relu(net.normalized(x, 32, 3)), 32
-    widths_and_strides = (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)
-    for width, stride in widths_and_strides:
-        x = net.relu(net.normalized(x, before, 3, stride, groups=before))
-        x, before = net.relu(net.normalized(x, width, 1)), width
-    return net.dense(net.global_average_pool(x), CLASSES)
-
-
-FORWARD = {
+BY_LAX: dict[str, Callable[[Parameters, Images, str], tuple[Logits, Any]]] = {
     "LeNet-5": lenet5,
     "MNIST CNN": mnist_cnn,
     "VGG": vgg,
@@ -212,21 +178,39 @@ class State(NamedTuple):
     statistics: Any
 
 
-def initial_state(name: str, layout: str, batch: int | None = None) -> State:
-    """That of the network that is timed."""
-    return state_for(name, layout, image_batch(name, layout, batch)[0])
+def initial_state(model: Model) -> State:
+    """The same for both contestants."""
+    parameters = jax.jit(model.init)(jax.random.key(0))
+    return fresh_state(*parted(parameters))
 
 
-def state_for(name: str, layout: str, images) -> State:
-    """Weights that keep the variance, the same for jaxcnn and lax; velocities of zero."""
-    layers = Layers(OPERATIONS["lax"], layout)
-    jax.eval_shape(lambda x: FORWARD[name](layers, x), images)
-    return fresh_state(layers.parameters, layers.statistics)
-
-
-def fresh_state(parameters, statistics) -> State:
-    parameters, statistics = jax.tree.map(jnp.asarray, (parameters, statistics))
+def fresh_state(parameters: Any, statistics: Any) -> State:
+    """Velocities of zero."""
     return State(parameters, jax.tree.map(jnp.zeros_like, parameters), statistics)
+
+
+def parted(parameters: Parameters) -> tuple[Any, Any]:
+    """What is trained, and the running statistics; None in the place of the others."""
+
+    def those(are_statistics: bool):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: (
+                leaf if (path[-1].key in STATISTICS) is are_statistics else None
+            ),
+            parameters,
+        )
+
+    return those(False), those(True)
+
+
+def joined(parameters: Any, statistics: Any) -> Parameters:
+    """What :func:`parted` parted."""
+    return jax.tree.map(
+        lambda trained, statistic: statistic if trained is None else trained,
+        parameters,
+        statistics,
+        is_leaf=lambda leaf: leaf is None,
+    )
 
 
 def image_batch(name: str, layout: str, batch: int | None = None, seed: int = 0):
@@ -240,13 +224,25 @@ def image_batch(name: str, layout: str, batch: int | None = None, seed: int = 0)
     return jnp.asarray(images), jnp.asarray(labels, jnp.int32)
 
 
-def loss_of(name: str, operations: Operations, layout: str) -> Callable:
+def forward_of(name: str, contestant: str, model: Model) -> Forward:
+    """The network in training, by a contestant, for images laid out as the model's are."""
+    if contestant == "lax":
+        return partial(BY_LAX[name], layout=model.layout)
+    return model.apply_training
+
+
+def loss_of(name: str, contestant: str, model: Model) -> Callable:
     """``loss(parameters, statistics, images, labels) -> (mean loss, new statistics)``."""
+    forward = forward_of(name, contestant, model)
+    cross_entropy = (
+        lax_cross_entropy if contestant == "lax" else jaxcnn.softmax_cross_entropy
+    )
 
     def loss(parameters, statistics, images, labels):
-        layers = Layers(operations, layout, State(parameters, None, statistics))
-        logits = FORWARD[name](layers, images)
-        return operations.cross_entropy(logits, labels).mean(), layers.statistics
+        logits, advanced = forward(joined(parameters, statistics), images)
+        if advanced is not None:
+            _, statistics = parted(advanced)
+        return cross_entropy(logits, labels).mean(), statistics
 
     return loss
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +10,6 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-import jaxcnn
 from experiments.benchmarking import networks
 
 MISSING = 'libtpu, which compiles for TPUs, is missing: pip install "jaxcnn[tpu]"'
@@ -32,23 +32,11 @@ def slice_of_tpu(topology: str) -> topologies.TopologyDescription:
 
 
 def benchmark_step(network: str, contestant: str, images: int) -> tuple[Callable, Any, Any]:
-    """A step of a network of the benchmark's, with jaxcnn's own batch norm; its state and
-    a batch."""
-    operations = networks.OPERATIONS[contestant]
-    if contestant == "jaxcnn":
-        operations = operations._replace(batch_norm=batch_norm)
-    step = networks.training_step(networks.loss_of(network, operations, "NHWC"))
-    state = networks.initial_state(network, "NHWC", batch=1)
+    """A step of a network of the benchmark's; the shapes of its state, and a batch."""
+    model = networks.model_of(network, "NHWC")
+    step = networks.training_step(networks.loss_of(network, contestant, model))
+    state = jax.eval_shape(partial(networks.initial_state, model))
     return step, state, networks.image_batch(network, "NHWC", images)
-
-
-def batch_norm(x, scale, bias, statistics, layout: str):
-    """jaxcnn's, as the benchmark's networks call it."""
-    mean, variance = statistics
-    y, *running = jaxcnn.batch_norm(
-        x, mean, variance, scale, bias, training=True, layout=layout
-    )
-    return y, running
 
 
 def spread(arrays: Any, mesh: Mesh, spec: P) -> Any:

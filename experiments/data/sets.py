@@ -199,6 +199,11 @@ def _mnist_like(name, source, classes, folder):
     return DataSet(train, test, description)
 
 
+CIFAR10 = Description(
+    (32, 32, 3), OBJECTS, mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7)
+)
+"""As is usual, mean and deviation are those of the training set, to one decimal."""
+
 (CIFAR10_ARCHIVE,) = download.CIFAR10.files
 CIFAR10_FILES = (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin")
 
@@ -218,9 +223,7 @@ def cifar10(folder: Path | None = None) -> DataSet:
     folder = folder or download.fetch("cifar10", download.CIFAR10)
     batches = [_cifar10_batch(*each) for each in _cifar10_contents(folder).items()]
     train = Examples(*map(np.concatenate, zip(*batches[:-1], strict=True)))
-    # As is usual: those of the training set, to one decimal.
-    mean, std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-    return DataSet(train, batches[-1], Description((32, 32, 3), OBJECTS, mean, std))
+    return DataSet(train, batches[-1], CIFAR10)
 
 
 def _cifar10_contents(folder):

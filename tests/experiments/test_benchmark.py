@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 import jaxcnn
 from experiments import benchmark
 from experiments.benchmarking import cases as benchmark_cases
-from experiments.benchmarking.cases import NETWORKS, Layer, Pool
+from experiments.benchmarking.cases import CLASSES, NETWORKS, Layer, Pool
 from experiments.benchmarking.chart import chart_of
 from experiments.benchmarking.layers import (
     in_layout,
@@ -19,11 +20,16 @@ from experiments.benchmarking.layers import (
     value_and_gradients,
 )
 from experiments.benchmarking.networks import (
-    FORWARD,
-    OPERATIONS,
+    BY_LAX,
+    CONTESTANTS,
+    MODELS,
+    forward_of,
     image_batch,
     initial_state,
+    joined,
     loss_of,
+    model_of,
+    parted,
     training_step,
 )
 from experiments.benchmarking.reference import convolution, relative_error
@@ -78,44 +84,89 @@ def test_the_error_is_relative_to_the_largest_entry():
     assert relative_error([1.0, -4.0], np.array([1.5, -5.0])) == 0.2
 
 
-def tiny(net, x):
-    """Every operation of the networks once."""
-    x = net.max_pool(net.relu(net.conv(x, 4, 3)))
-    x = net.relu(net.normalized(x, 4, 3, 2, groups=4))
-    x = net.relu(net.normalized(x, 6, 1))
-    return net.dense(net.global_average_pool(x), 10)
+# --- Networks -------------------------------------------------------------------------
+
+SIZES = {"LeNet-5": 8, "MNIST CNN": 8, "VGG": 16, "ResNet-20": 6, "MobileNet": 6}
+COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
 
 
-@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
-def test_a_network_by_jaxcnn_is_the_one_by_lax(layout, monkeypatch):
-    name = "tiny"
-    monkeypatch.setitem(FORWARD, "tiny", tiny)
-    monkeypatch.setitem(NETWORKS, "tiny", (4, 8, 3))
-    state, (images, labels) = initial_state(name, layout), image_batch(name, layout, 4)
-    state, images = jax.tree.map(lambda leaf: leaf.astype("float64"), (state, images))
-    (ours, our_loss), (theirs, their_loss) = (
-        jax.jit(training_step(loss_of(name, OPERATIONS[which], layout)))(
-            state, (images, labels)
-        )
-        for which in ("jaxcnn", "lax")
-    )
-    assert 0.5 < their_loss < 10, "the parameters are of a sensible size"
-    np.testing.assert_allclose(our_loss, their_loss, rtol=1e-12)
-    assert all(map(np.any, jax.tree.leaves(theirs.velocity))), "no gradient is zero"
-    for found, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+@pytest.fixture
+def small(request, rng):
+    """A model, its parameters and a batch of three images, all in float64."""
+    name, layout = request.param
+    channels = NETWORKS[name][2]
+    model = model_of(name, layout, SIZES[name], channels)
+
+    def parameter(path, leaf):
+        if path[-1].key == "running_var":
+            return jnp.asarray(rng.uniform(0.5, 2, leaf.shape))
+        outputs = 0 if leaf.ndim == 4 and layout == "NCHW" else -1
+        scale = (leaf.size / leaf.shape[outputs]) ** -0.5 if leaf.ndim > 1 else 0.5
+        return jnp.asarray(scale * rng.standard_normal(leaf.shape))
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    parameters = jax.tree_util.tree_map_with_path(parameter, shapes)
+    images = rng.standard_normal((3, SIZES[name], SIZES[name], channels))
+    images = jnp.asarray(in_layout(images, "x", layout))
+    return name, model, parameters, images
+
+
+EVERY_NETWORK = pytest.mark.parametrize(
+    "small",
+    [(name, layout) for name in NETWORKS for layout in ("NHWC", "NCHW")],
+    indirect=True,
+    ids=" in ".join,
+)
+
+
+@EVERY_NETWORK
+def test_a_network_over_lax_has_the_logits_and_gradients_of_jaxcnns(small, rng):
+    name, model, parameters, images = small
+    weights = jnp.asarray(rng.standard_normal((len(images), CLASSES)))
+
+    def computed(contestant):
+        forward = forward_of(name, contestant, model)
+
+        def product(trained, statistics):
+            logits, advanced = forward(joined(trained, statistics), images)
+            return jnp.vdot(logits, weights), (logits, advanced)
+
+        gradient = jax.grad(product, has_aux=True)
+        compiled = jax.jit(gradient, compiler_options=COMPILE_QUICKLY)
+        gradients, (logits, advanced) = compiled(*parted(parameters))
+        return logits, gradients, advanced
+
+    ours, theirs = map(computed, CONTESTANTS)
+    assert 0.1 < np.std(theirs[0]) < 10, "the parameters are of a sensible size"
+    assert all(map(np.any, jax.tree.leaves(theirs[1]))), "no gradient is zero"
+    for found, expected in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
         assert relative_error(found, np.asarray(expected)) < 1e-10
-    for before, after in zip(*map(jax.tree.leaves, (state[2], ours[2])), strict=True):
-        assert not np.allclose(before, after), "the running statistics move"
+    if ours[2] is not None:
+        before, after = (jax.tree.leaves(parted(each)[1]) for each in (parameters, ours[2]))
+        assert not any(map(np.allclose, before, after)), "the running statistics move"
+
+
+def test_a_step_trains_what_is_trained_and_carries_the_statistics():
+    model = model_of("MobileNet", "NHWC")
+    state = jax.eval_shape(partial(initial_state, model))
+    assert jax.tree.structure(state.velocity) == jax.tree.structure(state.parameters)
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(part)) for part in state]
+    assert sizes[0] == sizes[1] == number_of_parameters("MobileNet")
+    batch = image_batch("MobileNet", "NHWC", 2)
+    for contestant in CONTESTANTS:
+        step = training_step(loss_of("MobileNet", contestant, model))
+        after, loss = jax.eval_shape(step, state, batch)
+        assert loss.shape == ()
+        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
 
 
 def test_every_network_is_described():
-    assert list(FORWARD) == list(NETWORKS)
+    assert list(BY_LAX) == list(MODELS) == list(NETWORKS)
 
 
 def number_of_parameters(name: str) -> int:
-    return sum(
-        each.size for each in jax.tree.leaves(initial_state(name, "NHWC").parameters)
-    )
+    state = jax.eval_shape(partial(initial_state, model_of(name, "NHWC")))
+    return sum(each.size for each in jax.tree.leaves(state.parameters))
 
 
 @pytest.mark.parametrize(
@@ -127,11 +178,11 @@ def test_the_number_of_parameters_is_the_known_one(name, expected):
 
 def test_flax_has_the_same_number_of_parameters():
     pytest.importorskip("flax")
-    from experiments.benchmarking import flax_networks as benchmark_flax
+    from experiments.benchmarking import flax_networks
 
     for name in NETWORKS:
         images, _ = image_batch(name, "NHWC", 1)
-        init = benchmark_flax.MODULES[name]().init
+        init = flax_networks.MODULES[name]().init
         shapes = jax.eval_shape(init, jax.random.key(0), images)["params"]
         sizes = [each.size for each in jax.tree.leaves(shapes)]
         assert sum(sizes) == number_of_parameters(name), name
