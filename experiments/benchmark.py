@@ -102,7 +102,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import tyro
 from rich.console import Console
 from rich.progress import track
 
@@ -120,7 +119,10 @@ from experiments.benchmarking.tables import (
 from experiments.benchmarking.timing import Measurement, matrix_product_peak
 from experiments.benchmarking.torch_process import TorchWorker
 from experiments.benchmarking.training import measure_network, measure_scan
-from experiments.run.files import replacing
+from experiments.pages.pictures import drawn
+from experiments.run import command
+from experiments.run.command import ClaimError
+from experiments.run.files import write_together
 from experiments.run.origin import origin
 
 SUITES = ("layers", "pools", "networks", "scan")
@@ -128,7 +130,7 @@ TOLERANCE = {"layers": 1e-4, "pools": 1e-6}
 
 
 @dataclass(frozen=True)
-class Options:
+class Settings:
     """Time jaxcnn, lax, flax and PyTorch."""
 
     suite: Literal["layers", "pools", "networks", "scan", "all"] = "all"
@@ -146,7 +148,7 @@ class Options:
     torch_python: Path = Path(sys.executable)
     """The interpreter that has PyTorch."""
 
-    output: Path = Path("runs/benchmark")
+    output_dir: Path = Path("runs/benchmark")
     """The folder for results.json and chart.png."""
 
 
@@ -154,10 +156,10 @@ Case = tuple[str, Callable[[], list[Measurement]]]
 
 
 def cases_of(
-    suite: str, options: Options, peak: float, torch: TorchWorker | None
+    suite: str, settings: Settings, peak: float, torch: TorchWorker | None
 ) -> Iterator[Case]:
     """The name of each case of a suite, and what measures it."""
-    quick, rounds = options.quick, options.rounds or (3 if options.quick else 0)
+    quick, rounds = settings.quick, settings.rounds or (3 if settings.quick else 0)
     if suite == "layers":
         for layer in cases.QUICK_LAYERS if quick else cases.LAYERS:
             yield layer.name, partial(measure_layer, layer, rounds, peak, torch)
@@ -173,12 +175,12 @@ def cases_of(
 
 
 def measure_suite(
-    suite: str, options: Options, peak: float, torch: TorchWorker | None, console: Console
+    suite: str, settings: Settings, peak: float, torch: TorchWorker | None, console: Console
 ) -> list[Measurement]:
     chosen = [
         (name, measure)
-        for name, measure in cases_of(suite, options, peak, torch)
-        if options.only.lower() in name.lower()
+        for name, measure in cases_of(suite, settings, peak, torch)
+        if settings.only.lower() in name.lower()
     ]
     measurements = []
     for name, measure in track(chosen, suite, console=console, transient=True):
@@ -219,23 +221,24 @@ def problems(measurements: list[Measurement]) -> list[str]:
     ]
 
 
-def setting(options: Options, peak: float, torch: TorchWorker | None) -> dict[str, Any]:
+def setting(settings: Settings, peak: float, torch: TorchWorker | None) -> dict[str, Any]:
     """What the results came from."""
-    found = origin()
+    made_by = origin()
+    versions = made_by["versions"]
     for package in "jaxlib", "numpy", "flax":
         try:
-            found["versions"][package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found["versions"][package] = None
-    found["versions"]["torch"] = torch.version if torch else None
+            versions[package] = None
+    versions["torch"] = torch.version if torch else None
     chosen = {
         name: value
-        for name, value in asdict(options).items()
+        for name, value in asdict(settings).items()
         if not isinstance(value, Path)
     }
     return {
         "options": chosen,
-        **found,
+        **made_by,
         "date": time.strftime("%Y-%m-%d"),
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -256,53 +259,49 @@ def processor() -> str:
 
 def write(folder: Path, setting: dict[str, Any], measurements: list[Measurement]) -> None:
     """results.json and chart.png, each whole or not at all."""
-    found = ratios(measurements)
+    of_all = ratios(measurements)
     results = {
         **setting,
         "problems": problems(measurements),
-        "summaries": list(map(asdict, summaries(found))),
-        "ratios": list(map(asdict, found)),
+        "summaries": list(map(asdict, summaries(of_all))),
+        "ratios": list(map(asdict, of_all)),
         "measurements": list(map(asdict, measurements)),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        replacing(folder / "results.json") as results_path,
-        replacing(folder / "chart.png") as chart_path,
-    ):
-        results_path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-        chart_of(found).savefig(chart_path, dpi=150)
+    content = json.dumps(results, indent=1, allow_nan=False) + "\n"
+    write_together(
+        folder, {"results.json": content.encode(), "chart.png": drawn(chart_of(of_all))}
+    )
 
 
-def main(options: Options) -> None:
-    """Measure, print, write; exit with status 1 where a contestant is not exact."""
+def main(settings: Settings) -> None:
+    """Measure, print and write; complain of contestants that are not exact."""
     console = Console(width=130, highlight=False)
     measurements: list[Measurement] = []
     with ExitStack() as stack:
         try:
-            torch = stack.enter_context(TorchWorker(str(options.torch_python)))
+            torch = stack.enter_context(TorchWorker(str(settings.torch_python)))
         except (RuntimeError, OSError) as error:
             torch = None
             console.print(f"Without PyTorch: {error}", markup=False)
         peak = matrix_product_peak()
-        known = setting(options, peak, torch)
+        known = setting(settings, peak, torch)
         versions = ", ".join(f"{k} {v}" for k, v in known["versions"].items() if v)
         console.print(
             f"{known['processor']}, {known['cores']} cores, a matrix product reaches "
             f"{known['peak_gflops']:.0f} GFLOP/s; {versions}\n"
         )
-        for suite in SUITES if options.suite == "all" else (options.suite,):
-            found = measure_suite(suite, options, peak, torch, console)
-            if found:
-                measurements += found
-                report(suite, found, console)
-                write(options.output, known, measurements)
+        for suite in SUITES if settings.suite == "all" else (settings.suite,):
+            of_suite = measure_suite(suite, settings, peak, torch, console)
+            if of_suite:
+                measurements += of_suite
+                report(suite, of_suite, console)
+                write(settings.output_dir, known, measurements)
     if not measurements:
-        raise SystemExit(f"error: no case is named like {options.only!r}")
-    console.print(f"Written: {options.output}/results.json and chart.png")
+        raise ValueError(f"no case is named like {settings.only!r}")
+    console.print(f"Written: {settings.output_dir}/results.json and chart.png")
     if wrong := problems(measurements):
-        console.print("\n".join(wrong), style="red", markup=False)
-        raise SystemExit(1)
+        raise ClaimError("\n".join(wrong))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    command.run(main, Settings, __doc__)

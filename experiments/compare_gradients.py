@@ -44,7 +44,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -52,7 +51,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax import lax
 from jax.flatten_util import ravel_pytree
 from rich.console import Console
@@ -76,8 +74,11 @@ from experiments.gradients.tables import (
     timing_table,
 )
 from experiments.pages.pictures import drawn
+from experiments.peers.jax_gradients import value_and_gradients
 from experiments.peers.lax_operations import LackingError
-from experiments.run.files import replacing
+from experiments.run import command
+from experiments.run.command import ClaimError, must_be_known
+from experiments.run.files import write_together
 from experiments.run.origin import origin
 from jaxcnn.engines import ENGINES
 
@@ -92,7 +93,7 @@ MISSING = 'it is not installed; pip install "jaxcnn[bench]" has it'
 
 
 @dataclass(frozen=True)
-class Options:
+class Settings:
     """Compare hand-written gradients with autodiff, XLA, differences and PyTorch."""
 
     op: tuple[str, ...] = tuple(OPERATIONS)
@@ -117,15 +118,9 @@ class Options:
     """Of the arguments and the cotangents."""
 
     def __post_init__(self):
-        for name, given, known in (
-            ("op", self.op, tuple(OPERATIONS)),
-            ("engine", self.engine, EVERY_ENGINE),
-            ("dtype", self.dtype, tuple(TOLERANCE)),
-        ):
-            unknown = [each for each in given if each not in known]
-            if unknown or not given:
-                wanted = ", ".join(known)
-                raise ValueError(f"{name} is {', '.join(unknown)!r}; there are {wanted}")
+        must_be_known("op", self.op, OPERATIONS)
+        must_be_known("engine", self.engine, EVERY_ENGINE)
+        must_be_known("dtype", self.dtype, TOLERANCE)
 
 
 # --- Gradients, and what they should be -----------------------------------------------
@@ -148,59 +143,57 @@ def compare_case(
         # Not from the arguments' own seed: ⟨f(x), x⟩ is a cotangent that hides much.
         cotangent = normal(np.random.default_rng((seed, 1)), shape)
         expected = dict(references(case, arguments, cotangent))
-        found = []
+        comparisons = []
         for dtype in dtypes:
             able = attempt(case.engines, dtype)
             for engine in ("auto",) if isinstance(able, Exception) else able:
                 if engine in engines:
-                    found += judged(case, dtype, engine, arguments, cotangent, expected)
-        return found
+                    comparisons += judged(
+                        case, dtype, engine, arguments, cotangent, expected
+                    )
+        return comparisons
 
 
 def references(case: Case, arguments, cotangent) -> Iterator[tuple[str, dict]]:
     """By name: the value and the gradients, computed in float64, or an exception."""
     given = [each.astype(np.float64) for each in arguments], cotangent.astype(np.float64)
     ways = {
-        "autodiff": partial(value_and_gradients, case.autodiff),
-        "XLA": partial(value_and_gradients, case.xla),
+        "autodiff": partial(by_jax, case.autodiff),
+        "XLA": partial(by_jax, case.xla),
         "differences": partial(differences, case.custom) if case.smooth else None,
         "PyTorch": torch_operations and partial(torch_operations.gradients, case.torch),
     }
     for name, way in ways.items():
-        found = attempt(way, *given) if way else LackingError()
-        if not isinstance(found, LackingError):
-            yield name, by_quantity(case, found)
+        computed = attempt(way, *given) if way else LackingError()
+        if not isinstance(computed, LackingError):
+            yield name, by_quantity(case, computed)
 
 
 def judged(case, dtype, engine, arguments, cotangent, expected) -> Iterator[Comparison]:
     """What an engine computes in a dtype, quantity by quantity, with each reference."""
     given = [each.astype(dtype) for each in arguments], cotangent.astype(dtype)
-    found = attempt(value_and_gradients, case.by(engine), *given)
-    for quantity, ours in by_quantity(case, found).items():
+    computed = attempt(by_jax, case.by(engine), *given)
+    for quantity, ours in by_quantity(case, computed).items():
         for reference, of_all in expected.items():
             if quantity in of_all:
                 which = (case.operation, case.name, engine, dtype, quantity, reference)
                 yield Comparison(*which, *judge(ours, of_all[quantity], dtype))
 
 
-def by_quantity(case: Case, found: list | Exception) -> dict:
+def by_quantity(case: Case, computed: list | Exception) -> dict:
     """The value, if it is there, and the gradients, by name; or for each the exception."""
     names = [VALUE, *case.arguments]
-    if isinstance(found, Exception):
-        return dict.fromkeys(names, found)
-    return dict(zip(names[-len(found) :], found, strict=True))
+    if isinstance(computed, Exception):
+        return dict.fromkeys(names, computed)
+    return dict(zip(names[-len(computed) :], computed, strict=True))
 
 
-def value_and_gradients(
+def by_jax(
     function: Callable, arguments: Sequence[np.ndarray], cotangent: np.ndarray
 ) -> list[np.ndarray]:
-    """The value, and the gradients of ⟨f(arguments), cotangent⟩, by JAX."""
-
-    @partial(jax.jit, compiler_options=COMPILE_QUICKLY)
-    def computed(arguments, cotangent):
-        value, pull_back = jax.vjp(function, *arguments)
-        return value, *pull_back(cotangent)
-
+    """The value, and the gradients of ⟨f(arguments), cotangent⟩."""
+    computed = partial(value_and_gradients, function)
+    computed = jax.jit(computed, compiler_options=COMPILE_QUICKLY)
     return list(map(np.asarray, computed(arguments, cotangent)))
 
 
@@ -280,21 +273,28 @@ def measure(case: Case, seed: int, rounds: int = 5) -> Timing:
 # --- The command -----------------------------------------------------------------------
 
 
-def main(options: Options) -> None:
-    """Compare, print, write; exit with status 1 when a gradient is wrong."""
+def main(settings: Settings) -> None:
+    """Compare, print and write; complain of a gradient that is wrong."""
     console = Console(width=100, highlight=False)
-    most = 2 if options.quick else None
-    engines = ("auto",) if options.quick else options.engine
-    chosen = [case for op in options.op for case in cases(op, options.seed, most)]
+    most = 2 if settings.quick else None
+    engines = ("auto",) if settings.quick else settings.engine
+    chosen = [case for op in settings.op for case in cases(op, settings.seed, most)]
     # Most of the time goes into compiling, which threads share.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        of_all = {"seed": options.seed, "engines": engines, "dtypes": options.dtype}
-        found = pool.map(partial(compare_case, **of_all), chosen)
-        found = track(found, "comparing", len(chosen), console=console, transient=True)
-        comparisons = [comparison for of_case in found for comparison in of_case]
+        of_all = {"seed": settings.seed, "engines": engines, "dtypes": settings.dtype}
+        cases_compared = track(
+            pool.map(partial(compare_case, **of_all), chosen),
+            "comparing",
+            len(chosen),
+            console=console,
+            transient=True,
+        )
+        comparisons = [comparison for of_case in cases_compared for comparison in of_case]
     timings = []
-    if options.timing:
-        timings = [measure(timed_case(op, options.seed), options.seed) for op in options.op]
+    if settings.timing:
+        timings = [
+            measure(timed_case(op, settings.seed), settings.seed) for op in settings.op
+        ]
 
     console.print(table_of(comparisons))
     console.print()
@@ -309,17 +309,19 @@ def main(options: Options) -> None:
     console.print(summary_of(comparisons), markup=False)
     if torch_operations is None:
         console.print(f"Not compared with PyTorch: {MISSING}", markup=False)
-    write(options, comparisons, timings)
-    console.print(f"Written: {options.output_dir}/report.html, results.json and errors.png")
+    write(settings, comparisons, timings)
+    console.print(
+        f"Written: {settings.output_dir}/report.html, results.json and errors.png"
+    )
     if wrong:
-        raise SystemExit(1)
+        raise ClaimError(f"{len(wrong)} disagree")
 
 
-def write(options: Options, comparisons: list[Comparison], timings: list[Timing]) -> None:
+def write(settings: Settings, comparisons: list[Comparison], timings: list[Timing]) -> None:
     """All three files, or none of them."""
     made_by = origin()
     results = {
-        "options": {**asdict(options), "output_dir": str(options.output_dir)},
+        "options": {**asdict(settings), "output_dir": str(settings.output_dir)},
         **made_by,
         "tolerance": TOLERANCE,
         "agree": not any(each.problem for each in comparisons),
@@ -334,12 +336,8 @@ def write(options: Options, comparisons: list[Comparison], timings: list[Timing]
         "errors.png": picture,
         "report.html": page_of(comparisons, timings, picture, made_by).encode(),
     }
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:  # each takes its place when all are written
-        for name, content in contents.items():
-            path = stack.enter_context(replacing(options.output_dir / name))
-            path.write_bytes(content)
+    write_together(settings.output_dir, contents)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    command.run(main, Settings, __doc__)

@@ -30,12 +30,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from experiments.benchmarking.timing import Measurement, compiled, race
 from experiments.data import sets
+from experiments.run import command
 from experiments.run.options import Options, model_of
 from jaxcnn import compiler_options, training
 
@@ -105,4 +105,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    command.run(main, Settings, __doc__)

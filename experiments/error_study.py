@@ -40,7 +40,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -49,12 +48,12 @@ from experiments.benchmarking.cases import Layer
 from experiments.benchmarking.reference import convolution, relative_error
 from experiments.pages import pictures
 from experiments.peers import lax_operations
+from experiments.run import command
 from jaxcnn import plan
 from jaxcnn.engines import ENGINES
 from jaxcnn.problem import Problem, describe
 from jaxcnn.window import Window
 
-PICTURE = Path(__file__).with_suffix(".png")
 DTYPES = ("float32", "bfloat16")
 SUMS = {"forward": "y", "input_gradient": "dx", "weight_gradient": "dw"}
 PEERS = {"lax": "black", "PyTorch": "gold"}
@@ -73,7 +72,7 @@ class Settings:
       size: H and W; images keep their size.
       batch: B.
       seed: of the numbers.
-      picture: where to draw the errors.
+      output: the picture of the errors.
     """
 
     channels: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -81,7 +80,7 @@ class Settings:
     size: int = 12
     batch: int = 4
     seed: int = 0
-    picture: Path = PICTURE
+    output: Path = Path("runs/error_study.png")
 
 
 def layers(settings: Settings) -> Iterator[Layer]:
@@ -143,13 +142,13 @@ def by_torch(x, w, dy) -> dict[str, np.ndarray]:
 
 def contestants() -> dict[str, Callable]:
     """Everyone, by name: the plan's own choice first."""
-    found: dict[str, Callable] = {
+    everyone: dict[str, Callable] = {
         engine: partial(by_engine, engine) for engine in ("auto", *ENGINES)
     }
-    found["lax"] = lambda _, *arrays: by_lax(*arrays)
+    everyone["lax"] = lambda _, *arrays: by_lax(*arrays)
     if find_spec("torch"):
-        found["PyTorch"] = lambda _, *arrays: by_torch(*arrays)
-    return found
+        everyone["PyTorch"] = lambda _, *arrays: by_torch(*arrays)
+    return everyone
 
 
 # --- What they make of it -------------------------------------------------------------
@@ -183,11 +182,11 @@ def drawn(errors: Errors) -> Figure:
     for row, dtype in zip(grid, DTYPES, strict=True):
         for axes, result in zip(row, SUMS.values(), strict=True):
             for name in names:
-                found = sorted(errors.get((dtype, result, name), []))
-                if found:
+                points = sorted(errors.get((dtype, result, name), []))
+                if points:
                     style = {"marker": ".", "markersize": 4, "linewidth": 1}
                     style |= {"linewidth": 2.5, "zorder": 3} if name in PEERS else {}
-                    axes.plot(*zip(*found, strict=True), **style, color=colours[name])
+                    axes.plot(*zip(*points, strict=True), **style, color=colours[name])
             axes.set(xscale="log", yscale="log", title=f"{result}, {dtype}")
             pictures.plain(axes)
         row[0].set_ylabel("largest deviation / largest entry")
@@ -207,13 +206,13 @@ def main(settings: Settings) -> Errors:
         row = []
         for dtype in DTYPES:
             for result in SUMS.values():
-                found = [error for _, error in errors.get((dtype, result, name), [])]
-                row.append(f"{max(found):.1e}" if found else "")
+                of_all = [error for _, error in errors.get((dtype, result, name), [])]
+                row.append(f"{max(of_all):.1e}" if of_all else "")
         table.add_row(name, *row)
     Console().print(table)
-    pictures.save(drawn(errors), settings.picture)
+    pictures.save(drawn(errors), settings.output)
     return errors
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    command.run(main, Settings, __doc__)

@@ -28,7 +28,8 @@ import tyro
 from jax import export
 from jaxtyping import UInt8
 
-from experiments.run import saved_run
+from experiments.run import command, saved_run
+from experiments.run.command import ClaimError
 from experiments.run.files import must_be_new, replacing
 from experiments.run.saved_run import SavedRun
 
@@ -55,7 +56,7 @@ ROUNDING = {"float32": 1e-5, "bfloat16": 2e-2}
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Settings:
     """Write a saved run's model to one file that needs neither this package nor the run."""
 
     run_folder: tyro.conf.Positional[Path]
@@ -66,18 +67,18 @@ class Arguments:
     """What the file runs on; the CPU, on which it is checked, must be among them."""
 
 
-def main(arguments: Arguments) -> float:
+def main(settings: Settings) -> float:
     """Write the file, check it, and return how far its probabilities are off."""
-    platforms = tuple(dict.fromkeys(arguments.platforms))
+    platforms = tuple(dict.fromkeys(settings.platforms))
     if "cpu" not in platforms:
         raise ValueError(
             f"--platforms is {' '.join(platforms) or 'empty'}; cpu must be among them, for "
             f"on it the file is checked"
         )
-    if arguments.output is not None:
-        must_be_new("--output", arguments.output)
-    run = saved_run.load(arguments.run_folder)
-    path = arguments.output or run.folder / "model.jaxexport"
+    if settings.output is not None:
+        must_be_new("--output", settings.output)
+    run = saved_run.load(settings.run_folder)
+    path = settings.output or run.folder / "model.jaxexport"
     with replacing(path) as partial:
         partial.write_bytes(artifact(run, platforms))
         deviation = checked(partial, run)
@@ -108,7 +109,7 @@ def checked(path: Path, run: SavedRun) -> float:
     """How far a file's probabilities are from the model's, in a process of its own.
 
     Raises:
-      RuntimeError: when that is more than rounding, or the file cannot be used.
+      ClaimError: when that is more than rounding, or the file cannot be used.
     """
     images = random_images(run)
     with jax.default_device(jax.devices("cpu")[0]):
@@ -119,7 +120,7 @@ def checked(path: Path, run: SavedRun) -> float:
         float(np.max(np.abs(together - expected))),
     )
     if not deviation <= ROUNDING[run.options.precision]:
-        raise RuntimeError(
+        raise ClaimError(
             f"the file's probabilities were {deviation} from the model's, which is more "
             f"than rounding; it was not kept"
         )
@@ -151,7 +152,7 @@ def _probabilities(path: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarr
             check=False,
         )
         if process.returncode:
-            raise RuntimeError(
+            raise ClaimError(
                 f"the file cannot be used, and was not kept: {process.stderr.strip()}"
             )
         with np.load(got) as probabilities:
@@ -159,7 +160,4 @@ def _probabilities(path: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Arguments))
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    command.run(main, Settings, __doc__)

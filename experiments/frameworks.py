@@ -37,13 +37,14 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 import jaxcnn
 from experiments.benchmarking.framework_models import FRAMEWORKS, Step
 from experiments.benchmarking.timing import Contestant, race
+from experiments.run import command
+from experiments.run.command import ClaimError, must_be_known
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class Settings:
     steps: int = 10
     rounds: int = 0
     tolerance: float = 1e-3
+
+    def __post_init__(self):
+        must_be_known("frameworks", self.frameworks, FRAMEWORKS)
 
 
 def batches(batch_size: int, count: int) -> list[tuple[jax.Array, jax.Array]]:
@@ -121,8 +125,8 @@ def main(settings: Settings) -> None:
         )
     Console().print(table)
     if not agree:
-        raise SystemExit(f"losses differ by more than {settings.tolerance}")
+        raise ClaimError(f"losses differ by more than {settings.tolerance}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    command.run(main, Settings, __doc__)

@@ -66,11 +66,11 @@ from pathlib import Path
 
 import jax
 import jax.export
-import tyro
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from rich.console import Console
 
+from experiments.benchmarking.cases import Network
 from experiments.compilers.account import Account, account_of
 from experiments.compilers.tables import LAX, LEGEND, OURS, Outcome, slower, table_of
 from experiments.compilers.tpu_steps import (
@@ -81,6 +81,9 @@ from experiments.compilers.tpu_steps import (
     spread,
 )
 from experiments.gradients.operations import OPERATIONS, timed_case
+from experiments.peers.jax_gradients import value_and_gradients
+from experiments.run import command
+from experiments.run.command import ClaimError
 from experiments.run.files import write_json
 from experiments.run.origin import origin
 
@@ -101,7 +104,7 @@ class Settings:
     """
 
     op: tuple[str, ...] = tuple(OPERATIONS)
-    network: tuple[str, ...] = ("LeNet-5", "ResNet-20")
+    network: tuple[Network, ...] = ("LeNet-5", "ResNet-20")
     images: int = 128
     platforms: tuple[str, ...] = ("cpu", "cuda", "rocm", "tpu")
     topologies: tuple[str, ...] = ("v5e:2x2", "v6e:2x2")
@@ -130,15 +133,8 @@ def of_operation(name: str) -> Contest:
     arguments = tuple(case.arguments.values())
     dy = jax.eval_shape(case.xla, *arguments)
 
-    def with_gradients(function: Callable) -> Callable:
-        def program(arguments, dy):
-            y, pull_back = jax.vjp(function, *arguments)
-            return y, pull_back(dy)
-
-        return program
-
     functions = {OURS: case.custom, LAX: case.xla}
-    programs = {who: with_gradients(each) for who, each in functions.items()}
+    programs = {who: partial(value_and_gradients, each) for who, each in functions.items()}
     return contest(programs, arguments, dy)
 
 
@@ -217,10 +213,10 @@ def compiled(program: Callable, shapes: list, target: str) -> Account:
 
 
 def main(settings: Settings) -> list[Outcome]:
-    """Lower, compile, print, write; exit with status 1 when something failed."""
+    """Lower, compile, print and write; complain of whatever failed."""
     unknown = set(settings.op) - OPERATIONS.keys()
     if unknown:
-        raise SystemExit(f"error: no operation is called {', '.join(sorted(unknown))}")
+        raise ValueError(f"no operation is called {', '.join(sorted(unknown))}")
     jax.config.update("jax_platforms", "cpu")  # look for no TPU
     console = Console(width=WIDTH, highlight=False)
     compiler = f"jax {jax.__version__}"
@@ -243,9 +239,9 @@ def main(settings: Settings) -> list[Outcome]:
         write_json(settings.output, origin() | {"outcomes": list(map(asdict, outcomes))})
     failures = [f"{each.name}, {failure}" for each in outcomes for failure in each.failed()]
     if failures:
-        raise SystemExit("\n".join(f"error: {failure}" for failure in failures))
+        raise ClaimError("\n".join(failures))
     return outcomes
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    command.run(main, Settings, __doc__)

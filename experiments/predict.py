@@ -8,7 +8,6 @@ How a picture becomes an image like those that the model was trained on is told 
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from rich.table import Table
 
 from experiments.data import image_files
 from experiments.data.image_files import Inversion
-from experiments.run import saved_run
+from experiments.run import command, saved_run
 from experiments.run.files import must_be_new, replacing, write_json
 from experiments.run.saved_run import SavedRun
 
@@ -29,7 +28,7 @@ AT_ONCE = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Settings:
     """Say what the pictures in files show, by the model of a saved run."""
 
     run_folder: tyro.conf.Positional[Path]
@@ -46,32 +45,32 @@ class Arguments:
     """A new folder, for the images as the model sees them, as PNG."""
 
 
-def main(arguments: Arguments) -> list[dict[str, Any]]:
+def main(settings: Settings) -> list[dict[str, Any]]:
     """Classify; print, write and return what each file shows."""
-    run = saved_run.load(arguments.run_folder)
-    if arguments.invert == "yes" and run.description.shape[-1] > 1:
+    run = saved_run.load(settings.run_folder)
+    if settings.invert == "yes" and run.description.shape[-1] > 1:
         raise ValueError(
             f"--invert is yes; images of {run.options.dataset} are photographs in colour, "
             f"which are never inverted"
         )
-    for option, path in ("--output", arguments.output), ("--show", arguments.show):
+    for option, path in ("--output", settings.output), ("--show", settings.show):
         if path is not None:
             must_be_new(option, path)
-    paths = _files(arguments.pictures)
+    paths = _files(settings.pictures)
     images = np.stack(
         [
-            image_files.load(path, run.options.dataset, run.description, arguments.invert)
+            image_files.load(path, run.options.dataset, run.description, settings.invert)
             for path in paths
         ]
     )
     predictions = _predictions(run, paths, images)
     Console().print(_table(predictions))
-    if arguments.output is not None:
-        write_json(arguments.output, predictions)
-    if arguments.show is not None:
-        arguments.show.mkdir()
+    if settings.output is not None:
+        write_json(settings.output, predictions)
+    if settings.show is not None:
+        settings.show.mkdir()
         for number, (path, image) in enumerate(zip(paths, images, strict=True), start=1):
-            seen = arguments.show / f"{number:04}-{path.stem}.png"
+            seen = settings.show / f"{number:04}-{path.stem}.png"
             with replacing(seen) as partial:
                 image_files.save(partial, image, run.description)
     return predictions
@@ -136,7 +135,4 @@ def _table(predictions: list[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Arguments))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command.run(main, Settings, __doc__)

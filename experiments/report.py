@@ -6,24 +6,27 @@
 in the run folder.
 """
 
-import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
 from experiments.pages import report
+from experiments.run import command
 
 
-def main(
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_FOLDER")],
-) -> None:
+@dataclass(frozen=True)
+class Settings:
     """Write a run's report anew."""
-    print(report.write(folder))
+
+    run_folder: tyro.conf.Positional[Path]
+    """What experiments.train left behind."""
+
+
+def main(settings: Settings) -> None:
+    """Write the report, and say where it is."""
+    print(report.write(settings.run_folder))
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command.run(main, Settings, __doc__)

@@ -39,7 +39,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
@@ -47,11 +46,12 @@ from rich.table import Table
 
 import jaxcnn
 from experiments.benchmarking import networks
+from experiments.benchmarking.cases import Network
 from experiments.data import sets
 from experiments.data.sets import DataSet
 from experiments.pages import pictures
+from experiments.run import command
 
-PICTURE = Path(__file__).with_suffix(".png")
 RUNS = ("rules", "autodiff", "lax", "one bit")
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#7f7f7f")
 DTYPES = ("float32", "float64")
@@ -68,16 +68,16 @@ class Settings:
       epochs: how often through the training set.
       batch_size: images in a batch.
       seed: of the order of the images.
-      picture: where to draw the curves.
+      output: the picture of the curves.
     """
 
     dataset: Literal["digits", "mnist"] = "digits"
     data_dir: Path | None = None
-    network: Literal["LeNet-5", "MNIST CNN", "VGG", "ResNet-20", "MobileNet"] = "MNIST CNN"
+    network: Network = "MNIST CNN"
     epochs: int = 20
     batch_size: int = 32
     seed: int = 0
-    picture: Path = PICTURE
+    output: Path = Path("runs/same_curve.png")
 
 
 class Curve(NamedTuple):
@@ -122,12 +122,12 @@ def trained(
 
 def compared(dataset: DataSet, settings: Settings) -> dict[str, dict[str, Curve]]:
     """Every run's curve, by dtype and by its name."""
-    found: dict[str, dict[str, Curve]] = {}
+    curves: dict[str, dict[str, Curve]] = {}
     for dtype in DTYPES:
         with jax.enable_x64(dtype == "float64"):
             epochs = {run: list(trained(dataset, settings, run, dtype)) for run in RUNS}
         first = [parameters for _, parameters in epochs[RUNS[0]]]
-        found[dtype] = {
+        curves[dtype] = {
             run: Curve(
                 np.stack([losses for losses, _ in epochs[run]]),
                 [
@@ -137,7 +137,7 @@ def compared(dataset: DataSet, settings: Settings) -> dict[str, dict[str, Curve]
             )
             for run in RUNS
         }
-    return found
+    return curves
 
 
 def distance(parameters, reference) -> float:
@@ -150,13 +150,13 @@ def distance(parameters, reference) -> float:
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
-def drawn(found: dict[str, dict[str, Curve]], title: str) -> Figure:
+def drawn(curves: dict[str, dict[str, Curve]], title: str) -> Figure:
     """Left the losses in float32, one on the other; right the distances."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2)
     for number, (run, colour) in enumerate(zip(RUNS, COLOURS, strict=True)):
-        losses = found["float32"][run].losses.mean(axis=1)
+        losses = curves["float32"][run].losses.mean(axis=1)
         epochs = np.arange(1, len(losses) + 1)
         style = {"linewidth": 8 - 2 * number, "color": colour, "label": run}
         left.plot(epochs, losses, **style)
@@ -165,7 +165,7 @@ def drawn(found: dict[str, dict[str, Curve]], title: str) -> Figure:
         for dtype, line in zip(DTYPES, ("-", "--"), strict=True):
             right.plot(
                 epochs,
-                found[dtype][run].distances,
+                curves[dtype][run].distances,
                 line,
                 color=colour,
                 label=f"{run}, {dtype}",
@@ -181,18 +181,18 @@ def drawn(found: dict[str, dict[str, Curve]], title: str) -> Figure:
 
 def main(settings: Settings) -> dict[str, dict[str, Curve]]:
     dataset = sets.load(settings.dataset, settings.data_dir)
-    found = compared(dataset, settings)
+    curves = compared(dataset, settings)
     table = Table("", "", "loss of the last epoch", "distance after 1 epoch", "after all")
-    for dtype, curves in found.items():
-        for run, curve in curves.items():
+    for dtype, of_dtype in curves.items():
+        for run, curve in of_dtype.items():
             loss = f"{curve.losses[-1].mean():.10g}"
             ends = (f"{curve.distances[at]:.0e}" for at in (0, -1))
             table.add_row(dtype, run, loss, *ends)
     Console().print(table)
     title = f"{settings.network} on {settings.dataset}: four runs, one curve"
-    pictures.save(drawn(found, title), settings.picture)
-    return found
+    pictures.save(drawn(curves, title), settings.output)
+    return curves
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    command.run(main, Settings, __doc__)

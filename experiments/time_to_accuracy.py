@@ -41,18 +41,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from experiments.data import sets
 from experiments.data.sets import DataSet
+from experiments.run import command
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, EPOCHS, RATE, DECAY = 128, 3, 2e-3, 0.1
+
+
+Contestant = Literal["jaxcnn", "flax", "torch"]
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,11 @@ class Settings:
         and prints its accuracy after every epoch: how the race runs each.
     """
 
-    contestants: tuple[str, ...] = ("jaxcnn", "flax", "torch")
+    contestants: tuple[Contestant, ...] = ("jaxcnn", "flax", "torch")
     seeds: tuple[int, ...] = (0, 1, 2)
     accuracy: float = 0.99
     data_dir: Path | None = None
-    alone: str = ""
+    alone: Contestant | None = None
 
 
 # --- The contestants: each yields the accuracy after every epoch ----------------------
@@ -229,7 +232,7 @@ def _load(model, parameters) -> None:
             layer.bias.copy_(torch.tensor(each["b"]))
 
 
-CONTESTANTS: dict[str, Callable[[DataSet, int], Iterator[float]]] = {
+CONTESTANTS: dict[Contestant, Callable[[DataSet, int], Iterator[float]]] = {
     "jaxcnn": by_jaxcnn,
     "flax": by_flax,
     "torch": by_torch,
@@ -239,11 +242,11 @@ CONTESTANTS: dict[str, Callable[[DataSet, int], Iterator[float]]] = {
 # --- The race -------------------------------------------------------------------------
 
 
-def work(settings: Settings) -> None:
+def work(name: Contestant, settings: Settings) -> None:
     """In a process of its own: the accuracy after every epoch, a line for each."""
     (seed,) = settings.seeds
     dataset = sets.mnist(settings.data_dir)
-    for accuracy in CONTESTANTS[settings.alone](dataset, seed):
+    for accuracy in CONTESTANTS[name](dataset, seed):
         print(json.dumps(accuracy), flush=True)
 
 
@@ -259,30 +262,30 @@ def timed(name: str, seed: int, data_dir: Path | None) -> list[tuple[float, floa
         cwd=ROOT,
     ) as process:
         assert process.stdout
-        found = [
+        epochs = [
             (json.loads(line), time.perf_counter() - started) for line in process.stdout
         ]
     if process.returncode:
-        raise RuntimeError(f"{name} ended with {process.returncode}")
-    return found
+        raise ChildProcessError(f"{name} ended with {process.returncode}")
+    return epochs
 
 
 def main(settings: Settings) -> None:
     if settings.alone:
-        work(settings)
+        work(settings.alone, settings)
         return
     reached: dict[str, list[float]] = {name: [] for name in settings.contestants}
     table = Table("", "seed", "accuracy after each epoch, %", "seconds after each epoch")
     for seed in settings.seeds:
         for name in settings.contestants:
-            found = timed(name, seed, settings.data_dir)
-            accuracy, seconds = found[-1]
+            epochs = timed(name, seed, settings.data_dir)
+            accuracy, seconds = epochs[-1]
             reached[name].append(seconds if accuracy >= settings.accuracy else math.inf)
             table.add_row(
                 name,
                 str(seed),
-                ", ".join(f"{100 * accuracy:.2f}" for accuracy, _ in found),
-                ", ".join(f"{seconds:.1f}" for _, seconds in found),
+                ", ".join(f"{100 * accuracy:.2f}" for accuracy, _ in epochs),
+                ", ".join(f"{seconds:.1f}" for _, seconds in epochs),
             )
     console = Console()
     console.print(table)
@@ -294,4 +297,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    command.run(main, Settings, __doc__)

@@ -51,7 +51,6 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import tyro
 from jax.experimental import topologies
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -69,6 +68,8 @@ from experiments.compilers.tpu_steps import (
     spread,
 )
 from experiments.data.sets import CIFAR10
+from experiments.run import command
+from experiments.run.command import ClaimError
 from experiments.run.files import write_json
 from experiments.run.options import Options, model_of
 from jaxcnn import training
@@ -124,10 +125,10 @@ class Program:
         """What is not as claimed."""
         memory = self.account.memory
         unclaimed = self.account.collectives.keys() - {"all-reduce"}
-        found = [f"there is an {kind}" for kind in sorted(unclaimed)]
+        faults = [f"there is an {kind}" for kind in sorted(unclaimed)]
         if memory > MEMORY:
-            found.append(f"takes {memory:,} bytes of a chip's {MEMORY:,}")
-        return [f"{self.topology}, {self.network}: {each}" for each in found]
+            faults.append(f"takes {memory:,} bytes of a chip's {MEMORY:,}")
+        return [f"{self.topology}, {self.network}: {each}" for each in faults]
 
 
 def data_parallel(topology: str, precision: Precision, images: int) -> Program:
@@ -208,7 +209,7 @@ def programs(settings: Settings) -> Iterator[Program]:
 
 def main(settings: Settings) -> None:
     if not find_spec("libtpu"):
-        raise SystemExit(f"error: {MISSING}")
+        raise ModuleNotFoundError(MISSING)
     jax.config.update("jax_platforms", "cpu")  # look for no TPU
     console = Console()
     with console.status("compiling: a minute or two for each"):
@@ -219,8 +220,8 @@ def main(settings: Settings) -> None:
         write_json(settings.output, [asdict(program) for program in compiled])
     faults = [fault for program in compiled for fault in program.faults()]
     if faults:
-        raise SystemExit("error: " + "; ".join(faults))
+        raise ClaimError("; ".join(faults))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    command.run(main, Settings, __doc__)

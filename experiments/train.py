@@ -52,7 +52,7 @@ from rich.console import Console
 from experiments.data import sets
 from experiments.data.sets import DataSet
 from experiments.pages import report
-from experiments.run import devices, journal, run_folder, saved_run
+from experiments.run import command, devices, journal, run_folder, saved_run
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.devices import Devices, Team
 from experiments.run.options import Options, model_of
@@ -60,7 +60,7 @@ from jaxcnn import compiler_options, training
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Settings:
     """Train a convolutional network and write what it learned to a run folder."""
 
     options: tyro.conf.OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
@@ -89,32 +89,30 @@ class Arguments:
             )
 
 
-def main(arguments: Arguments) -> dict[str, Any]:
+def main(settings: Settings) -> dict[str, Any]:
     """Train, write the run folder, and return the last line of its metrics."""
     started = time.perf_counter()
-    team = devices.join(arguments.devices)
+    team = devices.join(settings.devices)
     console = Console(quiet=not team.leads)
-    if arguments.resume is None:
-        options = arguments.options.completed()
-        folder = arguments.run_dir or _default_folder(options)
+    if settings.resume is None:
+        options = settings.options.completed()
+        folder = settings.run_dir or _default_folder(options)
     else:
-        folder = arguments.resume
+        folder = settings.resume
         options, _ = saved_run.read_configuration(folder)
     dataset = sets.load(options.dataset, options.data_dir, options.validate)
     _check_batch_size(options.batch_size, len(dataset.train.labels), team)
     with ExitStack() as stack:
         if team.leads:
-            if arguments.resume is None:
+            if settings.resume is None:
                 run_folder.create(folder)
             stack.enter_context(run_folder.locked(folder))
-            if arguments.resume is None:
+            if settings.resume is None:
                 saved_run.write_configuration(folder, options, dataset.description)
-        if arguments.devices.coordinator:
+        if settings.devices.coordinator:
             multihost_utils.sync_global_devices("the run folder is there")
         try:
-            record = _train(
-                options, dataset, folder, arguments.keep, team, console, started
-            )
+            record = _train(options, dataset, folder, settings.keep, team, console, started)
             if team.leads:
                 report.write(folder)
         except KeyboardInterrupt:
@@ -252,7 +250,4 @@ def _default_folder(options: Options) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Arguments))
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+    command.run(main, Settings, __doc__)

@@ -4,6 +4,7 @@ Nothing here needs JAX or PyTorch: both sides build their arrays from these desc
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,10 @@ POOLS = (
     Pool("avg", 5, 1, 2, 16, 64, 28),
 )
 
+Network = Literal["LeNet-5", "MNIST CNN", "VGG", "ResNet-20", "MobileNet"]
+
 # What a network is given: how many images, how large, of how many channels.
-NETWORKS = {
+NETWORKS: dict[Network, tuple[int, int, int]] = {
     "LeNet-5": (128, 28, 1),
     "MNIST CNN": (128, 28, 1),
     "VGG": (64, 32, 3),

@@ -14,6 +14,7 @@ from experiments.benchmarking.reference import convolution, relative_error
 from experiments.benchmarking.timing import Contestant, Measurement, compiled, race
 from experiments.benchmarking.torch_process import TorchWorker
 from experiments.peers import lax_operations
+from experiments.peers.jax_gradients import value_and_gradients
 
 LAYOUTS = ("NHWC", "NCHW")
 WITH_OPTIONS = "jaxcnn with options"
@@ -44,31 +45,23 @@ def pool_functions(pool: Pool) -> dict[str, Callable]:
     return {"jaxcnn": partial(ours, **window), "lax": partial(lax, **window)}
 
 
-def value_and_gradients(function: Callable, *arguments):
-    """The value, then the gradients of its product with the last argument."""
-    *arguments, dy = arguments
-    value, pull_back = jax.vjp(function, *arguments)
-    return value, *pull_back(dy)
-
-
 def contestants(
     functions: dict[str, Callable], arrays: dict[str, np.ndarray], mode: str
 ) -> list[Contestant]:
     """Each function in each layout; the arrays are given with channels last."""
     entries = []
     for layout in LAYOUTS:
-        given = [jnp.asarray(in_layout(a, name, layout)) for name, a in arrays.items()]
+        *given, dy = (jnp.asarray(in_layout(a, name, layout)) for name, a in arrays.items())
         for name, function in functions.items():
             timed = partial(function, layout=layout)
-            if mode == "forward":
-                given_now = given[:-1]
-            else:
-                timed, given_now = partial(value_and_gradients, timed), given
-            entries.append(compiled(name, layout, mode, timed, given_now))
+            operands = given
+            if mode != "forward":
+                timed, operands = partial(value_and_gradients, timed), (given, dy)
+            entries.append(compiled(name, layout, mode, timed, operands))
             advised = jaxcnn.compiler_options()
             if name == "jaxcnn" and layout == "NHWC" and advised:
                 entries.append(
-                    compiled(WITH_OPTIONS, layout, mode, timed, given_now, advised)
+                    compiled(WITH_OPTIONS, layout, mode, timed, operands, advised)
                 )
     return entries
 
@@ -95,11 +88,11 @@ def measure_layer(
     for mode in MODES:
         entries = contestants(layer_functions(layer), arrays, mode)
         for entry in entries:
-            found = entry.outputs()
-            found = (found,) if mode == "forward" else found[:3]
+            outputs = entry.outputs()
+            outputs = (outputs,) if mode == "forward" else outputs[:3]
             errors = {
                 name: relative_error(array, in_layout(expected[name], name, entry.layout))
-                for name, array in zip(("y", "dx", "dw"), found, strict=False)
+                for name, array in zip(("y", "dx", "dw"), outputs, strict=False)
             }
             entry.facts |= {"errors": errors, "error": max(errors.values())}
         if torch:
@@ -131,8 +124,8 @@ def measure_pool(
                 strict=True,
             )
             errors = {
-                name: relative_error(found, expected)
-                for name, (found, expected) in zip(("y", "dx"), pairs, strict=False)
+                name: relative_error(ours, theirs)
+                for name, (ours, theirs) in zip(("y", "dx"), pairs, strict=False)
             }
             entry.facts |= {"errors": errors, "error": max(errors.values())}
         if torch:

@@ -62,15 +62,15 @@ def by_case(
     measurements: Sequence[Measurement],
 ) -> dict[tuple[str, str, str], list[Measurement]]:
     """Those of the same suite, case and mode together."""
-    found = {}
+    groups = {}
     for each in measurements:
-        found.setdefault((each.suite, each.case, each.mode), []).append(each)
-    return found
+        groups.setdefault((each.suite, each.case, each.mode), []).append(each)
+    return groups
 
 
 def ratios(measurements: Sequence[Measurement]) -> list[Ratio]:
     """Of jaxcnn, without and with options, and every peer that took part."""
-    found = []
+    of_all = []
     for which, group in by_case(measurements).items():
         for contestant in "jaxcnn", WITH_OPTIONS:
             own = fastest(group, contestant)
@@ -78,8 +78,8 @@ def ratios(measurements: Sequence[Measurement]) -> list[Ratio]:
                 other = fastest(group, peer)
                 if own and other:
                     ratio = other.median_ms / own.median_ms
-                    found.append(Ratio(*which, contestant, peer, ratio))
-    return found
+                    of_all.append(Ratio(*which, contestant, peer, ratio))
+    return of_all
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -91,12 +91,12 @@ def summaries(ratios: Sequence[Ratio]) -> list[Summary]:
     for each in ratios:
         key = each.suite, each.mode, each.contestant, each.peer
         groups.setdefault(key, []).append(each)
-    found = []
+    of_all = []
     for key, group in groups.items():
         worst = min(group, key=lambda each: each.times_faster)
         mean = geometric_mean([each.times_faster for each in group])
-        found.append(Summary(*key, len(group), mean, worst.times_faster, worst.case))
-    return found
+        of_all.append(Summary(*key, len(group), mean, worst.times_faster, worst.case))
+    return of_all
 
 
 # --- Tables ---------------------------------------------------------------------------
@@ -157,13 +157,14 @@ def cost_table(measurements: Sequence[Measurement], suite: str, mode: str) -> Ta
         columns += [f"error\n{name}" for name in peers]
     table = empty_table(f"{suite}, {mode}: what it costs", *columns)
     for (_, case, _), group in by_case(chosen).items():
-        found = [fastest(group, peer) for peer in peers]
+        of_peers = [fastest(group, peer) for peer in peers]
         cells = [
-            f"{(each.temporary_bytes or 0) / 2**20:.1f}" if each else "" for each in found
+            f"{(each.temporary_bytes or 0) / 2**20:.1f}" if each else ""
+            for each in of_peers
         ]
-        cells += [f"{each.compile_seconds or 0:.2f}" if each else "" for each in found]
+        cells += [f"{each.compile_seconds or 0:.2f}" if each else "" for each in of_peers]
         if has_error:
-            cells += [f"{each.error or 0:.0e}" if each else "" for each in found]
+            cells += [f"{each.error or 0:.0e}" if each else "" for each in of_peers]
         table.add_row(case, *cells)
     return table
 

@@ -52,10 +52,10 @@ def collectives(program: str) -> dict[str, Traffic]:
     Each is counted once, also in a loop. Bytes are those of the numbers, without what an
     array is padded with in memory.
     """
-    found: dict[str, list[int]] = {}
+    sizes: dict[str, list[int]] = {}
     for each in COLLECTIVE.finditer(program):
-        found.setdefault(each["kind"], []).append(bytes_of(each["result"]))
-    return {kind: Traffic(len(sizes), sum(sizes)) for kind, sizes in found.items()}
+        sizes.setdefault(each["kind"], []).append(bytes_of(each["result"]))
+    return {kind: Traffic(len(each), sum(each)) for kind, each in sizes.items()}
 
 
 def bytes_of(shapes: str) -> int:

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from experiments.gradients import arguments as of
+from experiments.gradients import arguments
 from experiments.gradients.arguments import ties
 from experiments.gradients.case import Case, Configurations, Operation
 from jaxcnn.layout import LAYOUTS
@@ -141,7 +141,7 @@ UNCOUNTED: Configurations = {
 
 POWERS: Configurations = {
     "p = 2, 3×3, stride 2": {"norm_type": 2, "kernel_size": 3, "stride": 2},
-    "p = 3, 2×2": {"norm_type": 3, "kernel_size": 2, "values": of.positive},
+    "p = 3, 2×2": {"norm_type": 3, "kernel_size": 2, "values": arguments.positive},
 }
 
 POOLINGS_ELSEWHERE: Configurations = {
@@ -159,7 +159,7 @@ IMAGES = {"batch": 16, "size": (32, 32), "layout": "NHWC"}
 SEQUENCES = {"batch": 16, "size": (1024,), "layout": "NWC"}
 VOLUMES = {"batch": 4, "size": (16, 16, 16), "layout": "NDHWC"}
 TIMED = {1: SEQUENCES, 2: IMAGES, 3: VOLUMES}
-ELEMENTS = {"shape": (16, 32, 32, 32), "values": of.normal}
+ELEMENTS = {"shape": (16, 32, 32, 32), "values": arguments.normal}
 
 
 def convolutions() -> Iterator[tuple[str, Operation]]:
@@ -171,25 +171,27 @@ def convolutions() -> Iterator[tuple[str, Operation]]:
         more = PADDED_WITH_ITSELF | {"no bias": {"bias": False}, "one image": {"batch": 1}}
         compared = (both(of_all) if is_2d else turns(of_all)) | turns(more if is_2d else {})
         timed_3x3 = {**timed, "channels": (16, 32), "padding": 1}
-        yield f"conv{n}d", Operation(of.convolution, compared, timed_3x3)
+        yield f"conv{n}d", Operation(arguments.convolution, compared, timed_3x3)
         yield (
             f"conv{n}d_bias_gradient",
-            Operation(of.bias_gradient, both({"of images": {}}), {**timed, "channels": 32}),
+            Operation(
+                arguments.bias_gradient, both({"of images": {}}), {**timed, "channels": 32}
+            ),
         )
         for first, which in enumerate(("weight", "input")):
-            gradient = Operation(of.convolution, turns(of_all, first), timed_3x3)
+            gradient = Operation(arguments.convolution, turns(of_all, first), timed_3x3)
             yield f"conv{n}d_{which}_gradient", gradient
         yield (
             f"conv_transpose{n}d",
             Operation(
-                of.transposed,
+                arguments.transposed,
                 both(TRANSPOSED) if is_2d else turns(TRANSPOSED),
                 {**timed, "channels": (32, 16), "stride": 2, "padding": 1},
             ),
         )
         for kind in "depthwise", "separable":
             timed_of_kind = {**timed, "channels": (32, 64), "padding": 1}
-            separate = Operation(of.convolution, turns(DEPTHWISE), timed_of_kind)
+            separate = Operation(arguments.convolution, turns(DEPTHWISE), timed_of_kind)
             yield f"{kind}_conv{n}d", separate
 
 
@@ -201,21 +203,21 @@ def poolings() -> Iterator[tuple[str, Operation]]:
         windows = POOLINGS if is_2d else POOLINGS_ELSEWHERE
         timed_2x2 = {**timed, "channels": 32, "kernel_size": 2}
         maxima = turns(windows | MAXIMA) | both(TIES)
-        yield f"max_pool{n}d", Operation(of.pooling, maxima, timed_2x2)
+        yield f"max_pool{n}d", Operation(arguments.pooling, maxima, timed_2x2)
         averages = windows | (UNCOUNTED if is_2d else {})
-        yield f"avg_pool{n}d", Operation(of.pooling, turns(averages, 1), timed_2x2)
-        powers = Operation(of.pooling, turns(POWERS), {**timed_2x2, "norm_type": 2})
+        yield f"avg_pool{n}d", Operation(arguments.pooling, turns(averages, 1), timed_2x2)
+        powers = Operation(arguments.pooling, turns(POWERS), {**timed_2x2, "norm_type": 2})
         yield f"lp_pool{n}d", powers
         unpooled = both({"2, side by side": {"kernel_size": 2, "size": (4, 6, 4)[:n]}})
-        yield f"max_unpool{n}d", Operation(of.unpooling, unpooled, timed_2x2)
+        yield f"max_unpool{n}d", Operation(arguments.unpooling, unpooled, timed_2x2)
         bins = {f"{k} bins": {"output_size": k} for k in (2, 3)}
         timed_bins = {**timed, "channels": 32, "output_size": 7}
         for kind in "avg", "max":
-            adaptive = Operation(of.pooling, both(bins), timed_bins)
+            adaptive = Operation(arguments.pooling, both(bins), timed_bins)
             yield f"adaptive_{kind}_pool{n}d", adaptive
     for kind in "avg", "max":
         whole = Operation(
-            of.pooling, in_both_layouts({"7×9": {}}), {**IMAGES, "channels": 32}
+            arguments.pooling, in_both_layouts({"7×9": {}}), {**IMAGES, "channels": 32}
         )
         yield f"global_{kind}_pool", whole
 
@@ -234,11 +236,11 @@ def normalizations() -> Iterator[tuple[str, Operation]]:
         if name == "batch_norm":
             after = shape | {"training": False}
             compared |= in_turns({"running statistics": after})
-        yield name, Operation(of.normalization, compared, timed | options)
+        yield name, Operation(arguments.normalization, compared, timed | options)
     yield (
         "layer_norm",
         Operation(
-            of.normalization,
+            arguments.normalization,
             {
                 "3×4 of 2×3×4": {"shape": (2, 3, 4), "normalized_shape": (3, 4)},
                 "7 of 5×7": {"shape": (5, 7), "normalized_shape": (7,)},
@@ -262,13 +264,13 @@ def activations() -> Iterator[tuple[str, Operation]]:
         "tanh": {},
     }
     for name, more in options.items():
-        yield name, Operation(of.elementwise, plain | more, ELEMENTS)
+        yield name, Operation(arguments.elementwise, plain | more, ELEMENTS)
 
 
 OPERATIONS = {
     **dict(convolutions()),
     "unfold": Operation(
-        of.unfolding,
+        arguments.unfolding,
         in_both_layouts(PATCHES)
         | in_turns({"3, stride 2": {"kernel_size": 3, "stride": 2}}, dimensions=1)
         | in_turns({"2×2×2": {"kernel_size": 2}}, dimensions=3),
@@ -278,12 +280,12 @@ OPERATIONS = {
     **dict(normalizations()),
     **dict(activations()),
     "dropout": Operation(
-        of.dropping,
+        arguments.dropping,
         {"p = 0.25": {"shape": (4, 10), "p": 0.25}},
         {"shape": ELEMENTS["shape"], "p": 0.5},
     ),
     "dense": Operation(
-        of.dense,
+        arguments.dense,
         {
             "5×7 to 5×3": {"x_shape": (5, 7), "outputs": 3},
             "no bias": {"x_shape": (5, 7), "outputs": 3, "bias": False},
@@ -292,10 +294,10 @@ OPERATIONS = {
         },
         {"x_shape": (512, 1024), "outputs": 256},
     ),
-    "softmax": Operation(of.softmaxes, SOFTMAXES, {"shape": (1024, 1000)}),
-    "log_softmax": Operation(of.softmaxes, SOFTMAXES, {"shape": (1024, 1000)}),
+    "softmax": Operation(arguments.softmaxes, SOFTMAXES, {"shape": (1024, 1000)}),
+    "log_softmax": Operation(arguments.softmaxes, SOFTMAXES, {"shape": (1024, 1000)}),
     "softmax_cross_entropy": Operation(
-        of.cross_entropy,
+        arguments.cross_entropy,
         {
             "4×10": {"shape": (4, 10)},
             "2×3×5": {"shape": (2, 3, 5)},
@@ -304,9 +306,11 @@ OPERATIONS = {
         },
         {"shape": (1024, 1000)},
     ),
-    "mse_loss": Operation(of.loss, {"4×10": {"shape": (4, 10)}}, {"shape": (1024, 1000)}),
+    "mse_loss": Operation(
+        arguments.loss, {"4×10": {"shape": (4, 10)}}, {"shape": (1024, 1000)}
+    ),
     "binary_cross_entropy_with_logits": Operation(
-        of.loss, {"4×10": {"shape": (4, 10)}}, {"shape": (1024, 1000)}
+        arguments.loss, {"4×10": {"shape": (4, 10)}}, {"shape": (1024, 1000)}
     ),
 }
 OPERATIONS["fold"] = OPERATIONS["unfold"]

@@ -99,15 +99,15 @@ def with_feature_maps(layers: Sequence[Layer], most: int = 10) -> list[Layer]:
     Of more than ``most``, so many from the first to the last, evenly spread.
     """
     names = {layer.name for layer in layers}
-    found = [
+    images = [
         layer
         for layer in layers
         if layer.shape is not None
         and len(layer.shape) == 3
         and layer.name.rpartition("/")[0] not in names
     ]
-    chosen = np.linspace(0, len(found) - 1, min(len(found), most)).round().astype(int)
-    return [found[number] for number in chosen]
+    chosen = np.linspace(0, len(images) - 1, min(len(images), most)).round().astype(int)
+    return [images[number] for number in chosen]
 
 
 def first_kernel(layers: Sequence[Layer], parameters: Parameters) -> np.ndarray:

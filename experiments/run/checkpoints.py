@@ -73,13 +73,13 @@ class Checkpoints:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             _by_path(like),
         )
-        found = self._manager.restore(
+        checkpoint = self._manager.restore(
             epoch,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(wanted), about=ocp.args.JsonRestore()
             ),
         )
-        state, expected = found["state"], found["about"]["sha256"]
+        state, expected = checkpoint["state"], checkpoint["about"]["sha256"]
         digest = _digest(state)
         if digest != expected:
             raise ValueError(f"its SHA-256 is {digest}, not {expected}")

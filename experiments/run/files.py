@@ -3,14 +3,18 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; what is written takes the place of ``path`` whole, or never."""
+    """A path to write to; what is written takes the place of ``path`` whole, or never.
+
+    Its folder is made where there is none.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield temporary
@@ -22,6 +26,13 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_json(path: Path, content: Any) -> None:
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_together(folder: Path, contents: dict[str, bytes]) -> None:
+    """All files, by name, or none of them: each takes its place when all are written."""
+    with ExitStack() as stack:
+        for name, content in contents.items():
+            stack.enter_context(replacing(folder / name)).write_bytes(content)
 
 
 def must_be_new(option: str, path: Path) -> None:

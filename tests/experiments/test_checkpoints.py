@@ -53,7 +53,7 @@ def no_reports():
 def undisturbed(tmp_path_factory):
     """A run that nobody stopped: its folder."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    train.main(train.Arguments(OPTIONS, run_dir=folder, keep=3))
+    train.main(train.Settings(OPTIONS, run_dir=folder, keep=3))
     return folder
 
 
@@ -85,14 +85,14 @@ def run_until(folder, epoch, monkeypatch):
     said = f"stopped; to go on: .* --resume {folder}"
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match=said):
         patch.setattr(Checkpoints, "save", save_until)
-        train.main(train.Arguments(OPTIONS, run_dir=folder, keep=3))
+        train.main(train.Settings(OPTIONS, run_dir=folder, keep=3))
 
 
 def test_a_run_goes_on_bit_for_bit(undisturbed, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     run_until(folder, 3, monkeypatch)
     assert len(without_times(folder)) == 3  # one more than there are checkpoints
-    train.main(train.Arguments(resume=folder, keep=3))
+    train.main(train.Settings(resume=folder, keep=3))
     assert_same_run(folder, undisturbed)
 
 
@@ -107,7 +107,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     for place in range(0, len(content), 50):
         content[place] ^= 0xFF
     largest.write_bytes(content)
-    train.main(train.Arguments(resume=folder, keep=3))
+    train.main(train.Settings(resume=folder, keep=3))
     gc.collect()
     assert "epoch 3's checkpoint is damaged" in capsys.readouterr().out
     assert list((folder / "damaged").iterdir())
@@ -178,24 +178,24 @@ def test_a_run_that_was_killed_goes_on(undisturbed, tmp_path):
 
 def test_a_run_in_use_is_not_resumed(undisturbed):
     with run_folder.locked(undisturbed), pytest.raises(BlockingIOError, match="in use"):
-        train.main(train.Arguments(resume=undisturbed))
+        train.main(train.Settings(resume=undisturbed))
 
 
 def test_a_finished_run_says_so_again(undisturbed):
     before = without_times(undisturbed)
-    record = train.main(train.Arguments(resume=undisturbed, keep=3))
+    record = train.main(train.Settings(resume=undisturbed, keep=3))
     assert record["epoch"] == 4
     assert without_times(undisturbed) == before
 
 
 def test_what_is_no_run_cannot_be_resumed(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no run folder"):
-        train.main(train.Arguments(resume=tmp_path))
+        train.main(train.Settings(resume=tmp_path))
 
 
 def test_options_cannot_be_given_to_a_run_that_has_them(tmp_path):
     with pytest.raises(ValueError, match="a run that has its options already"):
-        train.Arguments(Options(seed=1), resume=tmp_path)
+        train.Settings(Options(seed=1), resume=tmp_path)
 
 
 def test_a_run_that_explodes_keeps_what_was_good(tmp_path):
@@ -208,7 +208,7 @@ def test_a_run_that_explodes_keeps_what_was_good(tmp_path):
         ),
     )
     with pytest.raises(FloatingPointError, match="smaller learning_rate"):
-        train.main(train.Arguments(explosive, run_dir=folder))
+        train.main(train.Settings(explosive, run_dir=folder))
     for record in without_times(folder):
         assert record["test_loss"] < 23.1
     assert all(map(np.isfinite, (r["train_loss"] for r in without_times(folder))))

@@ -13,7 +13,7 @@ import pytest
 
 import jaxcnn
 from experiments import compare_gradients
-from experiments.compare_gradients import Options, compare_case, judge, main, measure
+from experiments.compare_gradients import Settings, compare_case, judge, main, measure
 from experiments.gradients.arguments import exact, spaced
 from experiments.gradients.case import torch_operations
 from experiments.gradients.operations import OPERATIONS, cases
@@ -34,7 +34,7 @@ FILES = {"errors.png", "report.html", "results.json"}
 
 def test_operations_agree_and_the_results_are_written(tmp_path, capsys):
     x64 = jax.config.jax_enable_x64
-    main(Options(op=SOME, dtype=DTYPES, quick=True, output_dir=tmp_path))
+    main(Settings(op=SOME, dtype=DTYPES, quick=True, output_dir=tmp_path))
     assert jax.config.jax_enable_x64 == x64
 
     printed = capsys.readouterr().out
@@ -98,10 +98,10 @@ def test_every_engine_is_compared():
 
 
 def test_an_engine_and_a_precision_can_be_asked_for(tmp_path):
-    options = Options(
+    settings = Settings(
         op=("avg_pool1d",), engine=("pooled",), dtype=("float16",), output_dir=tmp_path
     )
-    main(options)
+    main(settings)
     errors = json.loads((tmp_path / "results.json").read_text())["errors"]["avg_pool1d"]
     assert len(errors) == len(OPERATIONS["avg_pool1d"].compared)
     assert {tuple(each) for each in errors.values()} == {("pooled",)}
@@ -113,9 +113,9 @@ def test_an_engine_and_a_precision_can_be_asked_for(tmp_path):
 )
 def test_what_is_unknown_is_named(option, known):
     with pytest.raises(ValueError, match=f"{option} is 'conv9d'; there are {known}, "):
-        Options(**{option: ("conv9d",)})
+        Settings(**{option: ("conv9d",)})
     with pytest.raises(ValueError, match=f"{option} is ''"):
-        Options(**{option: ()})
+        Settings(**{option: ()})
 
 
 def test_a_rule_that_raises_is_reported_and_the_others_go_on():
@@ -192,7 +192,7 @@ def test_interrupted_writing_leaves_the_earlier_results(tmp_path, monkeypatch):
 
     monkeypatch.setattr(compare_gradients, "picture_of", disk_full)
     with pytest.raises(OSError, match="disk full"):
-        main(Options(op=("relu",), quick=True, output_dir=tmp_path))
+        main(Settings(op=("relu",), quick=True, output_dir=tmp_path))
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
         FILES, "earlier"
     )
@@ -215,5 +215,5 @@ def test_a_disk_that_is_full_at_the_last_file_leaves_all_earlier_ones(
     which = ("relu", "4×10", "auto", "float64", "x", "XLA")
     found = [Comparison(*which, error=0.0, problem="")]
     with pytest.raises(OSError, match="disk full"):
-        compare_gradients.write(Options(op=("relu",), output_dir=tmp_path), found, [])
+        compare_gradients.write(Settings(op=("relu",), output_dir=tmp_path), found, [])
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == earlier

@@ -1,5 +1,7 @@
 """The error study: everyone computes the same, and who errs is seen."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,11 +25,8 @@ def test_everyone_is_near_the_reference_and_drawn(monkeypatch, tmp_path, capsys)
     assert {"auto", "equations", "winograd", "xla", "lax"} <= set(everyone)
     everyone["nobody"] = by_nobody
     monkeypatch.setattr(error_study, "contestants", lambda: everyone)
-    picture = tmp_path / "errors.png"
-    settings = Settings(
-        SETTINGS.channels, SETTINGS.kernels, SETTINGS.size, SETTINGS.batch, picture=picture
-    )
-    errors = error_study.main(settings)
+    picture = tmp_path / "runs" / "errors.png"
+    errors = error_study.main(replace(SETTINGS, output=picture))
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "nobody" in capsys.readouterr().out
     for (dtype, _, name), found in errors.items():

@@ -46,7 +46,7 @@ def python(program, folder):
 
 def test_the_file_gives_what_the_model_gives_for_any_number_of_images(run, tmp_path):
     path = tmp_path / "model.jaxexport"
-    assert export.main(export.Arguments(run.folder, output=path)) < 1e-6
+    assert export.main(export.Settings(run.folder, output=path)) < 1e-6
     model = jax_export.deserialize(bytearray(path.read_bytes()))
     for count in 1, 2, 7:
         images = DIGITS.test.images[:count]
@@ -57,7 +57,7 @@ def test_the_file_gives_what_the_model_gives_for_any_number_of_images(run, tmp_p
 
 def test_the_lines_that_are_printed_work_in_another_program(run, tmp_path, capsys):
     path = tmp_path / "model.jaxexport"
-    export.main(export.Arguments(run.folder, output=path))
+    export.main(export.Settings(run.folder, output=path))
     said, lines = capsys.readouterr().out.split("In another program:\n")
     assert f"{path}: {path.stat().st_size:,} bytes, for cpu, cuda, rocm, tpu" in said
     program = export.WITHOUT_THIS_PACKAGE + lines + "print(probabilities.tolist())"
@@ -101,7 +101,7 @@ def test_every_model_is_exported_for_any_batch_without_foreign_operations(name, 
 
 def test_only_the_platforms_that_are_named_are_in_the_file(run, tmp_path):
     path = tmp_path / "model.jaxexport"
-    export.main(export.Arguments(run.folder, path, platforms=("cpu", "tpu", "cpu")))
+    export.main(export.Settings(run.folder, path, platforms=("cpu", "tpu", "cpu")))
     assert jax_export.deserialize(bytearray(path.read_bytes())).platforms == ("cpu", "tpu")
 
 
@@ -127,7 +127,7 @@ def test_a_file_that_fails_its_check_is_not_kept(run, monkeypatch, spoil, said):
     monkeypatch.setattr(export, "artifact", lambda run, platforms: spoil(run, make))
     before = sorted(run.folder.iterdir())
     with pytest.raises(RuntimeError, match=said):
-        export.main(export.Arguments(run.folder))
+        export.main(export.Settings(run.folder))
     assert path.read_bytes() == b"that of an earlier export"
     assert sorted(run.folder.iterdir()) == before
 
@@ -136,17 +136,17 @@ def test_the_run_folder_s_own_file_is_replaced_and_no_other(run, tmp_path):
     own, other = run.folder / "model.jaxexport", tmp_path / "model.jaxexport"
     for path in own, other:
         path.write_bytes(b"something")
-    export.main(export.Arguments(run.folder))
+    export.main(export.Settings(run.folder))
     jax_export.deserialize(bytearray(own.read_bytes()))
     with pytest.raises(FileExistsError, match=r"--output .* exists"):
-        export.main(export.Arguments(run.folder, output=other))
+        export.main(export.Settings(run.folder, output=other))
     assert other.read_bytes() == b"something"
 
 
 def test_a_file_that_could_not_be_checked_is_refused(run, tmp_path):
     path = tmp_path / "model.jaxexport"
     with pytest.raises(ValueError, match="--platforms is cuda tpu; cpu must be among them"):
-        export.main(export.Arguments(run.folder, path, platforms=("cuda", "tpu")))
+        export.main(export.Settings(run.folder, path, platforms=("cuda", "tpu")))
     assert not path.exists()
 
 

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import pytest
 
 import jaxcnn
-from experiments.compare_gradients import Options, compare_case, main
+from experiments.compare_gradients import Settings, compare_case, main
 from experiments.gradients.operations import cases
+from experiments.run.command import ClaimError
 from jaxcnn.layout import spatial_axes, weight_layout
 
 
@@ -403,9 +404,8 @@ def test_the_command_names_what_is_wrong_and_fails(plant, tmp_path, capsys):
     mistake = MISTAKES["max pooling's gradient: winner"]
     plant(mistake)
     of_it = {"op": (mistake.operation,), "dtype": ("float64",)}
-    with pytest.raises(SystemExit) as exited:
-        main(Options(**of_it, quick=True, output_dir=tmp_path))
-    assert exited.value.code == 1
+    with pytest.raises(ClaimError, match=r"^\d+ disagree$"):
+        main(Settings(**of_it, quick=True, output_dir=tmp_path))
 
     results = json.loads((tmp_path / "results.json").read_text())
     assert not results["agree"]

@@ -32,12 +32,12 @@ def finished(tmp_path_factory):
     """The folder of a run of one epoch."""
     folder = tmp_path_factory.mktemp("runs") / "new"
     options = Options(model="lenet5", epochs=1)
-    train.main(train.Arguments(options, run_dir=folder))
+    train.main(train.Settings(options, run_dir=folder))
     return folder
 
 
 def predicted(run, *pictures, **options):
-    return predict.main(predict.Arguments(run, pictures, **options))
+    return predict.main(predict.Settings(run, pictures, **options))
 
 
 def drawn(size=(200, 150), paper=255, ink=0, mode="L", width=9):

@@ -27,7 +27,7 @@ def strict_jax():
 def folder(tmp_path_factory):
     """A run of one epoch, which writes its report."""
     folder = tmp_path_factory.mktemp("runs") / "one"
-    train.main(train.Arguments(Options(model="lenet5", epochs=1), run_dir=folder))
+    train.main(train.Settings(Options(model="lenet5", epochs=1), run_dir=folder))
     return folder
 
 

@@ -38,7 +38,7 @@ def no_reports():
 
 def trained(run_dir, **options):
     """The last metrics of a run with these options."""
-    return train.main(train.Arguments(Options(**options), run_dir=run_dir))
+    return train.main(train.Settings(Options(**options), run_dir=run_dir))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_the_commands_that_are_shown_are_commands():
     assert len(shown) >= 8
     for words in shown:
         options = words[words.index("experiments.train") + 1 :]
-        tyro.cli(train.Arguments, args=options, console_outputs=False)
+        tyro.cli(train.Settings, args=options, console_outputs=False)
 
 
 def test_a_finished_run_is_never_overwritten(finished):

@@ -1,0 +1,45 @@
+"""How a script becomes a command, and the one way in which it fails."""
+
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
+
+import tyro
+
+Settings = TypeVar("Settings")
+
+
+class ClaimError(RuntimeError):
+    """What a script claims does not hold: a gradient is wrong, a program does not lower."""
+
+
+FAILURES = (ValueError, OSError, ModuleNotFoundError, FloatingPointError, ClaimError)
+
+
+def run(
+    main: Callable[[Settings], object], settings: type[Settings], description: str | None
+) -> None:
+    """Call ``main`` with the settings of the command line, described as in the header.
+
+    A user's mistake, a file that cannot be read or written, a package that is missing, a
+    training run that explodes and a claim that does not hold are said in one line; the exit
+    status is 1.
+    """
+    try:
+        main(tyro.cli(settings, description=description))
+    except FAILURES as error:
+        notes = getattr(error, "__notes__", [])
+        sys.exit("\n".join([f"error: {error}", *notes]))
+
+
+def must_be_known(option: str, given: Sequence[str], known: Collection[str]) -> None:
+    """Refuse names that there are not.
+
+    Raises:
+      ValueError: when one of those given is unknown, or none is given.
+    """
+    unknown = [each for each in given if each not in known]
+    if unknown or not given:
+        raise ValueError(
+            f"{option} is {', '.join(unknown)!r}; there are {', '.join(known)}"
+        )
