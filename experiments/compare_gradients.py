@@ -47,6 +47,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +155,9 @@ def compare_case(
         return comparisons
 
 
-def references(case: Case, arguments, cotangent) -> Iterator[tuple[str, dict]]:
+def references(
+    case: Case, arguments: Sequence[np.ndarray], cotangent: np.ndarray
+) -> Iterator[tuple[str, dict]]:
     """By name: the value and the gradients, computed in float64, or an exception."""
     given = [each.astype(np.float64) for each in arguments], cotangent.astype(np.float64)
     ways = {
@@ -169,7 +172,14 @@ def references(case: Case, arguments, cotangent) -> Iterator[tuple[str, dict]]:
             yield name, by_quantity(case, computed)
 
 
-def judged(case, dtype, engine, arguments, cotangent, expected) -> Iterator[Comparison]:
+def judged(
+    case: Case,
+    dtype: str,
+    engine: str,
+    arguments: Sequence[np.ndarray],
+    cotangent: np.ndarray,
+    expected: dict[str, dict],
+) -> Iterator[Comparison]:
     """What an engine computes in a dtype, quantity by quantity, with each reference."""
     given = [each.astype(dtype) for each in arguments], cotangent.astype(dtype)
     computed = attempt(by_jax, case.by(engine), *given)
@@ -223,7 +233,7 @@ def differences(
     return list(map(np.asarray, gradients(start, cotangent)))
 
 
-def attempt(function, *arguments):
+def attempt(function: Callable, *arguments: Any) -> Any:
     """What the function returns, or the exception: one failure must not hide another."""
     try:
         return function(*arguments)
@@ -231,7 +241,7 @@ def attempt(function, *arguments):
         return error
 
 
-def judge(ours, theirs, dtype: str) -> tuple[float | None, str]:
+def judge(ours: Any, theirs: Any, dtype: str) -> tuple[float | None, str]:
     """The error of an array, and what is wrong with it."""
     for of, array in ("the rule", ours), ("the reference", theirs):
         if isinstance(array, Exception):

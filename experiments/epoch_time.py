@@ -36,7 +36,8 @@ from rich.table import Table
 from experiments.benchmarking.timing import Measurement, compiled, race
 from experiments.data import sets
 from experiments.run import command
-from experiments.run.options import Options, model_of
+from experiments.run.command import must_be_known
+from experiments.run.options import MODELS, Options, model_of
 from jaxcnn import compiler_options, training
 
 CASES = ("digits/small-cnn", "mnist/lenet5", "mnist/small-cnn", "digits/resnet20")
@@ -59,6 +60,10 @@ class Settings:
     steps: int = 100
     rounds: int = 7
     data_dir: Path | None = None
+
+    def __post_init__(self):
+        known = [f"{name}/{model}" for name in sets.DATA_SETS for model in MODELS]
+        must_be_known("cases", self.cases, known)
 
 
 def measured(case: str, settings: Settings) -> tuple[Measurement, Measurement]:

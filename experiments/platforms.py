@@ -77,8 +77,8 @@ from experiments.compilers.tpu_steps import (
     AXIS,
     MISSING,
     benchmark_step,
+    sharded,
     slice_of_tpu,
-    spread,
 )
 from experiments.gradients.operations import OPERATIONS, timed_case
 from experiments.peers.jax_gradients import value_and_gradients
@@ -205,7 +205,7 @@ def compiled(program: Callable, shapes: list, target: str) -> Account:
     """For the CPU at hand, or for one chip of a slice of a TPU."""
     if target != "cpu":
         mesh = Mesh(slice_of_tpu(target).devices[:1], (AXIS,))
-        shapes = spread(shapes, mesh, P())
+        shapes = sharded(shapes, mesh, P())
     return account_of(jax.jit(program).lower(*shapes).compile())
 
 

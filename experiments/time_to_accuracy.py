@@ -173,7 +173,7 @@ def by_flax(dataset: DataSet, seed: int) -> Iterator[float]:
         ) / len(test.labels)
 
 
-def _optax(steps: int):
+def _optax(steps: int) -> Any:
     import optax
 
     rate = optax.cosine_decay_schedule(RATE, EPOCHS * steps)
@@ -217,7 +217,7 @@ def by_torch(dataset: DataSet, seed: int) -> Iterator[float]:
         yield int(sum(right)) / len(dataset.test.labels)
 
 
-def _load(model, parameters) -> None:
+def _load(model: Any, parameters: dict[str, dict[str, np.ndarray]]) -> None:
     """Into PyTorch's layers, whose channels come first, also where they are flattened."""
     import torch
 

@@ -64,8 +64,8 @@ from experiments.compilers.tpu_steps import (
     AXIS,
     MISSING,
     benchmark_step,
+    sharded,
     slice_of_tpu,
-    spread,
 )
 from experiments.data.sets import CIFAR10
 from experiments.run import command
@@ -150,9 +150,9 @@ def data_parallel(topology: str, precision: Precision, images: int) -> Program:
     )
     batch = images * mesh.size
     program = jax.jit(step).lower(
-        spread(state, mesh, P()),
-        spread(jax.ShapeDtypeStruct((batch, *CIFAR10.shape), "uint8"), mesh, P(AXIS)),
-        spread(jax.ShapeDtypeStruct((batch,), "int32"), mesh, P(AXIS)),
+        sharded(state, mesh, P()),
+        sharded(jax.ShapeDtypeStruct((batch, *CIFAR10.shape), "uint8"), mesh, P(AXIS)),
+        sharded(jax.ShapeDtypeStruct((batch,), "int32"), mesh, P(AXIS)),
     )
     return Program(topology, mesh.size, precision, account_of(program.compile()))
 
@@ -161,7 +161,7 @@ def on_one_chip(topology: str, contestant: str, images: int) -> Program:
     """A step of the benchmark's ResNet-20 in float32, over the operations of a library."""
     mesh = Mesh(slice_of_tpu(topology).devices[:1], (AXIS,))
     step, *arguments = benchmark_step("ResNet-20", contestant, images)
-    program = jax.jit(step).lower(*spread(arguments, mesh, P()))
+    program = jax.jit(step).lower(*sharded(arguments, mesh, P()))
     return Program(topology, mesh.size, contestant, account_of(program.compile()))
 
 

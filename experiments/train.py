@@ -141,7 +141,7 @@ def _train(
     optimizer = how.transformation(options.epochs * steps)
     rate = how.rate(options.epochs * steps)
 
-    def beginning():
+    def beginning() -> training.TrainingState:
         key = jax.random.fold_in(jax.random.key(options.seed), 0)
         return training.initial_state(model, optimizer, key, averaged=how.average > 0)
 
@@ -217,10 +217,11 @@ def _check_batch_size(batch_size: int, examples: int, team: Team) -> None:
 
 
 def _check_soundness(record: dict[str, Any], classes: int, folder: Path) -> None:
-    """Stop a run that came to nothing, before that takes the last good checkpoint's place.
+    """Stop a run that exploded, before it replaces the last good checkpoint.
 
-    Nobody guesses ten times as badly as who holds all classes for equally likely. On the
-    test set a network may, for a while: its running statistics lag behind.
+    Equal probabilities for all classes have a loss of log(classes). A training loss of ten
+    times that is an explosion. A test loss may be as large for a while, since running
+    statistics lag behind: it has to be finite.
     """
     guessing = math.log(classes)
     for name, worst in ("train_loss", 10 * guessing), ("test_loss", sys.float_info.max):
@@ -233,7 +234,13 @@ def _check_soundness(record: dict[str, Any], classes: int, folder: Path) -> None
             )
 
 
-def _announce(console, options, dataset, state, done):
+def _announce(
+    console: Console,
+    options: Options,
+    dataset: DataSet,
+    state: training.TrainingState,
+    done: int,
+) -> None:
     size = sum(leaf.size for leaf in jax.tree.leaves(state.parameters))
     kinds = {device.device_kind for device in jax.devices()}
     console.print(

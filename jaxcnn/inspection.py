@@ -8,11 +8,11 @@ name. That is all that is needed here, so a model of your own can do likewise; p
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
@@ -141,7 +141,7 @@ def summary(
     )
 
 
-def _named(traced: ClosedJaxpr) -> tuple[list[str], list[Var]]:
+def _named(traced: ClosedJaxpr) -> tuple[list[str], list[Any]]:
     """The names given in a traced function, and for each the variable that has it."""
     equations = [e for e in traced.jaxpr.eqns if e.primitive.name == "name"]
     variables = {e.params["name"]: e.outvars[0] for e in equations}

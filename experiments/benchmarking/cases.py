@@ -143,7 +143,7 @@ POOLS = (
 Network = Literal["LeNet-5", "MNIST CNN", "VGG", "ResNet-20", "MobileNet"]
 
 # What a network is given: how many images, how large, of how many channels.
-NETWORKS: dict[Network, tuple[int, int, int]] = {
+NETWORKS: dict[str, tuple[int, int, int]] = {
     "LeNet-5": (128, 28, 1),
     "MNIST CNN": (128, 28, 1),
     "VGG": (64, 32, 3),

@@ -66,7 +66,7 @@ def contestants(
     return entries
 
 
-def in_layout(array, name: str, layout: str):
+def in_layout(array: np.ndarray, name: str, layout: str) -> np.ndarray:
     """From channels last to this layout; w and dw are weights, the rest are images."""
     if layout == "NHWC" or array.ndim != 4:
         return array

@@ -6,7 +6,6 @@ other's but the parameters' names.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -192,7 +191,7 @@ def fresh_state(parameters: Any, statistics: Any) -> State:
 def parted(parameters: Parameters) -> tuple[Any, Any]:
     """What is trained, and the running statistics; None in the place of the others."""
 
-    def those(are_statistics: bool):
+    def those(are_statistics: bool) -> Any:
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: (
                 leaf if (path[-1].key in STATISTICS) is are_statistics else None
@@ -213,7 +212,9 @@ def joined(parameters: Any, statistics: Any) -> Parameters:
     )
 
 
-def image_batch(name: str, layout: str, batch: int | None = None, seed: int = 0):
+def image_batch(
+    name: str, layout: str, batch: int | None = None, seed: int = 0
+) -> tuple[Array, Array]:
     """Random images and labels, as many as the network is timed with."""
     usual, size, channels = NETWORKS[name]
     rng = np.random.default_rng(seed)
@@ -227,7 +228,7 @@ def image_batch(name: str, layout: str, batch: int | None = None, seed: int = 0)
 def forward_of(name: str, contestant: str, model: Model) -> Forward:
     """The network in training, by a contestant, for images laid out as the model's are."""
     if contestant == "lax":
-        return partial(BY_LAX[name], layout=model.layout)
+        return lambda parameters, images: BY_LAX[name](parameters, images, model.layout)
     return model.apply_training
 
 

@@ -32,7 +32,7 @@ UNESTIMATED = re.compile(
     r" = (?!\w+\[\])\S+ (?!custom-call)(?P<kind>[\w-]+)"
     r"\(.*backend_config=\{\"flag_configs\"(?!.*\"estimated_cycles\")"
 )
-"""What a TPU is said no cycles of, though arrays come of it."""
+"""Instructions that make arrays, and whose cycles a TPU's compiler does not estimate."""
 
 FUSED = re.compile(r"^%fused.*?^\}", re.MULTILINE | re.DOTALL)
 """What runs as one instruction, which has the cycles of it all."""

@@ -39,7 +39,7 @@ def benchmark_step(network: str, contestant: str, images: int) -> tuple[Callable
     return step, state, networks.image_batch(network, "NHWC", images)
 
 
-def spread(arrays: Any, mesh: Mesh, spec: P) -> Any:
+def sharded(arrays: Any, mesh: Mesh, spec: P) -> Any:
     """The arrays' shapes and dtypes, and how they lie on a mesh."""
     sharding = NamedSharding(mesh, spec)
     return jax.tree.map(

@@ -175,7 +175,9 @@ def fashion_mnist(folder: Path | None = None) -> DataSet:
     return _mnist_like("fashion-mnist", download.FASHION_MNIST, CLOTHES, folder)
 
 
-def _mnist_like(name, source, classes, folder):
+def _mnist_like(
+    name: str, source: download.Source, classes: tuple[str, ...], folder: Path | None
+) -> DataSet:
     folder = folder or download.fetch(name, source)
     parts = []
     for part in ("train", "t10k"):
@@ -226,7 +228,7 @@ def cifar10(folder: Path | None = None) -> DataSet:
     return DataSet(train, batches[-1], CIFAR10)
 
 
-def _cifar10_contents(folder):
+def _cifar10_contents(folder: Path) -> dict[Path, bytes]:
     """The bytes of each of the files, by its path."""
     paths = {name: folder / name for name in CIFAR10_FILES}
     if all(path.is_file() for path in paths.values()):
@@ -248,7 +250,7 @@ def _cifar10_contents(folder):
     return contents
 
 
-def _cifar10_batch(path, content):
+def _cifar10_batch(path: Path, content: bytes) -> Examples:
     """Records of one byte for the class and 3·32·32 for the image, channel by channel."""
     record = 1 + 3 * 32 * 32
     if not content or len(content) % record:

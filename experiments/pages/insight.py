@@ -56,7 +56,9 @@ def answers_from(logits: Logits | np.ndarray, labels: Array | np.ndarray) -> Ans
 
 
 @partial(jax.jit, static_argnames=("model", "batch_size"))
-def _logits(parameters, images, *, model, batch_size=500):
+def _logits(
+    parameters: Parameters, images: Images, *, model: Model, batch_size: int = 500
+) -> Logits:
     """As in :func:`jaxcnn.training.evaluate`, so many images at once to bound memory."""
     return lax.map(
         lambda image: model.apply(parameters, image[None])[0],

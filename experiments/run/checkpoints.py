@@ -28,7 +28,7 @@ class Checkpoints:
         self._manager = self._opened(keep)
         self._keep = keep
 
-    def _opened(self, keep):
+    def _opened(self, keep: int) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             enable_async_checkpointing=False,
@@ -68,7 +68,7 @@ class Checkpoints:
                 warn(f"epoch {epoch}'s checkpoint is damaged, and set aside: {reason}")
         return 0, like
 
-    def _read(self, epoch, like):
+    def _read(self, epoch: int, like: TrainingState) -> TrainingState:
         wanted = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             _by_path(like),
@@ -86,7 +86,7 @@ class Checkpoints:
         leaves = [state[path] for path in _by_path(like)]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
-    def _set_aside(self, epoch):
+    def _set_aside(self, epoch: int) -> None:
         aside = self._folder / "damaged"
         aside.mkdir(exist_ok=True)
         place = self._folder / CHECKPOINTS / str(epoch)

@@ -46,6 +46,7 @@ from experiments.benchmarking.torch_process import TorchWorker
 from experiments.peers import lax_operations
 from experiments.peers.jax_gradients import value_and_gradients
 from experiments.run.command import ClaimError
+from tests.models.parameters import drawn
 
 SMALL = Layer(2, 4, 6, (7, 8), 3, stride=2, padding=1, groups=2)
 
@@ -97,16 +98,7 @@ def small(request, rng):
     name, layout = request.param
     channels = NETWORKS[name][2]
     model = model_of(name, layout, SIZES[name], channels)
-
-    def parameter(path, leaf):
-        if path[-1].key == "running_var":
-            return jnp.asarray(rng.uniform(0.5, 2, leaf.shape))
-        outputs = 0 if leaf.ndim == 4 and layout == "NCHW" else -1
-        scale = (leaf.size / leaf.shape[outputs]) ** -0.5 if leaf.ndim > 1 else 0.5
-        return jnp.asarray(scale * rng.standard_normal(leaf.shape))
-
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    parameters = jax.tree_util.tree_map_with_path(parameter, shapes)
+    parameters = drawn(model, rng)
     images = rng.standard_normal((3, SIZES[name], SIZES[name], channels))
     images = jnp.asarray(in_layout(images, "x", layout))
     return name, model, parameters, images

@@ -52,7 +52,7 @@ def test_it_runs_from_top_to_bottom(capsys):
     printed = capsys.readouterr().out
     assert "✗ X: float64[1,5,5] ∂ f[0, 0, 1] / ∂ X[0, 0, 0] is -2 by its rule" in printed
     assert printed.count("✗") == 1
-    assert float(names["found"].metrics.accuracy) > 0.95
+    assert float(names["evaluation"].metrics.accuracy) > 0.95
 
 
 def test_what_is_stored_has_no_errors():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import inspection, models
+from tests.models.parameters import drawn
 
 BUILD = {
     "lenet5": lambda **known: models.lenet5(8, channels=2, **known),
@@ -20,19 +21,6 @@ AFTER_POOLING = {"lenet5": (2, 2, 16), "small_cnn": (2, 2, 64), "vgg": (2, 2, 25
 """What the first dense layer is given of an image, in (H, W, C)."""
 
 COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
-
-
-def parameters_of(model, rng):
-    """In float64, of about the size that a model starts with, biases and shifts too."""
-
-    def leaf(path, shape):
-        if path[-1].key == "running_var":
-            return jnp.asarray(rng.uniform(0.5, 2, shape.shape))
-        scale = np.prod(shape.shape[:-1]) ** -0.5 if len(shape.shape) > 1 else 0.5
-        return jnp.asarray(scale * rng.standard_normal(shape.shape))
-
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 def channels_first(parameters, name):
@@ -65,7 +53,7 @@ def logits_and_gradients(model, parameters, images, weights):
 def test_both_layouts_give_the_same_logits_and_gradients(name, rng):
     last, first = (BUILD[name](layout=layout) for layout in ("NHWC", "NCHW"))
     assert (last.layout, first.layout) == ("NHWC", "NCHW")
-    parameters = parameters_of(last, rng)
+    parameters = drawn(last, rng)
     images = jnp.asarray(rng.standard_normal(IMAGES.get(name, (2, 8, 8, 2))))
     weights = jnp.asarray(rng.standard_normal((len(images), 10)))
     logits, advanced, gradients = logits_and_gradients(last, parameters, images, weights)
@@ -119,7 +107,7 @@ def test_a_standardized_model_knows_where_its_channels_are(rng):
     )
     assert first.layout == "NCHW"
     assert models.in_precision(first, jnp.bfloat16).layout == "NCHW"
-    parameters = parameters_of(last, rng)
+    parameters = drawn(last, rng)
     np.testing.assert_allclose(
         first.apply(channels_first(parameters, "lenet5"), images.transpose(0, 3, 1, 2)),
         last.apply(parameters, images),
