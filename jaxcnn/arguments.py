@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from jaxcnn.engines import ENGINES
 from jaxcnn.layout import LAYOUTS, spatial_axes, weight_layout
 from jaxcnn.problem import Problem
-from jaxcnn.sharding import whole_along
+from jaxcnn.sharding import replicated_along
 from jaxcnn.window import EXTENSIONS, PADDING_NAMES, Window, named_padding, rounded_up
 
 Operand = Float[Array, "..."]
@@ -135,8 +135,8 @@ def images(name: str, value: ArrayLike, layout: str) -> tuple[Operand, bool]:
         )
     is_batch = array.ndim == len(layout)
     array = array if is_batch else array[None]
-    # Images may be spread over devices, and channels: but no image by itself.
-    return whole_along(array, spatial_axes(layout)), is_batch
+    # The batch may be sharded, and the channels; a single image may not.
+    return replicated_along(array, spatial_axes(layout)), is_batch
 
 
 def weights(name: str, value: ArrayLike, layout: str) -> Operand:

@@ -249,7 +249,7 @@ def untap(
     zero = jnp.zeros((), y.dtype)
     if not isinstance(m, Array):
         # Where it is known how far, a pad does it all; cropping apart from that, since
-        # XLA cannot do both at once to an image that is spread over devices.
+        # XLA cannot do both at once to an image that is sharded.
         place = [
             (first - low, size - span - (first - low), s - 1)
             for first, (low, _), size, span, s in zip(

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from jaxcnn import equations, plan
 from jaxcnn.mapping import common_dtype, mapped_convolution
 from jaxcnn.problem import Problem, loops_by_default
-from jaxcnn.sharding import spread_like
+from jaxcnn.sharding import sharded_like
 
 Operand = Float[Array, "..."]
 
@@ -157,8 +157,8 @@ def _rounded(total, dtype):
 
 
 def _for(operand, gradient):
-    """A gradient in the dtype of its operand, and spread over devices as that is."""
-    return spread_like(gradient.astype(operand.dtype), operand)
+    """A gradient in the dtype of its operand, and sharded as that is."""
+    return sharded_like(gradient.astype(operand.dtype), operand)
 
 
 # --- The same without the rules: what ``derivatives="autodiff"`` means ----------------

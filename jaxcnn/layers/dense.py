@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jaxcnn import arguments, differentiation
 from jaxcnn.convolution.rule import bias_gradient
 from jaxcnn.rounding import sum_dtype
-from jaxcnn.sharding import automatically, spread_like, whole_along
+from jaxcnn.sharding import replicated_along, sharded_like, with_auto_axes
 
 
 def _dense_formula(x, w, b, precision):
@@ -34,11 +34,11 @@ def _dense_fwd(x, w, b, precision):
 def _dense_bwd(precision, residuals, dy):
     x, w, b = residuals
     dx = _dense(dy, w.T, None, precision)
-    dw = automatically(
+    dw = with_auto_axes(
         lambda x, dy: _dense(x.T, dy, None, precision), ["ri", "ro"], "io", x, dy
     )
     db = None if b is None else bias_gradient(dy, dy.shape, "NC")
-    return spread_like(dx, x), spread_like(dw, w), db
+    return sharded_like(dx, x), sharded_like(dw, w), db
 
 
 _dense.defvjp(_dense_fwd, _dense_bwd)
@@ -130,5 +130,5 @@ def flatten(x: ArrayLike) -> Float[Array, "B features"]:
     x = arguments.float_array("x", x)
     if x.ndim == 0:
         raise ValueError("x is a scalar; it must have a batch axis: (B, …)")
-    x = whole_along(x, range(1, x.ndim))
+    x = replicated_along(x, range(1, x.ndim))
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))

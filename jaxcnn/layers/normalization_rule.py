@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn import differentiation
 from jaxcnn.rounding import rounded_once, widened
-from jaxcnn.sharding import spread_like
+from jaxcnn.sharding import sharded_like
 
 Operand = Float[Array, "..."]
 Axes = tuple[int, ...]
@@ -100,7 +100,7 @@ def _normalize_bwd(axes, eps, axis_name, kept, cotangents):
     # dX, with X̂ = r (X − μ) written out: what the n elements share is computed once.
     dx = r * w * dy - (r * mean_dx_hat - dmean / n)
     dx -= centred * (jnp.square(r) * mean_dx_hat_x_hat - 2 * dvar / n)
-    return dx.astype(kept[0].dtype), spread_like(dw, w), spread_like(db, b)
+    return dx.astype(kept[0].dtype), sharded_like(dw, w), sharded_like(db, b)
 
 
 _normalize.defvjp(_normalize_fwd, _normalize_bwd)
