@@ -1,10 +1,10 @@
 """Which engine computes what.
 
-An engine (see :mod:`jaxcnn.engines`) is a module with functions that have the names and the
-signatures of those in :mod:`jaxcnn.equations`. The plan chooses one for each sum, from a
-static description of it: the first of ON_CPU that fits. It looks at no array and asks for no
-device: what is meant for a CPU and what is meant for accelerators is told apart when a
-program is lowered for one of them.
+An engine (see :mod:`jaxcnn.engines`) is a module with functions that have the names and
+the signatures of those in :mod:`jaxcnn.equations`. The plan chooses one for each sum,
+from a static description of it: the first of ON_CPU that fits. It looks at no array and
+asks for no device: what is meant for a CPU and what is meant for accelerators is told
+apart when a program is lowered for one of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence

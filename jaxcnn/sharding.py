@@ -41,9 +41,9 @@ def with_auto_axes(
     """``function(*operands)`` with automatic sharding inside, where it is explicit outside.
 
     Args:
-      function: of the operands.
-      axes: for each operand, a name for each of its axes, or None.
-      axes_of_result: likewise. An axis of the result is sharded as are the operands' axes of
+      function: of the operands. axes: for each operand, a name for each of its axes, or
+      None. axes_of_result: likewise. An axis of the result is sharded as are the
+      operands' axes of
         that name; one without a name is replicated.
       operands: arrays.
     """
@@ -55,9 +55,9 @@ def with_auto_axes(
         return function(*operands)
     spec = PartitionSpec(*(name and sharded.get(name) for name in axes_of_result))
     mesh = next(_mesh(x) for x in operands if any(explicit_spec(x)))
-    spread_as = NamedSharding(mesh, spec)
+    sharding = NamedSharding(mesh, spec)
     automatic = jax.sharding.auto_axes(
-        function, axes=mesh.explicit_axes, out_sharding=spread_as
+        function, axes=mesh.explicit_axes, out_sharding=sharding
     )
     return automatic(*operands)
 

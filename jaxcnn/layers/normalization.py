@@ -75,11 +75,10 @@ def batch_norm(
         included.
       running_mean, running_var: ``(C,)``, of x's dtype, or float32 where x is of a half
         precision. In training, None for none.
-      w, b: scale and shift, likewise; None for 1 and 0.
-      training: whether to use, and to average, the statistics of this batch.
-      momentum: the share of this batch in the average, from 0 to 1.
-      eps: ε, positive.
-      axis_name: inside ``shard_map``, the axis of the mesh along which the batch is sharded:
+      w, b: scale and shift, likewise; None for 1 and 0. training: whether to use, and
+      to average, the statistics of this batch. momentum: the share of this batch in the
+      average, from 0 to 1. eps: ε, positive. axis_name: inside ``shard_map``, the axis
+      of the mesh along which the batch is sharded:
         in training, mean and variance are those of the whole batch, not of a device's part
         of it. Outside, and with automatic or explicit sharding, they always are.
       layout: ``"NC"``, ``"NCW"``, ``"NWC"``, ``"NCHW"``, ``"NHWC"``, ``"NCDHW"`` or
