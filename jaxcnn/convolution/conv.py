@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
-from jaxcnn.convolution import rule as convolution_rule
+from jaxcnn.convolution import rule
 from jaxcnn.layout import spatial_size, weight_layout
 from jaxcnn.rounding import widened
 from jaxcnn.window import extended
@@ -217,8 +217,8 @@ def _convolution(
         w, b = widened(w), None if b is None else widened(b)
         size = spatial_size(x, layout)
         problem = replace(problem, window=window, input_size=size, preferred=dtype)
-    rule = differentiation.choose(
-        derivatives, convolution_rule.convolution, convolution_rule.convolution_autodiff
+    operation = differentiation.choose(
+        derivatives, rule.convolution, rule.convolution_autodiff
     )
-    y = rule(x, w, b, problem)
+    y = operation(x, w, b, problem)
     return y if is_batch else y[0]

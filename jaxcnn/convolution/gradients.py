@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
-from jaxcnn.convolution import rule as convolution_rule
+from jaxcnn.convolution import rule
 from jaxcnn.layout import spatial_size, weight_layout, with_spatial
 from jaxcnn.problem import Problem
 
@@ -295,10 +295,10 @@ def conv3d_input_gradient(
 def _bias_gradient(dimensions, dy, layout, derivatives):
     arguments.one_layout(layout, dimensions)
     dy, _ = arguments.images("dy", dy, layout)
-    rule = differentiation.choose(
-        derivatives, convolution_rule.bias_gradient, convolution_rule.bias_gradient_autodiff
+    operation = differentiation.choose(
+        derivatives, rule.bias_gradient, rule.bias_gradient_autodiff
     )
-    return rule(dy, dy.shape, layout)
+    return operation(dy, dy.shape, layout)
 
 
 def _weight_gradient(
@@ -323,12 +323,12 @@ def _weight_gradient(
     arguments.groups_divide(problem.groups, "x", x.shape[channels])
     arguments.groups_divide(problem.groups, "dy", dy.shape[channels])
     _check_output_shape(dy, x.shape[layout.index("N")], dy.shape[channels], problem)
-    rule = differentiation.choose(
+    operation = differentiation.choose(
         derivatives,
-        convolution_rule.weight_gradient,
-        convolution_rule.weight_gradient_autodiff,
+        rule.weight_gradient,
+        rule.weight_gradient_autodiff,
     )
-    return rule(x, dy, problem)
+    return operation(x, dy, problem)
 
 
 def _input_gradient(dimensions, dy, w, input_size, layout, *, derivatives=None, **options):
@@ -344,12 +344,12 @@ def _input_gradient(dimensions, dy, w, input_size, layout, *, derivatives=None, 
     )
     c_out = arguments.output_channels(w, problem)
     _check_output_shape(dy, dy.shape[layout.index("N")], c_out, problem)
-    rule = differentiation.choose(
+    operation = differentiation.choose(
         derivatives,
-        convolution_rule.input_gradient,
-        convolution_rule.input_gradient_autodiff,
+        rule.input_gradient,
+        rule.input_gradient_autodiff,
     )
-    dx = rule(dy, w, problem)
+    dx = operation(dy, w, problem)
     return dx if is_batch else dx[0]
 
 

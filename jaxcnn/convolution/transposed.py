@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
-from jaxcnn.convolution import rule as convolution_rule
+from jaxcnn.convolution import rule
 from jaxcnn.engines import ENGINES
 from jaxcnn.layout import spatial_size, weight_layout
 from jaxcnn.problem import Problem
@@ -208,10 +208,10 @@ def _transposed(
     arguments.shape_is("w", w, wanted, f"because x has {c_in} channels")
     c_out = w.shape[letters.index("I")] * problem.groups
     b = arguments.bias(b, x, c_out, "output channel: groups times those of w")
-    rule = differentiation.choose(
+    operation = differentiation.choose(
         derivatives,
-        convolution_rule.transposed_convolution,
-        convolution_rule.transposed_convolution_autodiff,
+        rule.transposed_convolution,
+        rule.transposed_convolution_autodiff,
     )
-    y = rule(x, w, b, problem)
+    y = operation(x, w, b, problem)
     return y if is_batch else y[0]

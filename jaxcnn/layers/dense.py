@@ -102,9 +102,9 @@ def dense(
         b = arguments.float_array("b", b)
         arguments.same_dtype("b", b, "x", x)
         arguments.shape_is("b", b, w.shape[1:], "one entry for each column of w")
-    rule = differentiation.choose(derivatives, _dense, _dense_formula)
+    operation = differentiation.choose(derivatives, _dense, _dense_formula)
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    y = rule(rows, w, b, precision)
+    y = operation(rows, w, b, precision)
     return y.reshape(*x.shape[:-1], w.shape[1])
 
 

@@ -84,7 +84,7 @@ def dropout(
     """
     x = arguments.float_array("x", x)
     p = arguments.fraction("p", p)
-    rule = differentiation.choose(derivatives, _dropout, _dropout_formula)
+    operation = differentiation.choose(derivatives, _dropout, _dropout_formula)
     if not arguments.flag("training", training):
         return x
     key = _one_key(key)
@@ -93,7 +93,7 @@ def dropout(
     if p == 1:
         return jnp.zeros_like(x)
     # Of float32 wherever there is float64, too: a key's mask is the same everywhere.
-    return rule(x, jax.random.bernoulli(key, np.float32(1 - p), x.shape), p)
+    return operation(x, jax.random.bernoulli(key, np.float32(1 - p), x.shape), p)
 
 
 def _one_key(key) -> jax.Array:

@@ -123,8 +123,8 @@ def softmax_cross_entropy(
         "labels", labels, classes, f"logits of shape {logits.shape} have classes"
     )
     smoothing = arguments.fraction("label_smoothing", label_smoothing)
-    rule = differentiation.choose(derivatives, _cross_entropy, _cross_entropy_autodiff)
-    return rule(logits, labels, smoothing)
+    operation = differentiation.choose(derivatives, _cross_entropy, _cross_entropy_autodiff)
+    return operation(logits, labels, smoothing)
 
 
 # --- Element by element ---------------------------------------------------------------

@@ -141,10 +141,10 @@ def _adaptive_max_pool(
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
     # Where windows share pixels, their gradients are added: as wide as sums are.
     wide = x.astype(sum_dtype(x.dtype))
-    rule = differentiation.choose(
+    operation = differentiation.choose(
         derivatives, adaptive_rule.maxima, adaptive_rule.maxima_autodiff
     )
-    y, winner = rule(wide, adaptive)
+    y, winner = operation(wide, adaptive)
     y = y.astype(x.dtype)
     if not return_indices:
         return y if is_batch else y[0]
@@ -236,10 +236,10 @@ def _adaptive_avg_pool(
     dimensions, x, output_size, layout, *, engine="auto", derivatives=None
 ):
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
-    rule = differentiation.choose(
+    operation = differentiation.choose(
         derivatives, adaptive_rule.sums, adaptive_rule.sums_autodiff
     )
-    sums = rule(x.astype(sum_dtype(x.dtype)), adaptive)
+    sums = operation(x.astype(sum_dtype(x.dtype)), adaptive)
     n = math.prod(np.ix_(*(each.sizes for each in adaptive.windows)))
     n = jnp.expand_dims(
         jnp.asarray(n, sums.dtype), [k for k, each in enumerate(layout) if each in "NC"]

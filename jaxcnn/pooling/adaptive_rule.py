@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.layout import spatial_axes
-from jaxcnn.pooling import rule as pooling_rule
+from jaxcnn.pooling import rule
 from jaxcnn.problem import Problem
 from jaxcnn.window import Window
 
@@ -136,13 +136,13 @@ def laid_out(x: Operand, adaptive: Adaptive, fill: int | float) -> Operand:
 
 def maxima(x: Operand, adaptive: Adaptive) -> tuple[Operand, Winner]:
     """Y = max over each window, and the place of its winner."""
-    rule = _maxima_of_overlapping if adaptive.has_overlaps_of_two else _maxima
-    return rule(x, adaptive)
+    pool = _maxima_of_overlapping if adaptive.has_overlaps_of_two else _maxima
+    return pool(x, adaptive)
 
 
 def _maxima(x, adaptive):
     there = laid_out(x, adaptive, -np.inf)
-    return pooling_rule.max_pooling(there, adaptive.side_by_side)
+    return rule.max_pooling(there, adaptive.side_by_side)
 
 
 _maxima_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_maxima)
@@ -150,7 +150,7 @@ _maxima_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_maxima)
 
 def maxima_autodiff(x, adaptive):
     there = laid_out(x, adaptive, -np.inf)
-    return pooling_rule.max_pooling_autodiff(there, adaptive.side_by_side)
+    return rule.max_pooling_autodiff(there, adaptive.side_by_side)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -174,7 +174,7 @@ def place_at_winners(dy: Operand, winner: Winner, adaptive: Adaptive) -> Operand
 def take_from_winners(x: Operand, winner: Winner, adaptive: Adaptive) -> Operand:
     """Y = Σ over each window: X · [winner = its place]"""
     there = laid_out(x, adaptive, 0)
-    return pooling_rule.take_from_winners(there, winner, adaptive.side_by_side)
+    return rule.take_from_winners(there, winner, adaptive.side_by_side)
 
 
 def _maxima_fwd(x, adaptive):
@@ -201,13 +201,13 @@ take_from_winners.defvjp(
 
 def sums(x: Operand, adaptive: Adaptive) -> Operand:
     """Y = Σ over each window"""
-    rule = _sums_of_overlapping if adaptive.has_overlaps_of_two else _sums
-    return rule(x, adaptive)
+    pool = _sums_of_overlapping if adaptive.has_overlaps_of_two else _sums
+    return pool(x, adaptive)
 
 
 def _sums(x, adaptive):
     there = laid_out(x, adaptive, 0)
-    return pooling_rule.average_pooling(there, adaptive.sums_side_by_side)
+    return rule.average_pooling(there, adaptive.sums_side_by_side)
 
 
 _sums_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_sums)
@@ -215,7 +215,7 @@ _sums_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_sums)
 
 def sums_autodiff(x, adaptive):
     there = laid_out(x, adaptive, 0)
-    return pooling_rule.average_pooling_autodiff(there, adaptive.sums_side_by_side)
+    return rule.average_pooling_autodiff(there, adaptive.sums_side_by_side)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

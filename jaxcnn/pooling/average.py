@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import spatial_size
-from jaxcnn.pooling import rule as pooling_rule
+from jaxcnn.pooling import rule
 
 
 class AverageOptions(TypedDict, total=False):
@@ -167,10 +167,10 @@ def _avg_pool(
         divisor=divisor_override,
         **options,
     )
-    rule = differentiation.choose(
-        derivatives, pooling_rule.average_pooling, pooling_rule.average_pooling_autodiff
+    operation = differentiation.choose(
+        derivatives, rule.average_pooling, rule.average_pooling_autodiff
     )
-    y = rule(x, problem)
+    y = operation(x, problem)
     return y if is_batch else y[0]
 
 
@@ -313,8 +313,8 @@ def _lp_pool(
     problem = arguments.pooling_problem(
         spatial_size(x, layout), kernel_size, stride, padding, layout, **options
     )
-    rule = differentiation.choose(
-        derivatives, pooling_rule.power_pooling, pooling_rule.power_pooling_autodiff
+    operation = differentiation.choose(
+        derivatives, rule.power_pooling, rule.power_pooling_autodiff
     )
-    y = rule(x, norm_type, problem)
+    y = operation(x, norm_type, problem)
     return y if is_batch else y[0]

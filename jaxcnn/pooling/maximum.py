@@ -23,7 +23,7 @@ from jaxcnn.layout import (
     spatial_size,
     with_spatial,
 )
-from jaxcnn.pooling import rule as pooling_rule
+from jaxcnn.pooling import rule
 from jaxcnn.window import positions
 
 Pooled = Any
@@ -184,10 +184,10 @@ def _max_pool(
     problem = arguments.pooling_problem(
         spatial_size(x, layout), kernel_size, stride, padding, layout, **options
     )
-    rule = differentiation.choose(
-        derivatives, pooling_rule.max_pooling, pooling_rule.max_pooling_autodiff
+    operation = differentiation.choose(
+        derivatives, rule.max_pooling, rule.max_pooling_autodiff
     )
-    y, winner = rule(x, problem)
+    y, winner = operation(x, problem)
     if not return_indices:
         return y if is_batch else y[0]
     at = flat_index(positions(winner, problem.window, layout), problem.input_size)
@@ -386,8 +386,8 @@ def _max_unpool(
     )
     indices = jnp.where(indices < 0, length, indices)  # which else would count from the end
     axis = 1 if channels_last(layout) else 2
-    rule = differentiation.choose(derivatives, _unpool, _unpool_formula)
-    y = rule(
+    operation = differentiation.choose(derivatives, _unpool, _unpool_formula)
+    y = operation(
         merge_axes(x, axis, dimensions),
         merge_axes(indices, axis, dimensions),
         length,

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import channels_last, merge_axes, spatial_size, split_axis
-from jaxcnn.pooling import rule as pooling_rule
+from jaxcnn.pooling import rule
 
 
 def unfold(
@@ -77,10 +77,8 @@ def unfold(
         layout=layout,
         engine=engine,
     )
-    rule = differentiation.choose(
-        derivatives, pooling_rule.unfolding, pooling_rule.unfolding_autodiff
-    )
-    p = rule(x, problem)  # the taps beside the channels, as in "NGCHW"
+    operation = differentiation.choose(derivatives, rule.unfolding, rule.unfolding_autodiff)
+    p = operation(x, problem)  # the taps beside the channels, as in "NGCHW"
     if channels_last(layout):
         p = merge_axes(merge_axes(p, p.ndim - 2, 2), 1, p.ndim - 3)
     else:
@@ -166,8 +164,6 @@ def fold(
         p = split_axis(split_axis(p, 2, taps, channels), 1, *out)
     else:
         p = split_axis(split_axis(p, 2, *out), 1, channels, taps).swapaxes(1, 2)
-    rule = differentiation.choose(
-        derivatives, pooling_rule.folding, pooling_rule.folding_autodiff
-    )
-    x = rule(p, problem)
+    operation = differentiation.choose(derivatives, rule.folding, rule.folding_autodiff)
+    x = operation(p, problem)
     return x if is_batch else x[0]
