@@ -14,15 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from jaxcnn.engines import ENGINES
-from jaxcnn.layout import LAYOUTS, spatial_axes, weight_layout
+from jaxcnn.layout import LAYOUTS, Operand, spatial_axes, weight_layout
 from jaxcnn.problem import Problem
 from jaxcnn.sharding import replicated_along
 from jaxcnn.window import EXTENSIONS, PADDING_NAMES, Window, named_padding, rounded_up
-
-Operand = Float[Array, "..."]
 
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 

@@ -17,15 +17,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxcnn import equations, plan
+from jaxcnn.layout import Operand, over_channels
 from jaxcnn.mapping import common_dtype, mapped_convolution
 from jaxcnn.problem import Problem, loops_by_default
 from jaxcnn.sharding import sharded_like
-
-Operand = Float[Array, "..."]
-
 
 # --- The rules ------------------------------------------------------------------------
 
@@ -45,7 +42,7 @@ def _convolution_bwd(problem, residuals, dy):
     x, w, b = residuals
     dx = input_gradient(dy, w, problem)
     dw = weight_gradient(x, dy, problem)
-    return _for(x, dx), _for(w, dw), _bias_gradient_for(b, dy, problem)
+    return cast_like(x, dx), cast_like(w, dw), _bias_gradient_for(b, dy, problem)
 
 
 convolution.defvjp(_convolution_fwd, _convolution_bwd)
@@ -69,7 +66,7 @@ def _transposed_convolution_bwd(problem, residuals, dy):
     arriving = replace(problem, preferred=x.dtype)
     dx = convolution(dy, w, None, arriving)
     dw = weight_gradient(dy, x, problem)
-    return _for(x, dx), _for(w, dw), _bias_gradient_for(b, dy, problem)
+    return cast_like(x, dx), cast_like(w, dw), _bias_gradient_for(b, dy, problem)
 
 
 transposed_convolution.defvjp(_transposed_convolution_fwd, _transposed_convolution_bwd)
@@ -78,7 +75,7 @@ transposed_convolution.defvjp(_transposed_convolution_fwd, _transposed_convoluti
 def _bias_gradient_for(b, dy, problem):
     if b is None:
         return None
-    return _for(b, bias_gradient(dy, dy.shape, problem.layout))
+    return cast_like(b, bias_gradient(dy, dy.shape, problem.layout))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -95,7 +92,7 @@ def _weight_gradient_bwd(problem, residuals, ddw):
     x, dy = residuals
     dx = input_gradient(dy, ddw, problem)
     ddy = convolution(x, ddw, None, problem)
-    return _for(x, dx), _for(dy, ddy)
+    return cast_like(x, dx), cast_like(dy, ddy)
 
 
 weight_gradient.defvjp(_weight_gradient_fwd, _weight_gradient_bwd)
@@ -115,7 +112,7 @@ def _input_gradient_bwd(problem, residuals, ddx):
     dy, w = residuals
     ddy = convolution(ddx, w, None, problem)
     dw = weight_gradient(ddx, dy, problem)
-    return _for(dy, ddy), _for(w, dw)
+    return cast_like(dy, ddy), cast_like(w, dw)
 
 
 input_gradient.defvjp(_input_gradient_fwd, _input_gradient_bwd)
@@ -132,19 +129,14 @@ def _bias_gradient_fwd(dy, shape, layout):
 
 
 def _bias_gradient_bwd(shape, layout, residuals, ddb):
-    return (jnp.broadcast_to(_over_channels(ddb, layout), shape),)
+    return (jnp.broadcast_to(over_channels(ddb, layout), shape),)
 
 
 bias_gradient.defvjp(_bias_gradient_fwd, _bias_gradient_bwd)
 
 
 def _plus_bias(y, b, problem):
-    return y if b is None else y + _over_channels(b.astype(y.dtype), problem.layout)
-
-
-def _over_channels(b, layout):
-    """(C,) with length 1 along every other axis, so that it broadcasts."""
-    return b.reshape([-1 if letter == "C" else 1 for letter in layout])
+    return y if b is None else y + over_channels(b.astype(y.dtype), problem.layout)
 
 
 def _output_dtype(x, problem):
@@ -156,7 +148,7 @@ def _rounded(total, dtype):
     return total.astype(dtype)
 
 
-def _for(operand, gradient):
+def cast_like(operand, gradient):
     """A gradient in the dtype of its operand, and sharded as that is."""
     return sharded_like(gradient.astype(operand.dtype), operand)
 

@@ -12,13 +12,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
+from jaxcnn.layout import Operand
 from jaxcnn.rounding import rounded_once
-
-Operand = Float[Array, "..."]
-
 
 # --- From f and f' to a rule ----------------------------------------------------------
 

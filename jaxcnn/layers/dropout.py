@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from jaxcnn import arguments, differentiation
+from jaxcnn.layout import Operand
 from jaxcnn.rounding import rounded_once
-
-Operand = Float[Array, "..."]
 
 
 @rounded_once

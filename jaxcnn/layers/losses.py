@@ -7,14 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.layers.softmax import log_softmax, softmax
+from jaxcnn.layout import Operand
 from jaxcnn.rounding import rounded_once
-
-Operand = Float[Array, "..."]
-
 
 # --- Softmax cross-entropy ------------------------------------------------------------
 

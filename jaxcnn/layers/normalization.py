@@ -16,15 +16,19 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.layers.normalization_rule import applied, normalize
 from jaxcnn.layout import LAYOUTS as LAYOUTS_OF_IMAGES
-from jaxcnn.layout import grouped, merge_channels, spatial_size, split_channels
+from jaxcnn.layout import (
+    Operand,
+    grouped,
+    merge_channels,
+    over_channels,
+    spatial_size,
+    split_channels,
+)
 from jaxcnn.rounding import sum_dtype, widened
-
-Operand = Float[Array, "..."]
 
 LAYOUTS = ("NC", *itertools.chain.from_iterable(LAYOUTS_OF_IMAGES.values()))
 
@@ -115,7 +119,8 @@ def batch_norm(
     x = _batch(x, layout)
     channels = (x.shape[layout.index("C")],)
     w, b = (
-        _per_channel(each, layout) for each in _scale_and_shift(w, b, x, channels, CHANNELS)
+        over_channels(each, layout)
+        for each in _scale_and_shift(w, b, x, channels, CHANNELS)
     )
     training = arguments.flag("training", training)
     if not training or running_mean is not None:
@@ -143,7 +148,7 @@ def batch_norm(
 
 
 def _constant(running, layout):
-    return _per_channel(lax.stop_gradient(widened(running)), layout)
+    return over_channels(lax.stop_gradient(widened(running)), layout)
 
 
 def _averaged(running, of_this_batch, momentum):
@@ -252,7 +257,7 @@ def group_norm(
     groups = arguments.number_of_groups(groups)
     arguments.groups_divide(groups, "x", channels)
     w, b = (
-        split_channels(_per_channel(each, layout), groups, layout)
+        split_channels(over_channels(each, layout), groups, layout)
         for each in _scale_and_shift(w, b, x, (channels,), CHANNELS)
     )
     eps = arguments.positive("eps", eps)
@@ -331,11 +336,6 @@ def _scale_and_shift(w, b, x, shape, because):
     w = jnp.ones(shape, dtype) if w is None else _vector("w", w, x, shape, because)
     b = jnp.zeros(shape, dtype) if b is None else _vector("b", b, x, shape, because)
     return widened(w), widened(b)
-
-
-def _per_channel(array, layout):
-    """(C,) with an axis of length one for every other letter of the layout."""
-    return array.reshape([-1 if letter == "C" else 1 for letter in layout])
 
 
 def _at_least_two(x, n, each):

@@ -25,13 +25,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 from jaxcnn import differentiation
+from jaxcnn.layout import Operand
 from jaxcnn.rounding import rounded_once, widened
 from jaxcnn.sharding import sharded_like
 
-Operand = Float[Array, "..."]
 Axes = tuple[int, ...]
 
 

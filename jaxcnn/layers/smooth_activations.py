@@ -9,12 +9,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments
 from jaxcnn.layers.activations import elementwise
-
-Operand = Float[Array, "..."]
+from jaxcnn.layout import Operand
 
 _sigmoid = elementwise(
     jax.nn.sigmoid,

@@ -18,15 +18,14 @@ from itertools import product
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.layout import spatial_axes
+from jaxcnn.layout import Operand, spatial_axes
 from jaxcnn.pooling import rule
 from jaxcnn.problem import Problem
 from jaxcnn.window import Window
 
-Operand = Float[Array, "..."]
 Winner = Int[Array, "..."]
 
 

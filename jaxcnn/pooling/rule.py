@@ -16,14 +16,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from jaxcnn import plan
+from jaxcnn.layout import Operand
 from jaxcnn.mapping import mapped_pooling
 from jaxcnn.problem import Problem, loops_by_default
 from jaxcnn.rounding import sum_dtype
 
-Operand = Float[Array, "..."]
 Winner = Int[Array, "..."]
 
 
