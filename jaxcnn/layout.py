@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Num, Shaped
 
+# Arrays of any shape.
 Anything = Shaped[Array, "..."]
 Numbers = Num[Array, "..."]
-Operand = Float[Array, "..."]
+Floats = Float[Array, "..."]
 Integers = Int[Array, "..."]
-"""Arrays of any shape: of anything, of numbers, of floats, of integers."""
 
 LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 """The layouts that the public functions take, by number of spatial dimensions."""

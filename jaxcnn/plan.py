@@ -17,10 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Num
 
 from jaxcnn.engines import ENGINES
-from jaxcnn.layout import channels_last, grouped, weight_layout
+from jaxcnn.layout import Numbers, channels_last, grouped, weight_layout
 from jaxcnn.problem import (
     PATCH_ROLES,
     ROLES,
@@ -190,7 +189,7 @@ def record(name: str, problem: Problem, *operands) -> None:
 
 
 @partial(jax.jit, static_argnames=("name", "problem"))
-def compute(name: str, problem: Problem, *operands: Num[Array, "..."]):
+def compute(name: str, problem: Problem, *operands: Numbers):
     """Call the function of this name in the engine that the plan chooses for it.
 
     Compiled once for every problem, also when whoever calls is not being compiled.

@@ -10,12 +10,11 @@ from typing import TypedDict, Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.convolution import rule
-from jaxcnn.layout import spatial_size, weight_layout
+from jaxcnn.layout import Floats, spatial_size, weight_layout
 from jaxcnn.rounding import widened
 from jaxcnn.window import extended
 
@@ -49,7 +48,7 @@ def conv2d(
     preferred_element_type: DTypeLike | None = None,
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Slide a kernel over images: two-dimensional convolution with a hand-written VJP.
 
     .. math::
@@ -143,7 +142,7 @@ def conv1d(
     *,
     layout: str = "NCW",
     **options: Unpack[ConvolutionOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Slide a kernel over sequences: one-dimensional convolution.
 
     Arguments, results and errors are those of :func:`conv2d`, for x ``(B, C_in, W)`` or
@@ -167,7 +166,7 @@ def conv3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[ConvolutionOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Slide a kernel over volumes: three-dimensional convolution.
 
     Arguments, results and errors are those of :func:`conv2d`, for x ``(B, C_in, D, H, W)``

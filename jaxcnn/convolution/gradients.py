@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.convolution import rule
-from jaxcnn.layout import spatial_size, weight_layout, with_spatial
+from jaxcnn.layout import Floats, spatial_size, weight_layout, with_spatial
 from jaxcnn.problem import Problem
 
 
@@ -78,7 +78,7 @@ def conv2d_weight_gradient(
     precision: PrecisionLike = None,
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""The gradient of a loss with respect to the weights of :func:`conv2d`.
 
     .. math::
@@ -148,7 +148,7 @@ def conv2d_input_gradient(
     precision: PrecisionLike = None,
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""The gradient of a loss with respect to the input of :func:`conv2d`.
 
     .. math::
@@ -226,7 +226,7 @@ def conv1d_weight_gradient(
     *,
     layout: str = "NCW",
     **options: Unpack[GradientOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The gradient of a loss with respect to the weights of :func:`jaxcnn.conv1d`.
 
     As :func:`conv2d_weight_gradient`, for sequences: of layout ``"NCW"`` or ``"NWC"``.
@@ -241,7 +241,7 @@ def conv1d_input_gradient(
     *,
     layout: str = "NCW",
     **options: Unpack[GradientOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The gradient of a loss with respect to the input of :func:`jaxcnn.conv1d`.
 
     As :func:`conv2d_input_gradient`, for sequences: of layout ``"NCW"`` or ``"NWC"``.
@@ -266,7 +266,7 @@ def conv3d_weight_gradient(
     *,
     layout: str = "NCDHW",
     **options: Unpack[GradientOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The gradient of a loss with respect to the weights of :func:`jaxcnn.conv3d`.
 
     As :func:`conv2d_weight_gradient`, for volumes: of layout ``"NCDHW"`` or ``"NDHWC"``.
@@ -281,7 +281,7 @@ def conv3d_input_gradient(
     *,
     layout: str = "NCDHW",
     **options: Unpack[GradientOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The gradient of a loss with respect to the input of :func:`jaxcnn.conv3d`.
 
     As :func:`conv2d_input_gradient`, for volumes: of layout ``"NCDHW"`` or ``"NDHWC"``.

@@ -11,13 +11,12 @@ from typing import TypedDict, Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.convolution import rule
 from jaxcnn.engines import ENGINES
-from jaxcnn.layout import spatial_size, weight_layout
+from jaxcnn.layout import Floats, spatial_size, weight_layout
 from jaxcnn.problem import Problem
 
 
@@ -50,7 +49,7 @@ def conv_transpose2d(
     preferred_element_type: DTypeLike | None = None,
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Two-dimensional transposed convolution: what :func:`jaxcnn.conv2d` does, backwards.
 
     .. math::
@@ -132,7 +131,7 @@ def conv_transpose1d(
     *,
     layout: str = "NCW",
     **options: Unpack[TransposedOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """One-dimensional transposed convolution: what :func:`jaxcnn.conv1d` does, backwards.
 
     Arguments, results and errors are those of :func:`conv_transpose2d`, for x
@@ -154,7 +153,7 @@ def conv_transpose3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[TransposedOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Three-dimensional transposed convolution: :func:`jaxcnn.conv3d`, backwards.
 
     Arguments, results and errors are those of :func:`conv_transpose2d`, for x

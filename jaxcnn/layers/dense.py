@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.convolution.rule import bias_gradient
+from jaxcnn.layout import Floats
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import replicated_along, sharded_like, with_auto_axes
 
@@ -51,7 +52,7 @@ def dense(
     *,
     precision: PrecisionLike = None,
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Connect every input to every output: a fully connected layer.
 
     .. math::

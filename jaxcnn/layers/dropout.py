@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.layout import Operand
+from jaxcnn.layout import Floats
 from jaxcnn.rounding import rounded_once
 
 
@@ -19,7 +19,7 @@ def _dropout_formula(x, is_kept, p):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dropout(x: Operand, is_kept: Bool[Array, "..."], p: float) -> Operand:
+def _dropout(x: Floats, is_kept: Bool[Array, "..."], p: float) -> Floats:
     return _dropout_formula(x, is_kept, p)
 
 
@@ -41,7 +41,7 @@ def dropout(
     *,
     training: bool = True,
     derivatives: str | None = None,
-) -> Operand:
+) -> Floats:
     r"""Forget elements at random, so that a network relies on none of them.
 
     .. math::

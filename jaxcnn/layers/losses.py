@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.layers.softmax import log_softmax, softmax
-from jaxcnn.layout import Operand
+from jaxcnn.layout import Floats
 from jaxcnn.rounding import rounded_once
 
 # --- Softmax cross-entropy ------------------------------------------------------------
@@ -60,7 +60,7 @@ def softmax_cross_entropy(
     *,
     label_smoothing: float = 0.0,
     derivatives: str | None = None,
-) -> Operand:
+) -> Floats:
     r"""How surprised a classifier is by the right answer.
 
     .. math::
@@ -131,7 +131,7 @@ REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum, "none": lambda losses: losses}
 
 def mse_loss(
     predictions: ArrayLike, targets: ArrayLike, *, reduction: str = "mean"
-) -> Operand:
+) -> Floats:
     r"""How far predictions are from their targets: the mean squared error.
 
     .. math::
@@ -168,7 +168,7 @@ def mse_loss(
 
 def binary_cross_entropy_with_logits(
     logits: ArrayLike, targets: ArrayLike, *, reduction: str = "mean"
-) -> Operand:
+) -> Floats:
     r"""How surprised a classifier with two classes is, from its logits.
 
     .. math::
@@ -202,7 +202,7 @@ def binary_cross_entropy_with_logits(
     return _reduced(optax.losses.sigmoid_binary_cross_entropy, *given)
 
 
-def _reduced(loss: Callable, name: str, values, targets, reduction: str) -> Operand:
+def _reduced(loss: Callable, name: str, values, targets, reduction: str) -> Floats:
     """A loss of each element, computed and reduced, once the arguments are known to fit."""
     values = arguments.float_array(name, values)
     targets = arguments.float_array("targets", targets)

@@ -21,7 +21,7 @@ from jaxcnn import arguments, differentiation
 from jaxcnn.layers.normalization_rule import applied, normalize
 from jaxcnn.layout import LAYOUTS as LAYOUTS_OF_IMAGES
 from jaxcnn.layout import (
-    Operand,
+    Floats,
     grouped,
     merge_channels,
     over_channels,
@@ -46,7 +46,7 @@ def batch_norm(
     axis_name: str | None = None,
     layout: str = "NCHW",
     derivatives: str | None = None,
-) -> tuple[Operand, Operand | None, Operand | None]:
+) -> tuple[Floats, Floats | None, Floats | None]:
     r"""Give every channel mean 0 and variance 1 over the batch, then scale and shift it.
 
     .. math::
@@ -168,7 +168,7 @@ def layer_norm(
     *,
     eps: float = 1e-5,
     derivatives: str | None = None,
-) -> Operand:
+) -> Floats:
     r"""Give every example mean 0 and variance 1, then scale and shift each feature.
 
     The equations are those of :func:`batch_norm`, with mean and variance over the last
@@ -226,7 +226,7 @@ def group_norm(
     eps: float = 1e-5,
     layout: str = "NCHW",
     derivatives: str | None = None,
-) -> Operand:
+) -> Floats:
     r"""Give groups of channels of every image mean 0 and variance 1, then scale and shift.
 
     The equations are those of :func:`batch_norm`, with mean and variance over all positions
@@ -275,7 +275,7 @@ def instance_norm(
     eps: float = 1e-5,
     layout: str = "NCHW",
     derivatives: str | None = None,
-) -> Operand:
+) -> Floats:
     r"""Give every channel of every image mean 0 and variance 1, then scale and shift.
 
     It is :func:`group_norm` with a group for each channel.

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn import differentiation
-from jaxcnn.layout import Operand
+from jaxcnn.layout import Floats
 from jaxcnn.rounding import rounded_once, widened
 from jaxcnn.sharding import sharded_like
 
@@ -36,8 +36,8 @@ Axes = tuple[int, ...]
 
 @rounded_once
 def applied(
-    x: Operand, w: Operand, b: Operand, mean: Operand, var: Operand, eps: float
-) -> Operand:
+    x: Floats, w: Floats, b: Floats, mean: Floats, var: Floats, eps: float
+) -> Floats:
     """Y = W r (X − μ) + b, whatever μ and σ² are."""
     return (x - mean) * (lax.rsqrt(var + eps) * w) + b
 
@@ -55,16 +55,16 @@ def _normalize_formula(x, w, b, axes, eps, axis_name=None):
     return applied(x, w, b, mean, var, eps), mean, var
 
 
-def over_devices(mean: Operand, axis_name: str | None) -> Operand:
+def over_devices(mean: Floats, axis_name: str | None) -> Floats:
     """The mean of what devices along an axis found, each of as many elements."""
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _normalize(
-    x: Operand,
-    w: Operand,
-    b: Operand,
+    x: Floats,
+    w: Floats,
+    b: Floats,
     axes: Axes,
     eps: float,
     axis_name: str | None = None,

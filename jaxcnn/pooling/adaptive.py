@@ -11,11 +11,10 @@ from typing import Any, TypedDict, Unpack
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.engines import ENGINES
-from jaxcnn.layout import spatial_axes, spatial_size
+from jaxcnn.layout import Floats, spatial_axes, spatial_size
 from jaxcnn.pooling import adaptive_rule
 from jaxcnn.pooling.adaptive_rule import Adaptive, Windows, along_axis
 from jaxcnn.pooling.maximum import Pooled, flat_index
@@ -170,7 +169,7 @@ def adaptive_avg_pool2d(
     layout: str = "NCHW",
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Average pooling to a size that is asked for.
 
     .. math::
@@ -208,7 +207,7 @@ def adaptive_avg_pool1d(
     *,
     layout: str = "NCW",
     **options: Unpack[AdaptiveOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Average pooling of sequences to a length: :func:`adaptive_avg_pool2d` in 1-D.
 
     >>> adaptive_avg_pool1d(jnp.arange(5.0).reshape(1, 5), 3)
@@ -223,7 +222,7 @@ def adaptive_avg_pool3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[AdaptiveOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Average pooling of volumes to a size: :func:`adaptive_avg_pool2d` in 3-D.
 
     >>> adaptive_avg_pool3d(jnp.arange(8.0).reshape(1, 2, 2, 2), (2, 1, 1)).ravel()
@@ -257,7 +256,7 @@ def global_max_pool(
     keepdims: bool = False,
     layout: str = "NCHW",
     **options: Unpack[AdaptiveOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The largest value of every channel.
 
     Args:
@@ -284,7 +283,7 @@ def global_avg_pool(
     keepdims: bool = False,
     layout: str = "NCHW",
     **options: Unpack[AdaptiveOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The average of every channel: what a network without dense layers ends with.
 
     Args:

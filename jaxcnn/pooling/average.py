@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
-from jaxcnn.layout import spatial_size
+from jaxcnn.layout import Floats, spatial_size
 from jaxcnn.pooling import rule
 
 
@@ -40,7 +39,7 @@ def avg_pool2d(
     layout: str = "NCHW",
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Average every window: two-dimensional average pooling.
 
     .. math::
@@ -106,7 +105,7 @@ def avg_pool1d(
     *,
     layout: str = "NCW",
     **options: Unpack[AverageOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Average every window: one-dimensional average pooling.
 
     Arguments, results and errors are those of :func:`avg_pool2d`, for sequences
@@ -127,7 +126,7 @@ def avg_pool3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[AverageOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Average every window: three-dimensional average pooling.
 
     Arguments, results and errors are those of :func:`avg_pool2d`, for volumes
@@ -198,7 +197,7 @@ def lp_pool2d(
     layout: str = "NCHW",
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""The p-norm of every window: two-dimensional power-average pooling.
 
     .. math::
@@ -261,7 +260,7 @@ def lp_pool1d(
     *,
     layout: str = "NCW",
     **options: Unpack[PowerOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The p-norm of every window: one-dimensional power-average pooling.
 
     Arguments, results and errors are those of :func:`lp_pool2d`, for sequences.
@@ -282,7 +281,7 @@ def lp_pool3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[PowerOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The p-norm of every window: three-dimensional power-average pooling.
 
     Arguments, results and errors are those of :func:`lp_pool2d`, for volumes.

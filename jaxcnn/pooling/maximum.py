@@ -12,11 +12,12 @@ from typing import Any, TypedDict, Unpack
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import (
+    Floats,
+    Integers,
     channels_last,
     merge_axes,
     spatial_axes,
@@ -194,7 +195,7 @@ def _max_pool(
     return (y, at) if is_batch else (y[0], at[0])
 
 
-def flat_index(position: Sequence[Int[Array, "..."]], size: Sequence[int]):
+def flat_index(position: Sequence[Integers], size: Sequence[int]):
     """The row-major number of a position in a grid of this size."""
     index = jnp.zeros_like(position[0])
     for each, length in zip(position, size, strict=True):
@@ -256,7 +257,7 @@ def max_unpool2d(
     output_size: int | Sequence[int] | None = None,
     layout: str = "NCHW",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Put the maxima back where they were: the partial inverse of :func:`max_pool2d`.
 
     .. math::
@@ -321,7 +322,7 @@ def max_unpool1d(
     *,
     layout: str = "NCW",
     **options: Unpack[UnpoolOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Put the maxima back where they were: the partial inverse of :func:`max_pool1d`.
 
     Arguments, results and errors are those of :func:`max_unpool2d`, for sequences.
@@ -342,7 +343,7 @@ def max_unpool3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[UnpoolOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Put the maxima back where they were: the partial inverse of :func:`max_pool3d`.
 
     Arguments, results and errors are those of :func:`max_unpool2d`, for volumes.

@@ -4,11 +4,10 @@ import math
 from collections.abc import Sequence
 
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
-from jaxcnn.layout import channels_last, merge_axes, spatial_size, split_axis
+from jaxcnn.layout import Floats, channels_last, merge_axes, spatial_size, split_axis
 from jaxcnn.pooling import rule
 
 
@@ -22,7 +21,7 @@ def unfold(
     layout: str = "NCHW",
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Lay out what a window sees at each of its positions: "im2col".
 
     .. math::
@@ -97,7 +96,7 @@ def fold(
     layout: str = "NCHW",
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Add up patches to images, each where it was: the transpose of :func:`unfold`.
 
     .. math::
