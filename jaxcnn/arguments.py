@@ -117,6 +117,11 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
     return value
 
 
+def one_engine(engine: str) -> str:
+    """The name of an engine, or ``"auto"``."""
+    return one_of("engine", engine, ("auto", *ENGINES))
+
+
 def one_layout(layout: str, dimensions: int = 2) -> str:
     return one_of("layout", layout, LAYOUTS[dimensions])
 
@@ -323,7 +328,7 @@ def convolution_problem(
     **options,
 ) -> Problem:
     """The static description of a convolution."""
-    one_of("engine", engine, ("auto", *ENGINES))
+    one_engine(engine)
     groups = number_of_groups(groups)
     window = window_over(input_size, kernel_size, stride, padding, dilation)
     return Problem(window, tuple(input_size), layout, engine, groups=groups, **options)
@@ -387,7 +392,7 @@ def pooling_problem(
     engine: str = "auto",
 ) -> Problem:
     """The static description of a pooling, whose stride is its kernel size by default."""
-    one_of("engine", engine, ("auto", *ENGINES))
+    one_engine(engine)
     flag("ceil_mode", ceil_mode)
     flag("count_include_pad", count_include_pad)
     stride = kernel_size if stride is None else stride

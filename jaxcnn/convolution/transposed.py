@@ -15,7 +15,6 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
 from jaxcnn.convolution import rule
-from jaxcnn.engines import ENGINES
 from jaxcnn.layout import Floats, spatial_size, weight_layout
 from jaxcnn.problem import Problem
 
@@ -195,7 +194,7 @@ def _transposed(
         window,
         size,
         layout,
-        arguments.one_of("engine", engine, ("auto", *ENGINES)),
+        arguments.one_engine(engine),
         groups=arguments.number_of_groups(groups),
         precision=precision,
         preferred=arguments.preferred_dtype(preferred_element_type, x),

@@ -13,7 +13,6 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.engines import ENGINES
 from jaxcnn.layout import Floats, spatial_axes, spatial_size
 from jaxcnn.pooling import adaptive_rule
 from jaxcnn.pooling.adaptive_rule import Adaptive, Windows, along_axis
@@ -320,7 +319,7 @@ def _globally(pool: Callable[..., Any], x, keepdims, layout, options):
 def _described(dimensions, x, output_size, layout, engine):
     """The batch, whether it was one, and the static description of its pooling."""
     arguments.one_layout(layout, dimensions)
-    arguments.one_of("engine", engine, ("auto", *ENGINES))
+    arguments.one_engine(engine)
     x, is_batch = arguments.images("x", x, layout)
     size = spatial_size(x, layout)
     arguments.has_entries("x", x)
