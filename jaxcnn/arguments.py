@@ -9,10 +9,12 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
+from typing import TypedDict
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxcnn.engines import ENGINES
@@ -28,6 +30,29 @@ _FLOATS = ", ".join(DTYPES)
 
 
 EVERY_LAYOUT = tuple(layout for layouts in LAYOUTS.values() for layout in layouts)
+
+
+class Options(TypedDict, total=False):
+    """The options of every operation that engines compute, in any number of dimensions."""
+
+    engine: str
+    derivatives: str | None
+
+
+class ConvolvingOptions(Options, total=False):
+    """Those of every convolution and of its gradients."""
+
+    stride: int | Sequence[int]
+    padding: Padding
+    dilation: int | Sequence[int]
+    precision: PrecisionLike
+
+
+class PoolingOptions(Options, total=False):
+    """Those of every pooling by a window that slides."""
+
+    dilation: int | Sequence[int]
+    ceil_mode: bool
 
 
 def float_array(name: str, value: ArrayLike) -> Floats:

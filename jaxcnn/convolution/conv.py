@@ -6,31 +6,25 @@ Each checks its arguments, describes the problem statically and hands its arrays
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.arguments import Padding
+from jaxcnn.arguments import ConvolvingOptions, Padding
 from jaxcnn.convolution import rule
 from jaxcnn.layout import Floats, spatial_size, weight_layout
 from jaxcnn.rounding import widened
 from jaxcnn.window import extended
 
 
-class ConvolutionOptions(TypedDict, total=False):
+class ConvolutionOptions(ConvolvingOptions, total=False):
     """The options of :func:`conv2d` that do not depend on the number of dimensions."""
 
-    stride: int | Sequence[int]
-    padding: Padding
     padding_mode: str
-    dilation: int | Sequence[int]
     groups: int
-    precision: PrecisionLike
     preferred_element_type: DTypeLike | None
-    engine: str
-    derivatives: str | None
 
 
 def conv2d(

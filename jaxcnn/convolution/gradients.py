@@ -5,29 +5,23 @@ Each checks its arguments, describes the problem statically and hands its arrays
 """
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.arguments import Padding
+from jaxcnn.arguments import ConvolvingOptions, Padding
 from jaxcnn.convolution import rule
 from jaxcnn.layout import Floats, spatial_size, weight_layout, with_spatial
 from jaxcnn.problem import Problem
 
 
-class GradientOptions(TypedDict, total=False):
+class GradientOptions(ConvolvingOptions, total=False):
     """The options of the gradients that do not depend on the number of dimensions."""
 
-    stride: int | Sequence[int]
-    padding: Padding
-    dilation: int | Sequence[int]
     groups: int
-    precision: PrecisionLike
-    engine: str
-    derivatives: str | None
 
 
 def conv2d_bias_gradient(

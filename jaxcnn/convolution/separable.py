@@ -4,30 +4,22 @@ Nothing of their own: a depthwise convolution is one with a group for every chan
 separable one is two convolutions.
 """
 
-from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Unpack
 
-from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 
 from jaxcnn import arguments
-from jaxcnn.arguments import Padding
+from jaxcnn.arguments import ConvolvingOptions
 from jaxcnn.convolution.conv import conv1d, conv2d, conv3d
 from jaxcnn.layout import Floats, weight_layout
 
 _CONVOLUTIONS = {1: conv1d, 2: conv2d, 3: conv3d}
 
 
-class DepthwiseOptions(TypedDict, total=False):
+class DepthwiseOptions(ConvolvingOptions, total=False):
     """The options of :func:`depthwise_conv2d`, whatever the number of dimensions."""
 
-    stride: int | Sequence[int]
-    padding: Padding
     padding_mode: str
-    dilation: int | Sequence[int]
-    precision: PrecisionLike
-    engine: str
-    derivatives: str | None
 
 
 def depthwise_conv2d(

@@ -7,30 +7,24 @@ convolution that it is the transpose of, and hands its arrays to
 """
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.arguments import Padding
+from jaxcnn.arguments import ConvolvingOptions, Padding
 from jaxcnn.convolution import rule
 from jaxcnn.layout import Floats, spatial_size, weight_layout
 from jaxcnn.problem import Problem
 
 
-class TransposedOptions(TypedDict, total=False):
+class TransposedOptions(ConvolvingOptions, total=False):
     """The options of :func:`conv_transpose2d`, whatever the number of dimensions."""
 
-    stride: int | Sequence[int]
-    padding: Padding
     output_padding: int | Sequence[int]
-    dilation: int | Sequence[int]
     groups: int
-    precision: PrecisionLike
     preferred_element_type: DTypeLike | None
-    engine: str
-    derivatives: str | None
 
 
 def conv_transpose2d(

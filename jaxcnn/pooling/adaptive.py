@@ -6,13 +6,14 @@ windows are of two sizes (:mod:`jaxcnn.pooling.adaptive_rule`).
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
+from jaxcnn.arguments import Options
 from jaxcnn.layout import Floats, spatial_axes, spatial_size
 from jaxcnn.pooling import adaptive_rule
 from jaxcnn.pooling.adaptive_rule import Adaptive, Windows, along_axis
@@ -21,13 +22,6 @@ from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import positions
 
 Size = int | None | Sequence[int | None]
-
-
-class AdaptiveOptions(TypedDict, total=False):
-    """The options of adaptive pooling that do not depend on the number of dimensions."""
-
-    engine: str
-    derivatives: str | None
 
 
 # --- Maximum --------------------------------------------------------------------------
@@ -93,7 +87,7 @@ def adaptive_max_pool1d(
     *,
     return_indices: bool = False,
     layout: str = "NCW",
-    **options: Unpack[AdaptiveOptions],
+    **options: Unpack[Options],
 ) -> Pooled:
     """Max pooling of sequences to a length: :func:`adaptive_max_pool2d` in 1-D.
 
@@ -111,7 +105,7 @@ def adaptive_max_pool3d(
     *,
     return_indices: bool = False,
     layout: str = "NCDHW",
-    **options: Unpack[AdaptiveOptions],
+    **options: Unpack[Options],
 ) -> Pooled:
     """Max pooling of volumes to a size: :func:`adaptive_max_pool2d` in 3-D.
 
@@ -205,7 +199,7 @@ def adaptive_avg_pool1d(
     output_size: Size,
     *,
     layout: str = "NCW",
-    **options: Unpack[AdaptiveOptions],
+    **options: Unpack[Options],
 ) -> Floats:
     """Average pooling of sequences to a length: :func:`adaptive_avg_pool2d` in 1-D.
 
@@ -220,7 +214,7 @@ def adaptive_avg_pool3d(
     output_size: Size,
     *,
     layout: str = "NCDHW",
-    **options: Unpack[AdaptiveOptions],
+    **options: Unpack[Options],
 ) -> Floats:
     """Average pooling of volumes to a size: :func:`adaptive_avg_pool2d` in 3-D.
 
@@ -254,7 +248,7 @@ def global_max_pool(
     *,
     keepdims: bool = False,
     layout: str = "NCHW",
-    **options: Unpack[AdaptiveOptions],
+    **options: Unpack[Options],
 ) -> Floats:
     """The largest value of every channel.
 
@@ -281,7 +275,7 @@ def global_avg_pool(
     *,
     keepdims: bool = False,
     layout: str = "NCHW",
-    **options: Unpack[AdaptiveOptions],
+    **options: Unpack[Options],
 ) -> Floats:
     """The average of every channel: what a network without dense layers ends with.
 

@@ -5,25 +5,21 @@ Each checks its arguments, describes the problem statically and hands its array 
 """
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.arguments import Padding
+from jaxcnn.arguments import Padding, PoolingOptions
 from jaxcnn.layout import Floats, spatial_size
 from jaxcnn.pooling import rule
 
 
-class AverageOptions(TypedDict, total=False):
+class AverageOptions(PoolingOptions, total=False):
     """The options of :func:`avg_pool2d` that do not depend on the number of dimensions."""
 
-    dilation: int | Sequence[int]
-    ceil_mode: bool
     count_include_pad: bool
     divisor_override: float | None
-    engine: str
-    derivatives: str | None
 
 
 def avg_pool2d(
@@ -176,15 +172,6 @@ def _avg_pool(
 # --- Power averages -------------------------------------------------------------------
 
 
-class PowerOptions(TypedDict, total=False):
-    """The options of :func:`lp_pool2d`, likewise."""
-
-    dilation: int | Sequence[int]
-    ceil_mode: bool
-    engine: str
-    derivatives: str | None
-
-
 def lp_pool2d(
     x: ArrayLike,
     norm_type: float,
@@ -259,7 +246,7 @@ def lp_pool1d(
     padding: Padding = 0,
     *,
     layout: str = "NCW",
-    **options: Unpack[PowerOptions],
+    **options: Unpack[PoolingOptions],
 ) -> Floats:
     """The p-norm of every window: one-dimensional power-average pooling.
 
@@ -280,7 +267,7 @@ def lp_pool3d(
     padding: Padding = 0,
     *,
     layout: str = "NCDHW",
-    **options: Unpack[PowerOptions],
+    **options: Unpack[PoolingOptions],
 ) -> Floats:
     """The p-norm of every window: three-dimensional power-average pooling.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.arguments import Padding
+from jaxcnn.arguments import Padding, PoolingOptions
 from jaxcnn.layout import (
     Floats,
     Integers,
@@ -31,14 +31,10 @@ Pooled = Any
 """Float[Array, "..."], or with ``return_indices`` a pair of it and Int[Array, "..."]."""
 
 
-class MaxOptions(TypedDict, total=False):
+class MaxOptions(PoolingOptions, total=False):
     """The options of :func:`max_pool2d` that do not depend on the number of dimensions."""
 
-    dilation: int | Sequence[int]
-    ceil_mode: bool
     return_indices: bool
-    engine: str
-    derivatives: str | None
 
 
 def max_pool2d(
