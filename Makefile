@@ -34,7 +34,7 @@ platforms: $(VENV)/with-tpu  ## lower and compile every operation for all platfo
 	$(RUN) -m experiments.platforms $(ARGS)
 
 test: $(VENV)/with-test  ## all tests, README and docstring examples included; compiled quickly
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -n auto $(ARGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -n auto --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/with-slow  ## hundreds of random cases an operator, PyTorch among the oracles
 	$(RUN) -m pytest -n auto -m slow tests $(ARGS)
