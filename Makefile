@@ -6,8 +6,10 @@ CASES ?= 1000
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
+WHEEL := build/wheel
 
-.PHONY: train compare curve race bench frameworks tpu platforms test test-slow fuzz docs check clean
+.PHONY: train compare curve race bench frameworks tpu platforms \
+        test test-all fuzz lint types docs wheel check clean
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
@@ -36,29 +38,40 @@ platforms: $(VENV)/with-tpu  ## lower and compile every operation for all platfo
 test: $(VENV)/with-test  ## all tests, README and docstring examples included; compiled quickly
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -n auto --dist worksteal $(ARGS)
 
-test-slow: $(VENV)/with-slow  ## hundreds of random cases an operator, PyTorch among the oracles
-	$(RUN) -m pytest -n auto -m slow tests $(ARGS)
+test-all: $(VENV)/with-all  ## those and hundreds of random cases an operator, optimized, PyTorch among the oracles
+	$(RUN) -m pytest -n auto --dist worksteal -m "not fuzz" $(ARGS)
 
-fuzz: $(VENV)/with-slow  ## random cases, others every time: CASES for each operator and oracle
+fuzz: $(VENV)/with-all  ## random cases, others every time: CASES for each operator and oracle
 	CASES=$(CASES) $(RUN) -m pytest -n auto -m fuzz tests $(ARGS)
 
 docs: $(VENV)/with-docs  ## render the docstrings: docs/_build/index.html
 	$(RUN) -m sphinx --quiet --fail-on-warning -b html docs docs/_build
 
-check: $(VENV)/with-check test docs  ## format, lint, types, tests, docstrings
+lint: $(VENV)/with-check  ## formatting and lint
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
+
+types: $(VENV)/with-check  ## static types
 	$(RUN) -m pyright
 
-clean:  ## remove the virtual environment
-	rm -rf $(VENV)
+wheel: $(VENV)/with-test  ## a wheel, and five steps of training where nothing but it is installed
+	rm -rf $(WHEEL)
+	$(PIP) wheel --quiet --no-deps --wheel-dir $(WHEEL) .
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/python -m pip --disable-pip-version-check install --quiet $(WHEEL)/*.whl
+	cd $(WHEEL) && venv/bin/python -I -W error $(CURDIR)/tests/five_steps.py
+
+check: test lint types docs wheel  ## all that continuous integration checks
+
+clean:  ## remove the virtual environment and what was built
+	rm -rf $(VENV) build docs/_build
 
 $(VENV)/with-experiments: EXTRAS = experiments
 $(VENV)/with-bench: EXTRAS = experiments,bench
 $(VENV)/with-frameworks: EXTRAS = experiments,frameworks
 $(VENV)/with-tpu: EXTRAS = experiments,tpu
 $(VENV)/with-test: EXTRAS = experiments,test
-$(VENV)/with-slow: EXTRAS = experiments,test,bench
+$(VENV)/with-all: EXTRAS = experiments,test,bench
 $(VENV)/with-docs: EXTRAS = docs
 $(VENV)/with-check: EXTRAS = experiments,test,check
 
