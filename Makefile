@@ -7,7 +7,8 @@ CASES ?= 1000
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: train compare curve race bench frameworks tpu platforms test test-slow fuzz docs check clean
+.PHONY: train compare curve race bench frameworks tpu platforms test test-all fuzz docs \
+        check clean help
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
@@ -33,25 +34,34 @@ tpu: $(VENV)/with-tpu  ## compile for TPUs ahead of time, without one
 platforms: $(VENV)/with-tpu  ## lower and compile every operation for all platforms, beside lax
 	$(RUN) -m experiments.platforms $(ARGS)
 
-test: $(VENV)/with-test  ## all tests, README and docstring examples included; compiled quickly
+test: $(VENV)/with-test  ## all tests, the examples of pages and docstrings included; compiled quickly
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -n auto $(ARGS)
 
-test-slow: $(VENV)/with-slow  ## hundreds of random cases an operator, PyTorch among the oracles
+test-all: $(VENV)/with-slow  ## hundreds of random cases an operator, PyTorch among the oracles
 	$(RUN) -m pytest -n auto -m slow tests $(ARGS)
 
 fuzz: $(VENV)/with-slow  ## random cases, others every time: CASES for each operator and oracle
 	CASES=$(CASES) $(RUN) -m pytest -n auto -m fuzz tests $(ARGS)
 
-docs: $(VENV)/with-docs  ## render the docstrings: docs/_build/index.html
-	$(RUN) -m sphinx --quiet --fail-on-warning -b html docs docs/_build
+docs: $(VENV)/with-docs  ## build the site: docs/_build/html/index.html
+	$(RUN) -m sphinx --quiet --fail-on-warning -b html docs docs/_build/html
 
-check: $(VENV)/with-check test docs  ## format, lint, types, tests, docstrings
+check: $(VENV)/with-check test docs  ## format, lint, types, tests, site
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m pyright
 
 clean:  ## remove the virtual environment
 	rm -rf $(VENV)
+
+help:  ## print this list
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { \
+	    printf "make %-11s %s", $$1, $$2; \
+	    getline; \
+	    if (match($$0, /experiments\.[a-z_]+/)) \
+	        printf " (experiments/%s.py)", substr($$0, RSTART + 12, RLENGTH - 12); \
+	    print "" \
+	}' $(MAKEFILE_LIST)
 
 $(VENV)/with-experiments: EXTRAS = experiments
 $(VENV)/with-bench: EXTRAS = experiments,bench
