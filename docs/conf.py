@@ -16,7 +16,7 @@ project = "jaxcnn"
 version = release = jaxcnn.__version__
 html_title = f"jaxcnn {version}"
 html_theme = "furo"
-html_theme_options = {"navigation_with_keys": True}
+html_show_copyright = False
 
 extensions = [
     "myst_nb",
