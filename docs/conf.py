@@ -3,9 +3,11 @@
 Some pages stand outside of ``docs/``, where a reader of the repository looks for them. They
 are copied in before the site is built. Links are written as a code host needs them, from
 one file of the repository to another. Where such a link leads to a file that is no page of
-the site, a page that shows the file is made.
+the site, a page that shows the file is made; so it is for each module of the package.
 """
 
+import importlib
+import inspect
 import re
 import shutil
 from pathlib import Path
@@ -17,12 +19,14 @@ version = release = jaxcnn.__version__
 html_title = f"jaxcnn {version}"
 html_theme = "furo"
 html_show_copyright = False
+html_static_path = ["style"]
+html_css_files = ["narrow.css"]
 
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.linkcode",
     "sphinx.ext.napoleon",  # Args, Returns, Raises
-    "sphinx.ext.viewcode",
     "sphinx-mathjax-offline",
 ]
 exclude_patterns = ["_build"]
@@ -74,7 +78,7 @@ def linked_from(page: Path) -> list[Path]:
 
 
 def copy_pages(app) -> None:
-    """Copy the pages outside of docs/, and show each file that some page links to."""
+    """Copy the pages outside of docs/; show the package, and what some page links to."""
     shutil.rmtree(COPIES, ignore_errors=True)
     pages = [*DOCS.rglob("*.md"), *(ROOT / page for page in PAGES)]
     for page in map(ROOT.joinpath, PAGES):
@@ -82,7 +86,8 @@ def copy_pages(app) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(page, copy)
     written = [page for page in pages if page.suffix == ".md"]
-    for file in {file for page in written for file in linked_from(page)}:
+    linked = {file for page in written for file in linked_from(page)}
+    for file in linked.union((ROOT / "jaxcnn").rglob("*.py")):
         shown = DOCS / on_the_site(file).lstrip("/")
         if COPIES in shown.parents and not shown.exists():
             shown.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +112,21 @@ def rewrite_links(app, docname: str, source: list[str]) -> None:
         return on_the_site((page.parent / found[0]).resolve())
 
     source[0] = CODE_OR_LINK.sub(rewritten, source[0])
+
+
+def linkcode_resolve(domain: str, described: dict[str, str]) -> str | None:
+    """Where the source of what a page of docs/reference/ describes is shown."""
+    module = importlib.import_module(described["module"])
+    *outer, name = described["fullname"].split(".")
+    thing = getattr(module, name, None)
+    if outer or not (inspect.isfunction(thing) or inspect.isclass(thing)):
+        return None
+    file = Path(inspect.getfile(inspect.unwrap(thing)))
+    if not file.is_relative_to(ROOT / "jaxcnn"):  # an alias of a type of another library
+        return None
+    keyword = "class" if inspect.isclass(thing) else "def"
+    page = on_the_site(file).removesuffix(".md")
+    return f"..{page}.html#:~:text={keyword}%20{name}"
 
 
 def keep_formulas_as_they_are(app, what, name, obj, options, lines):
