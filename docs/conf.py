@@ -19,8 +19,6 @@ version = release = jaxcnn.__version__
 html_title = f"jaxcnn {version}"
 html_theme = "furo"
 html_show_copyright = False
-html_static_path = ["style"]
-html_css_files = ["narrow.css"]
 
 extensions = [
     "myst_nb",
