@@ -6,8 +6,10 @@ CASES ?= 1000
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
+WHEEL := build/wheel
 
-.PHONY: train compare curve race bench frameworks tpu platforms test test-slow fuzz docs check clean
+.PHONY: train compare curve race bench frameworks tpu platforms \
+        test test-all fuzz lint types docs wheel check clean help
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
@@ -33,32 +35,52 @@ tpu: $(VENV)/with-tpu  ## compile for TPUs ahead of time, without one
 platforms: $(VENV)/with-tpu  ## lower and compile every operation for all platforms, beside lax
 	$(RUN) -m experiments.platforms $(ARGS)
 
-test: $(VENV)/with-test  ## all tests, README and docstring examples included; compiled quickly
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -n auto $(ARGS)
+test: $(VENV)/with-test  ## all tests, the examples of pages and docstrings included; compiled quickly
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -n auto --dist worksteal $(ARGS)
 
-test-slow: $(VENV)/with-slow  ## hundreds of random cases an operator, PyTorch among the oracles
-	$(RUN) -m pytest -n auto -m slow tests $(ARGS)
+test-all: $(VENV)/with-all  ## those and hundreds of random cases an operator, optimized, PyTorch among the oracles
+	$(RUN) -m pytest -n auto --dist worksteal -m "not fuzz" $(ARGS)
 
-fuzz: $(VENV)/with-slow  ## random cases, others every time: CASES for each operator and oracle
+fuzz: $(VENV)/with-all  ## random cases, others every time: CASES for each operator and oracle
 	CASES=$(CASES) $(RUN) -m pytest -n auto -m fuzz tests $(ARGS)
 
-docs: $(VENV)/with-docs  ## render the docstrings: docs/_build/index.html
-	$(RUN) -m sphinx --quiet --fail-on-warning -b html docs docs/_build
+docs: $(VENV)/with-docs  ## build the site: docs/_build/html/index.html
+	$(RUN) -m sphinx --quiet --fail-on-warning -b html docs docs/_build/html
 
-check: $(VENV)/with-check test docs  ## format, lint, types, tests, docstrings
+lint: $(VENV)/with-check  ## formatting and lint
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
+
+types: $(VENV)/with-check  ## static types
 	$(RUN) -m pyright
 
-clean:  ## remove the virtual environment
-	rm -rf $(VENV)
+wheel: $(VENV)/with-test  ## a wheel, and five steps of training where nothing but it is installed
+	rm -rf $(WHEEL)
+	$(PIP) wheel --quiet --no-deps --wheel-dir $(WHEEL) .
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/python -m pip --disable-pip-version-check install --quiet $(WHEEL)/*.whl
+	cd $(WHEEL) && venv/bin/python -I -W error $(CURDIR)/tests/five_steps.py
+
+check: test lint types docs wheel  ## all that continuous integration checks
+
+clean:  ## remove the virtual environment and what was built
+	rm -rf $(VENV) build docs/_build docs/repository
+
+help:  ## print this list
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { \
+	    printf "make %-11s %s", $$1, $$2; \
+	    getline; \
+	    if (match($$0, /experiments\.[a-z_]+/)) \
+	        printf " (experiments/%s.py)", substr($$0, RSTART + 12, RLENGTH - 12); \
+	    print "" \
+	}' $(MAKEFILE_LIST)
 
 $(VENV)/with-experiments: EXTRAS = experiments
 $(VENV)/with-bench: EXTRAS = experiments,bench
 $(VENV)/with-frameworks: EXTRAS = experiments,frameworks
 $(VENV)/with-tpu: EXTRAS = experiments,tpu
 $(VENV)/with-test: EXTRAS = experiments,test
-$(VENV)/with-slow: EXTRAS = experiments,test,bench
+$(VENV)/with-all: EXTRAS = experiments,test,bench
 $(VENV)/with-docs: EXTRAS = docs
 $(VENV)/with-check: EXTRAS = experiments,test,check
 

@@ -7,85 +7,14 @@
 Claim: with hand-written gradients a network trains faster than with those that JAX derives,
 and a training loop in ``lax.scan`` many times faster.
 
-Contestants. jaxcnn; lax, which is ``lax.conv_general_dilated`` and ``lax.reduce_window``
-differentiated by JAX; flax linen (networks only, channels last); PyTorch, with autograd,
-not compiled, in a process of its own with as many threads as there are cores. Each counts
-with the better of its layouts, NCHW and NHWC. Where jaxcnn advises compiler options, it
-takes part a second time with them, channels last, in columns of its own.
+Method: contestants take turns (:mod:`experiments.benchmarking.timing`), each in the better
+of its layouts; a number is the median of the rounds. Suites are *layers* (convolutions with
+bias, forward alone and with all gradients), *pools*, *networks* (a whole training step) and
+*scan* (the same step in ``lax.scan``). Time to compile, temporary memory and, for layers
+and pools, the error are measured, too: a layer that is off by more than 1e-4 from float64,
+or a pool that differs from lax by more than 1e-6, makes the command fail.
 
-Suites. *layers*: convolutions with bias, forward alone and with the gradients of x, w and
-b. *pools*: likewise. *networks*: a whole training step, by stochastic gradient descent
-with momentum. *scan*: the same step in ``lax.scan`` over several batches, beside the step
-alone. Everything is float32, of random numbers of unit variance; nothing is donated.
-
-How it is timed: contestants take turns (:mod:`experiments.benchmarking.timing`); a
-number is the median of the rounds, the spread its interquartile range. A ratio is the
-peer's time divided by jaxcnn's: above one, jaxcnn is faster. A suite ends with the
-geometric mean of its ratios and the worst of them.
-
-What else is measured: the fraction of the machine's matrix-product peak, that of a 2048³
-float32 product in the same process; the time to compile; the peak temporary memory, as
-the compiler states it; and for layers the error, the largest deviation of y, dx or dw
-from float64 (:mod:`experiments.benchmarking.reference`) relative to the largest entry. A
-layer that is off by more than 1e-4, or a pool that differs from lax by more than 1e-6,
-makes the command fail.
-
-Measured on two virtual cores of an AMD EPYC (AVX-512, no AMX; a matrix product reaches 470
-to 520 GFLOP/s), PyTorch 2.13.0, flax 0.12, with 7 rounds (pools 9); networks and scans in
-one run, layers and pools in one each. Geometric means, in brackets the worst case; "+" with
-jaxcnn's compiler options, of which there are none on 0.10.2.
-
-                                    jax 0.10.2      jax 0.12.0           +
-    layers, fwd + bwd    × lax     2.83 (0.77)     2.51 (0.92)   2.74 (0.87)
-                         × torch   0.68 (0.24)     0.69 (0.20)   0.76 (0.21)
-    pools, fwd + bwd     × lax     5.46 (1.01)     7.15 (0.99)   6.51 (1.01)
-                         × torch   0.91 (0.42)     0.97 (0.31)   0.89 (0.21)
-    networks, step       × lax     2.76 (1.46)     2.59 (1.26)   2.62 (1.29)
-                         × flax    2.92 (1.54)     2.72 (1.37)   2.75 (1.39)
-                         × torch   0.77 (0.50)     0.82 (0.51)   0.83 (0.52)
-    in lax.scan          × lax     65.8 (8.4)      67.2 (12.5)   68.6 (13.0)
-    a step in lax.scan / alone     0.73 to 0.95    0.67 to 1.06; lax: 4.6 to 113
-    NCHW / NHWC, a network's step  1.40 (1.75)     1.27 (1.60)
-    compile time, × lax's          1.2 to 3.0      1.5 to 3.7
-    temporary memory, × lax's      0.3 to 1.5      0.3 to 1.5
-    largest error of a layer against float64: 1.0e-5; lax's own likewise
-
-Single cases move by 20 % and more from run to run, some by a factor of two (the step of the
-MNIST CNN: 15 to 36 ms), and with them the means: an hour earlier those of the networks were
-2.35 and 2.31 × lax. Linux at times keeps both of XLA's threads on one core for seconds,
-which hurts programs of many short tasks, like ours, more than those of few long ones.
-
-What the profiles say about the figures that are lower than one would like:
-
-* Dense layers against lax. On jax 0.12 XLA's forward convolution makes 370 to 450 GFLOP/s,
-  80 to 90 % of what a matrix product reaches, and so does the input gradient: nothing that
-  makes the same products can be much faster. Winograd's six products for twelve run at the
-  speed of 450 to 700. The weight gradient is where XLA is slow, 100 to 250 GFLOP/s; as six
-  products of patches it runs at the speed of 300 to 500.
-* Dense layers against PyTorch, which reaches the peak from 64 channels on. Our products
-  take as long as its whole layer, or less; combining columns and laying out patches is
-  what comes on top. With 16 channels patches cost more than the product.
-* Strided and dilated layers have no Winograd; they run at the speed of XLA's convolutions.
-* Depthwise layers take 2 ms where PyTorch takes 0.5 to 1.3: half of it are the weight
-  gradient's 9 to 25 loops over rows; ``reduce`` of a product is 6 to 10 times slower still.
-* Average pools: XLA's windowed sums are vectorized, and only 1 to 5 times slower than ours,
-  which draws the mean of the pools down. Max pools are 6 to 33 times faster than lax's.
-* ResNet-20 and MobileNet against PyTorch. A step's temporary memory, 147 and 164 MiB, is
-  mapped anew at each execution: 37,000 and 43,000 page faults, a quarter to a third of the
-  time. With huge pages (``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``) the same step takes 84
-  instead of 107 ms, and 72 instead of 105 (lax: 116 for 143, 500 for 530); in a scan there
-  is nothing of it either. Batch normalization is 6 ms of ResNet-20's step.
-* Compile time: a Winograd sum is about 15 loops to compile, where a convolution is a call.
-* Temporary memory, ResNet-20: both keep what goes into and comes out of the convolutions,
-  95 MiB; ReLU's masks, 12 MiB, and patches and results of loops, 40 MiB, are ours alone.
-
-Tried and slower: a loop over taps with a product each (the running sum is read and written
-at every tap); patches of one kernel row at a time, with a product for each row; patches put
-together by ``dynamic_update_slice``; Winograd in two dimensions; runs of pixels
-(:mod:`jaxcnn.engines.banded`) with many channels, whose copies leave the cache; six
-separate Winograd products, slower and longer to compile than one batched product; blocks
-of an eighth and of twice the size. On jax 0.10.2 an option that keeps convolutions from
-YNNPACK was right while they were our building block; now it makes networks 11 % slower.
+Results: docs/speed.md.
 """
 
 import json

@@ -7,20 +7,11 @@ Claim: an epoch as :mod:`experiments.train` runs it (shuffling, picking the imag
 batch, reporting every tenth step) takes at most 1.1 times as long as its steps, each
 compiled alone and called from Python with a batch that is there already.
 
-Both are compiled with what ``jaxcnn.compiler_options()`` advises and start from the same
-state. They take turns (:mod:`experiments.benchmarking.timing`), and a time is the median of
-the rounds; of the steps one is called several times, on one batch.
+Method: both are compiled with what ``jaxcnn.compiler_options()`` advises and start from the
+same state. They take turns (:mod:`experiments.benchmarking.timing`), and a time is the
+median of the rounds; one of the steps is called several times, on one batch.
 
-Measured on two CPU cores, batches of 128, seven rounds; milliseconds:
-
-                          jax 0.10.2 (Python 3.11)          jax 0.12.0 (Python 3.13)
-                        in an epoch   alone   ratio       in an epoch   alone   ratio
-    digits/small-cnn            2.8     3.4    0.81               1.9     2.1    0.88
-    mnist/lenet5                8.8    10.1    0.87               7.0     7.5    0.93
-    mnist/small-cnn            30.9    40.6    0.76              25.1    34.8    0.72
-    digits/resnet20            24.3    36.5    0.66              20.8    35.2    0.59
-
-An epoch is even shorter than its steps, also where a step may reuse its arguments' memory.
+Results: docs/speed.md.
 """
 
 from dataclasses import dataclass

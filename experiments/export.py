@@ -8,9 +8,12 @@ images as the data set stores them, bytes ``(B, H, W, C)`` for any B, to the pro
 of the classes, float32 ``(B, classes)``. JAX promises to read it for half a year of newer
 versions.
 
-Claim: whoever has JAX, and nothing else, gets what the model gives. So the file is read
-back by a process in which ``jaxcnn`` and ``experiments`` cannot be imported, and only if
-its probabilities are the model's, to rounding, is it kept.
+Claim: whoever has JAX, and nothing else, gets what the model gives.
+
+Method: the file is read back by a process in which ``jaxcnn`` and ``experiments`` cannot be
+imported, and is kept only if its probabilities are the model's, to rounding.
+
+The guide: docs/runs.md.
 """
 
 import dataclasses

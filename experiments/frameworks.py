@@ -7,28 +7,13 @@ Claim: under ``jaxcnn.patch_jax()`` the networks of flax, equinox, haiku and Ker
 their own documentation writes them (:mod:`experiments.benchmarking.framework_models`),
 train with the same losses to within rounding, and faster.
 
-Each network is built twice with the same seed and trained on the same batches of random
-images, once as it is and once within ``with jaxcnn.patched_jax():``. The losses of the
-first steps are compared; then the two take turns, and a time is the median of the
-rounds (:mod:`experiments.benchmarking.timing`). A whole step is timed: what the
-framework does around its compiled program is part of it.
+Method: each network is built twice with the same seed and trained on the same batches of
+random images, once as it is and once within ``with jaxcnn.patched_jax():``. The losses of
+the first steps are compared; then the two take turns, and a time is the median of the
+rounds (:mod:`experiments.benchmarking.timing`). A whole step is timed, with what the
+framework does around its compiled program.
 
-Measured on two virtual cores of an AMD EPYC, float32, batches of 128, 15 rounds, with flax
-0.12, equinox 0.13, haiku 0.0.17 and Keras 3.15; milliseconds for a step, as it is and
-patched, and how many times faster: medians of five runs (jax 0.10.2) and of four (0.12.0),
-and in brackets the runs' least and most.
-
-                      jax 0.10.2                     jax 0.12.0            losses differ by
-    flax linen   67   38  × 1.7 (1.2 to 1.9)    46   39  × 1.2 (1.1 to 1.2)    2e-06
-    flax nnx     79   56  × 1.6 (1.4 to 1.6)    54   50  × 1.1 (1.1 to 1.1)    1e-05
-    equinox      13    9  × 1.5 (1.5 to 1.6)    14    8  × 1.6 (1.6 to 1.8)    1e-07
-    haiku       103   42  × 2.5 (1.7 to 2.6)    93   43  × 2.2 (2.2 to 2.2)    1e-07
-    Keras        79   31  × 2.5 (2.5 to 2.6)    76   38  × 2.2 (1.6 to 2.2)    1e-07
-
-The gain is largest where there is max pooling. flax's networks have average pools, whose
-gradients XLA computes well, and half of what is left of them is a convolution of 32 to 64
-channels, which jax 0.12 computes as quickly itself. With one core also busy with another
-program the ratios were 1.2, 1.1, 1.4, 2.2 and 2.4 (0.10.2) and 1.2, 1.1, 1.7, 2.3 and 2.4.
+Results: docs/patching.md.
 """
 
 import contextlib

@@ -9,52 +9,13 @@ becomes bytes and a program again. Compiled for a TPU, convolutions, average poo
 activations and losses take as many cycles as the same by lax, jax.nn and optax, or fewer;
 max and adaptive pools take more.
 
-Operations are those of ``compare_gradients``, as large as it times them, in float32; steps
-are the benchmark's, of 128 images, with jaxcnn's batch norm. They are compiled for the CPU
-at hand and, ahead of time by libtpu, for one chip of a TPU v5e and of a v6e; for GPUs there
-is only the lowering. **Nothing is run**: all figures are the compilers' own. A TPU's
-temporaries are what does not fit into its fast memory: none, but for the largest. It has no
-estimate of some instructions' cycles, reduce_window's and select_and_scatter's among them:
-"?" marks what is without them, on either side. Most of the half hour and more that it all
-takes goes into compiling convolutions for TPUs, for which 8 GB are needed.
+Method: operations are those of ``compare_gradients``, as large as it times them, in
+float32; steps take 128 images. They are compiled for the CPU at hand and, ahead of time by
+libtpu, for one chip of a TPU v5e and of a v6e; for GPUs they are lowered only. **Nothing is
+run**: all figures are the compilers' own. "?" marks a figure without the cycles of
+instructions of which the compiler has no estimate.
 
-All 63 operations and both steps were lowered for all four. As multiples of lax's, compiled
-with jax 0.10.2 and libtpu 0.0.42.1, the lowest and the highest:
-
-                          v5e: bytes       cycles     v6e: bytes       cycles
-    21 convolutions     0.88 to 1.00  0.81 to 1.06  0.88 to 1.00  0.83 to 1.06
-    unfold, fold                1.21          0.58          1.21          0.41
-    max pools           1.03 to 1.32  2.97 to 4.41  1.01 to 1.34  2.50 to 4.25
-    average, lp pools           1.00          1.00          1.00          1.00
-    adaptive pools      2.98 to 5.58  0.59 to 2.50  3.36 to 6.07  0.56 to 2.01
-    global pools        0.93 to 1.00  0.97 to 1.00  0.93 to 1.00  1.00 to 1.02
-    max unpooling       0.49 to 0.50  0.30 to 0.56  0.27 to 0.28             0
-    4 norms             0.41 to 0.94  0.41 to 0.81  0.41 to 0.94  0.56 to 0.80
-    the other 16        1.00 to 1.25  0.73 to 1.00  1.00 to 1.25  0.70 to 1.01
-    a step of LeNet-5           1.14          1.33          1.14          1.39
-    a step of ResNet-20         1.10          1.20          1.09          1.15
-
-* Convolutions are XLA's own, by the engine ``xla``; 1.06 is conv_transpose2d's, beside
-  lax's without the reversal of dy, which has no estimate.
-* Average and lp pools are ``xla``'s, too, on accelerators. Before they were, they were
-  ``pooled``'s, which is written for CPUs, and took 1.7 to 3.9 times the bytes.
-* Max pools are still ``pooled``'s, which on a CPU accesses half of lax's bytes. It slices
-  every tap out of the image with a stride, and to place gradients it broadcasts to arrays
-  of six axes: on a TPU, which keeps the last two axes in tiles of 8×128, each of these is a
-  pass over the image of its own. lax's cycles are without select_and_scatter, its gradient.
-  A reduce_window of pairs, value and place, was tried: up to a seventh of the cycles for
-  the value, a third for value and gradient, 0.9 to 1 of a step of LeNet-5; but it is as
-  much code again as ``pooled``. Max pools are most of what is more than lax's in LeNet-5;
-  the rest are convolutions that XLA fuses otherwise.
-* Adaptive pools lay their windows out side by side before they pool them.
-* ResNet-20 has jaxcnn's batch norm in two passes where lax's is in one: see
-  :mod:`experiments.tpu`. The four norms are compared with one of two passes.
-* The 1.25 is softmax's, whose rule keeps y rather than compute it anew: more bytes, fewer
-  exponentials, 0.8 and 0.7 of the cycles. relu has 1.67 times lax's operations, which are
-  comparisons; it takes as long as reading and writing do.
-* On the CPU, convolutions access more bytes (median 1.7) and 0.7 to 6 times the
-  operations: the engines' patches, bands and combined columns, by which they are faster;
-  but most are loops there, of which one turn is counted.
+Results: docs/accelerators.md.
 """
 
 from collections.abc import Callable

@@ -3,8 +3,10 @@
     python -m experiments.predict runs/NAME picture.png
     python -m experiments.predict runs/NAME folder --output predictions.json --show seen
 
-How a picture becomes an image like those that the model was trained on is told in
-:mod:`experiments.data.image_files`; ``--show`` shows what became of it.
+:mod:`experiments.data.image_files` tells how a picture becomes an image like those that the
+model was trained on; ``--show`` shows what became of it.
+
+The guide: docs/runs.md.
 """
 
 import dataclasses

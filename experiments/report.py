@@ -4,6 +4,8 @@
 
 ``train`` writes ``report.html`` at the end of every run; this writes it again, from what is
 in the run folder.
+
+The guide: docs/runs.md.
 """
 
 from dataclasses import dataclass

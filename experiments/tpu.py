@@ -8,38 +8,14 @@ over all of them, compiles for a TPU v5e of 2×2 chips and for a slice of 16×16
 chips tell each other are sums: no chip is ever sent another's images or activations. And
 of a network's convolutions the compiler makes the same as of lax's.
 
-Each step is compiled ahead of time by libtpu, XLA's compiler for TPUs, which needs none;
-the figures are the compiler's own. **Nothing was run on a TPU**, so they say what a step
-takes, but not how fast it is. For each chip: what it keeps in its 16 GiB; what it computes
-and what it reads and writes, in any of its memories; an estimate of its cycles, without
-the collectives; and how many collectives there are, with the size of what they give.
-The last two columns are the benchmark's ResNet-20 on one chip, in float32, over jaxcnn's
-operations (and its batch norm) and over lax's.
+Method: each step is compiled ahead of time by libtpu, XLA's compiler for TPUs, which needs
+none; the figures are the compiler's own. **Nothing was run on a TPU**: they say what a step
+takes, and leave open how fast it is. For each chip: what it keeps in its 16 GiB; what it
+computes, reads and writes; an estimate of its cycles, without the collectives; and how many
+collectives there are, with the size of what they give. The last two columns are the same
+network on one chip, in float32, over jaxcnn's operations and over lax's.
 
-Compiled with jax 0.10.2 and libtpu 0.0.42.1, 128 images for each chip:
-
-                        v5e:2x2           v5e:16x16          v5e:2x2
-                    bfloat16 float32   bfloat16 float32   jaxcnn     lax
-    chips                  4       4        256     256        1       1
-    arguments, MiB       8.9     8.9        8.9     8.9      7.1     7.1
-    outputs, MiB         8.5     8.5        8.5     8.5      5.6     5.6
-    temporaries, MiB     0.0    45.4        0.0    45.4     43.0    43.4
-    GFLOP               29.9    29.3       29.9    29.3     29.3    29.2
-    GB accessed         0.69    1.53       0.69    1.53     1.49    1.36
-    million cycles      2.65    2.40       2.65    2.40     1.94    1.62
-    all-reduces           58      58         58      58        0       0
-    all-reduces, kB      557   1,102        557   1,102        0       0
-
-A chip of 256 has no more to do than one of four. The gradients of the 274,042 parameters
-make 548 and 1,096 kB of what is summed, in the precision that the network is computed in;
-the other all-reduces are batch norm's, a few numbers for every channel, three times for
-each. In bfloat16 all activations stay within the chip's fast memory, and none is left over
-for the 16 GiB.
-
-Beyond lax's are the cycles of batch norm alone: with the benchmark's in its place jaxcnn's
-take 1.62 million, too. That has the variance as mean(X²) − μ², in one pass over X, where
-jaxcnn makes two, which lose no digits to a large mean; JAX's derivatives of two passes take
-2.40 million. The convolutions are the engine ``xla``'s, here as on any accelerator.
+Results: docs/accelerators.md.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Train a convolutional network whose every gradient is one of the document's equations.
+"""Train a convolutional network whose every gradient is written by hand.
 
     python -m experiments.train
     python -m experiments.train --dataset mnist --model small-cnn --shift 2 --batch-size 32
@@ -6,32 +6,15 @@
     python -m experiments.train --resume runs/NAME
     python -m experiments.train --devices 8
 
-Data sets are fetched (:mod:`experiments.data.download`) where ``--data-dir`` does not
-say where their files are. All of a set lives on the device, and an epoch is one
-compiled ``scan``, augmentation included (:mod:`experiments.run.augmentation`). What a
-run leaves behind is told in :mod:`experiments.run.run_folder`, and how it is spread
-over devices and machines in :mod:`experiments.run.devices`.
-
 Claim: the hand-written gradients train real networks, and quickly enough to play with.
 
-Measured on two CPU cores with jax 0.10.2 on Python 3.11, options left at their defaults,
-accuracy on the test set after the last epoch, and seconds from a cold start to the end of
-the process, report included:
+Method: data sets are fetched (:mod:`experiments.data.download`) where ``--data-dir`` does
+not say where their files are. All of a set lives on the device, and an epoch is one
+compiled ``scan``, augmentation included (:mod:`experiments.run.augmentation`).
+:mod:`experiments.run.run_folder` tells what a run leaves behind, and
+:mod:`experiments.run.devices` how it is sharded over devices and machines.
 
-    digits (small-cnn)   99.56, 99.33, 98.67, 98.89, 99.78 %   mean 99.25 %   17 s
-    MNIST (lenet5)       99.29, 99.16, 99.40 %                 mean 99.28 %   62 s
-    MNIST (small-cnn)    99.53, 99.58, 99.50 %                 mean 99.54 %   15 s an epoch
-
-Seeds 0, 1, … in this order; small-cnn on MNIST as in the second line above, with ``--epochs
-15``. Batches of 128 had given 99.49 % there (seed 0); those of 32 were then tried on a
-sixth of the training set (99.55 %). Accuracies of the other models are in
-``experiments/README.md``. Fashion-MNIST and CIFAR-10 were not at hand: that they are read
-and trained on is tested with files of random images.
-
-The split of the digits is fixed: 450 of the 1,797 images, a quarter of every class, are the
-test set. On a quarter of the training set (``--validate 0.25``, seeds 0 to 2) the defaults
-have 97.8 %; a batch of 64, 97.7; a weight decay of 0.01, 97.6; ``--shift 1``, 98.4; and
-``--label-smoothing 0.1``, 98.5.
+Results: docs/runs.md.
 """
 
 import dataclasses

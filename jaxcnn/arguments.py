@@ -9,20 +9,19 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
+from typing import TypedDict
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float, Int
 
 from jaxcnn.engines import ENGINES
-from jaxcnn.layout import LAYOUTS, spatial_axes, weight_layout
+from jaxcnn.layout import LAYOUTS, Floats, Integers, spatial_axes, weight_layout
 from jaxcnn.problem import Problem
-from jaxcnn.sharding import whole_along
+from jaxcnn.sharding import replicated_along
 from jaxcnn.window import EXTENSIONS, PADDING_NAMES, Window, named_padding, rounded_up
-
-Operand = Float[Array, "..."]
 
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
@@ -33,7 +32,30 @@ _FLOATS = ", ".join(DTYPES)
 EVERY_LAYOUT = tuple(layout for layouts in LAYOUTS.values() for layout in layouts)
 
 
-def float_array(name: str, value: ArrayLike) -> Operand:
+class Options(TypedDict, total=False):
+    """The options of every operation that engines compute, in any number of dimensions."""
+
+    engine: str
+    derivatives: str | None
+
+
+class ConvolvingOptions(Options, total=False):
+    """Those of every convolution and of its gradients."""
+
+    stride: int | Sequence[int]
+    padding: Padding
+    dilation: int | Sequence[int]
+    precision: PrecisionLike
+
+
+class PoolingOptions(Options, total=False):
+    """Those of every pooling by a window that slides."""
+
+    dilation: int | Sequence[int]
+    ceil_mode: bool
+
+
+def float_array(name: str, value: ArrayLike) -> Floats:
     """``value`` as a JAX array of one of the float dtypes."""
     if isinstance(value, list | tuple | str) or value is None:
         raise TypeError(
@@ -49,7 +71,7 @@ def float_array(name: str, value: ArrayLike) -> Operand:
     return array
 
 
-def integers(name: str, value: ArrayLike) -> Int[Array, "..."]:
+def integers(name: str, value: ArrayLike) -> Integers:
     """``value`` as a JAX array of integers."""
     if isinstance(value, list | tuple | str) or value is None:
         raise TypeError(
@@ -61,7 +83,7 @@ def integers(name: str, value: ArrayLike) -> Int[Array, "..."]:
     return array
 
 
-def in_range(name: str, array: Int[Array, "..."], end: int, of_what: str) -> None:
+def in_range(name: str, array: Integers, end: int, of_what: str) -> None:
     """Look at integers, where they can be looked at: not under ``jit``."""
     if isinstance(array, Tracer) or not array.size:
         return
@@ -73,7 +95,7 @@ def in_range(name: str, array: Int[Array, "..."], end: int, of_what: str) -> Non
         )
 
 
-def same_dtype(name: str, array: Operand, other_name: str, other: Operand) -> None:
+def same_dtype(name: str, array: Floats, other_name: str, other: Floats) -> None:
     if array.dtype != other.dtype:
         raise TypeError(
             f"{name} has dtype {array.dtype}, but {other_name} has {other.dtype}: "
@@ -120,11 +142,16 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
     return value
 
 
+def one_engine(engine: str) -> str:
+    """The name of an engine, or ``"auto"``."""
+    return one_of("engine", engine, ("auto", *ENGINES))
+
+
 def one_layout(layout: str, dimensions: int = 2) -> str:
     return one_of("layout", layout, LAYOUTS[dimensions])
 
 
-def images(name: str, value: ArrayLike, layout: str) -> tuple[Operand, bool]:
+def images(name: str, value: ArrayLike, layout: str) -> tuple[Floats, bool]:
     """An image or a batch of images, as a batch, and whether it was a batch."""
     array = float_array(name, value)
     batched = _letters_of(layout)
@@ -135,11 +162,11 @@ def images(name: str, value: ArrayLike, layout: str) -> tuple[Operand, bool]:
         )
     is_batch = array.ndim == len(layout)
     array = array if is_batch else array[None]
-    # Images may be spread over devices, and channels: but no image by itself.
-    return whole_along(array, spatial_axes(layout)), is_batch
+    # The batch may be sharded, and the channels; a single image may not.
+    return replicated_along(array, spatial_axes(layout)), is_batch
 
 
-def weights(name: str, value: ArrayLike, layout: str) -> Operand:
+def weights(name: str, value: ArrayLike, layout: str) -> Floats:
     """The weights that go with images in ``layout``."""
     array = float_array(name, value)
     letters = weight_layout(layout)
@@ -326,7 +353,7 @@ def convolution_problem(
     **options,
 ) -> Problem:
     """The static description of a convolution."""
-    one_of("engine", engine, ("auto", *ENGINES))
+    one_engine(engine)
     groups = number_of_groups(groups)
     window = window_over(input_size, kernel_size, stride, padding, dilation)
     return Problem(window, tuple(input_size), layout, engine, groups=groups, **options)
@@ -342,7 +369,7 @@ def number_of_groups(groups: int) -> int:
     return groups
 
 
-def preferred_dtype(preferred: DTypeLike | None, x: Operand) -> DTypeLike | None:
+def preferred_dtype(preferred: DTypeLike | None, x: Floats) -> DTypeLike | None:
     """The dtype of a result, where another than x's is asked for."""
     if preferred is None:
         return None
@@ -390,7 +417,7 @@ def pooling_problem(
     engine: str = "auto",
 ) -> Problem:
     """The static description of a pooling, whose stride is its kernel size by default."""
-    one_of("engine", engine, ("auto", *ENGINES))
+    one_engine(engine)
     flag("ceil_mode", ceil_mode)
     flag("count_include_pad", count_include_pad)
     stride = kernel_size if stride is None else stride
@@ -425,14 +452,14 @@ def groups_divide(groups: int, name: str, channels: int) -> None:
         )
 
 
-def output_channels(w: Operand, problem: Problem) -> int:
+def output_channels(w: Floats, problem: Problem) -> int:
     """C_out, the channels that the weights make."""
     c_out = w.shape[weight_layout(problem.layout).index("O")]
     groups_divide(problem.groups, "the output of w", c_out)
     return c_out
 
 
-def input_channels_fit(x: Operand, w: Operand, problem: Problem) -> None:
+def input_channels_fit(x: Floats, w: Floats, problem: Problem) -> None:
     """Whether the weights are for as many channels as x has."""
     c_in = x.shape[problem.layout.index("C")]
     per_group = weight_layout(problem.layout).index("I")
@@ -447,7 +474,7 @@ def input_channels_fit(x: Operand, w: Operand, problem: Problem) -> None:
     )
 
 
-def bias(b: ArrayLike | None, x: Operand, length: int, of_what: str) -> Operand | None:
+def bias(b: ArrayLike | None, x: Floats, length: int, of_what: str) -> Floats | None:
     """A bias, if there is one: as many entries as there are output channels."""
     if b is None:
         return None
@@ -457,14 +484,14 @@ def bias(b: ArrayLike | None, x: Operand, length: int, of_what: str) -> Operand 
     return array
 
 
-def shape_is(name: str, array: Operand, wanted: Sequence[int], because: str) -> None:
+def shape_is(name: str, array: Floats, wanted: Sequence[int], because: str) -> None:
     if array.shape != tuple(wanted):
         raise ValueError(
             f"{name} has shape {array.shape}; it must be {tuple(wanted)}, {because}"
         )
 
 
-def has_entries(name: str, array: Operand) -> None:
+def has_entries(name: str, array: Floats) -> None:
     if 0 in array.shape[1:]:
         raise ValueError(f"{name} has shape {array.shape}; every size must be at least 1")
 

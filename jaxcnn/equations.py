@@ -28,9 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Int, Num
+from jaxtyping import Array, Num
 
 from jaxcnn.layout import (
+    Integers,
+    Numbers,
     channels_last,
     grouped,
     merge_channels,
@@ -44,8 +46,6 @@ from jaxcnn.layout import (
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import varying_like
 from jaxcnn.window import Pairs, Window, tap, untap, valid_positions
-
-Operand = Num[Array, "..."]
 
 ANY_LAYOUT = True  # as an engine: nothing has to be turned around for it
 
@@ -66,14 +66,14 @@ ANY_LAYOUT = True  # as an engine: nothing has to be turned around for it
 
 
 def forward(
-    X: Operand,
-    W: Operand,
+    X: Numbers,
+    W: Numbers,
     *,
     window: Window,
     layout: str,
     groups: int = 1,
     precision=None,
-) -> Operand:
+) -> Numbers:
     """The convolution, its bias aside: the kernel slides over the input.
 
         Y[b, c_out, i, j] = Σ_{c_in} Σ_{m,n} W[c_out, c_in, m, n]
@@ -105,7 +105,7 @@ def forward(
     return merge_channels(Y, layout)
 
 
-def bias_gradient(dY: Operand, *, layout: str) -> Operand:
+def bias_gradient(dY: Numbers, *, layout: str) -> Numbers:
     """The bias is added at every position: its gradient is the sum over all of them.
 
         db[c_out] = Σ_b Σ_{i,j} dY[b, c_out, i, j]
@@ -124,14 +124,14 @@ def bias_gradient(dY: Operand, *, layout: str) -> Operand:
 
 
 def weight_gradient(
-    X: Operand,
-    dY: Operand,
+    X: Numbers,
+    dY: Numbers,
     *,
     window: Window,
     layout: str,
     groups: int = 1,
     precision=None,
-) -> Operand:
+) -> Numbers:
     """The input, correlated with the gradient that arrives.
 
         dW[c_out, c_in, m, n] = Σ_b Σ_{i,j} dY[b, c_out, i, j]
@@ -162,15 +162,15 @@ def weight_gradient(
 
 
 def input_gradient(
-    dY: Operand,
-    W: Operand,
+    dY: Numbers,
+    W: Numbers,
     *,
     window: Window,
     input_size: Sequence[int],
     layout: str,
     groups: int = 1,
     precision=None,
-) -> Operand:
+) -> Numbers:
     """Every input pixel collects from the outputs that it fed.
 
         dX[b, c_in, k, l] = Σ_{c_out} Σ_{m,n} dY[b, c_out, i, j] · W[c_out, c_in, m, n]
@@ -206,7 +206,7 @@ def input_gradient(
 # --- Patches --------------------------------------------------------------------------
 
 
-def unfold(X: Operand, *, window: Window, layout: str) -> Operand:
+def unfold(X: Numbers, *, window: Window, layout: str) -> Numbers:
     """What every tap sees, side by side: "im2col".
 
         P[b, m, c, i, j] = tap(X, m)[b, c, i, j]
@@ -224,7 +224,7 @@ def unfold(X: Operand, *, window: Window, layout: str) -> Operand:
     return jnp.moveaxis(P, 0, layout.index("C"))
 
 
-def fold(P: Operand, *, window: Window, input_size: Sequence[int], layout: str) -> Operand:
+def fold(P: Numbers, *, window: Window, input_size: Sequence[int], layout: str) -> Numbers:
     """The transpose of :func:`unfold`: add up what every tap saw, where it saw it.
 
         X = Σ_m untap(P[m], m)
@@ -248,9 +248,7 @@ def fold(P: Operand, *, window: Window, input_size: Sequence[int], layout: str) 
 # --- Pooling --------------------------------------------------------------------------
 
 
-def max_pool(
-    X: Operand, *, window: Window, layout: str
-) -> tuple[Operand, Int[Array, "..."]]:
+def max_pool(X: Numbers, *, window: Window, layout: str) -> tuple[Numbers, Integers]:
     """The largest value that the window sees, and which tap saw it.
 
         Y[b, c, i, j] = max_{m,n} X[b, c, s·i + d·m − p, s·j + d·n − p]
@@ -291,13 +289,13 @@ def max_pool(
 
 
 def max_pool_gradient(
-    dY: Operand,
-    winner: Int[Array, "..."],
+    dY: Numbers,
+    winner: Integers,
     *,
     window: Window,
     input_size: Sequence[int],
     layout: str,
-) -> Operand:
+) -> Numbers:
     """The gradient goes to the position of the maximum, and nowhere else.
 
         dX[b, c, k, l] = Σ_{m,n} dY[b, c, i, j] · [winner[b, c, i, j] = (m, n)],
@@ -324,9 +322,7 @@ def max_pool_gradient(
     return _sum_over(at_tap, index, window.offsets())
 
 
-def take_winners(
-    X: Operand, winner: Int[Array, "..."], *, window: Window, layout: str
-) -> Operand:
+def take_winners(X: Numbers, winner: Integers, *, window: Window, layout: str) -> Numbers:
     """The transpose of :func:`max_pool_gradient`: read X where the winners are.
 
         Y[b, c, i, j] = Σ_{m,n} X[b, c, s·i + d·m − p, s·j + d·n − p]
@@ -349,13 +345,13 @@ def take_winners(
 
 
 def average_pool(
-    X: Operand,
+    X: Numbers,
     *,
     window: Window,
     layout: str,
     counted: Pairs | None = None,
     divisor: int | float | None = None,
-) -> Operand:
+) -> Numbers:
     """The average of what the window sees.
 
         Y[b, c, i, j] = 1/n[i, j] · Σ_{m,n} X[b, c, s·i + d·m − p, s·j + d·n − p]
@@ -377,14 +373,14 @@ def average_pool(
 
 
 def average_pool_gradient(
-    dY: Operand,
+    dY: Numbers,
     *,
     window: Window,
     input_size: Sequence[int],
     layout: str,
     counted: Pairs | None = None,
     divisor: int | float | None = None,
-) -> Operand:
+) -> Numbers:
     """Every position that was averaged receives an equal share.
 
         dX[b, c, k, l] = Σ_{m,n} dY[b, c, i, j] / n[i, j],
@@ -423,7 +419,7 @@ def _divisor(window, input_size, layout, counted, divisor, dtype):
 # --- What the equations are built from ------------------------------------------------
 
 
-def _sum_over(at_tap: Callable[..., Operand], *taps) -> Operand:
+def _sum_over(at_tap: Callable[..., Numbers], *taps) -> Numbers:
     """Σ_m at_tap(m): a loop over the taps that keeps a running sum."""
 
     def add(total, tap_m):
@@ -434,7 +430,7 @@ def _sum_over(at_tap: Callable[..., Operand], *taps) -> Operand:
     return total
 
 
-def _product(formula: str, a: Operand, b: Operand, precision) -> Operand:
+def _product(formula: str, a: Numbers, b: Numbers, precision) -> Numbers:
     return jnp.einsum(
         formula,
         a,

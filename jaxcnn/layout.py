@@ -11,9 +11,13 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Float, Int, Num, Shaped
 
+# Arrays of any shape.
 Anything = Shaped[Array, "..."]
+Numbers = Num[Array, "..."]
+Floats = Float[Array, "..."]
+Integers = Int[Array, "..."]
 
 LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 """The layouts that the public functions take, by number of spatial dimensions."""
@@ -95,6 +99,15 @@ def resized(x: Anything, axis: int, first: int, size: int) -> Anything:
     padding = [(0, 0, 0)] * x.ndim
     padding[axis] = (-first, first + size - x.shape[axis], 0)
     return lax.pad(x, jnp.zeros((), x.dtype), padding)
+
+
+def over_channels(vector: Anything, layout: str) -> Anything:
+    """(C,) with length 1 along every other axis, so that it broadcasts.
+
+    >>> over_channels(jnp.ones(3), "NCHW").shape
+    (1, 3, 1, 1)
+    """
+    return vector.reshape([-1 if letter == "C" else 1 for letter in layout])
 
 
 def taps_of(w: Anything, groups: int, layout: str) -> Anything:

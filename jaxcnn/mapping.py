@@ -23,7 +23,7 @@ from jax.custom_batching import custom_vmap
 from jaxcnn import plan
 from jaxcnn.layout import grouped, merge_axes, split_axis, weight_layout
 from jaxcnn.problem import PATCH_ROLES, ROLES, Problem
-from jaxcnn.sharding import automatically
+from jaxcnn.sharding import with_auto_axes
 
 # --- Convolution ----------------------------------------------------------------------
 
@@ -48,7 +48,7 @@ def mapped_convolution(sum_name, first, second, problem):
     first, second = common_dtype(first, second, problem)
     plan.record(sum_name, problem, first, second)
     *of_operands, of_result = ROLES[sum_name]
-    return automatically(
+    return with_auto_axes(
         _convolution_that_folds(sum_name, problem),
         [_indices(role, problem) for role in of_operands],
         _indices(of_result, problem),
@@ -132,7 +132,7 @@ def _place(role, letter, problem):
 def mapped_pooling(name, problem, *operands):
     plan.record(name, problem, *operands)
     *of_operands, of_result = PATCH_ROLES.get(name, ("x",) * (len(operands) + 1))
-    return automatically(
+    return with_auto_axes(
         _pooling_that_folds(name, problem),
         [_images_and_channels(role, problem.layout) for role in of_operands],
         _images_and_channels(of_result, problem.layout),
@@ -141,7 +141,7 @@ def mapped_pooling(name, problem, *operands):
 
 
 def _images_and_channels(role, layout):
-    """The axes N and C of an array by name, for :func:`jaxcnn.sharding.automatically`."""
+    """The axes N and C of an array by name, for :func:`jaxcnn.sharding.with_auto_axes`."""
     letters = grouped(layout) if role == "p" else layout
     return [letter if letter in "NC" else None for letter in letters]
 

@@ -1,10 +1,10 @@
 """Which engine computes what.
 
-An engine (see :mod:`jaxcnn.engines`) is a module with functions that have the names and the
-signatures of those in :mod:`jaxcnn.equations`. The plan chooses one for each sum, from a
-static description of it: the first of RULES that fits. It looks at no array and asks for no
-device: what is meant for a CPU and what is meant for accelerators is told apart when a
-program is lowered for one of them.
+An engine (see :mod:`jaxcnn.engines`) is a module with functions that have the names and
+the signatures of those in :mod:`jaxcnn.equations`. The plan chooses one for each sum,
+from a static description of it: the first of ON_CPU that fits. It looks at no array and
+asks for no device: what is meant for a CPU and what is meant for accelerators is told
+apart when a program is lowered for one of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Num
 
 from jaxcnn.engines import ENGINES
-from jaxcnn.layout import channels_last, grouped, weight_layout
+from jaxcnn.layout import Numbers, channels_last, grouped, weight_layout
 from jaxcnn.problem import (
     PATCH_ROLES,
     ROLES,
@@ -34,7 +33,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 @dataclass(frozen=True)
-class Rule:
+class Choice:
     """An engine, when it is the one, and why.
 
     Attributes:
@@ -55,46 +54,46 @@ def _asked_precision(description: Description) -> Any:
     return of_all if asked is None else asked
 
 
-RULES = (
-    Rule("equations", lambda d: d.is_empty, "there is nothing to compute"),
-    Rule(
+ON_CPU = (
+    Choice("equations", lambda d: d.is_empty, "there is nothing to compute"),
+    Choice(
         "equations",
         lambda d: (
             not jnp.issubdtype(d.dtype, jnp.floating) or jnp.dtype(d.dtype).itemsize > 4
         ),
         "XLA has fast convolutions for no more than 32 bits",
     ),
-    Rule(
+    Choice(
         "unrolled",
         lambda d: d.is_convolution and d.c_in == 1 and d.groups > 1,
         "so little is done with each number that reading it once is what counts",
     ),
-    Rule(
+    Choice(
         "pooled",
         lambda d: not d.is_convolution and d.name not in PATCH_ROLES,
         "one pass over the input instead of one for each tap",
     ),
-    Rule(
+    Choice(
         "patches",
         lambda d: d.name in PATCH_ROLES,
         "each tap's patch is written, or added, once",
     ),
-    Rule(
+    Choice(
         "banded",
         lambda d: d.window.number_of_taps == 1,
         "a kernel of one element is a matrix product",
     ),
-    Rule(
+    Choice(
         "banded",
         lambda d: d.name != "input_gradient" and d.c_in * d.window.number_of_taps < 64,
         "too few channels and taps to be worth a convolution",
     ),
-    Rule(
+    Choice(
         "banded",
         lambda d: d.name == "input_gradient" and d.c_in < 8,
         "too few input channels to be worth a convolution",
     ),
-    Rule(
+    Choice(
         "winograd",
         lambda d: (
             min(d.c_in, d.c_out) >= (16 if d.name == "weight_gradient" else 32)
@@ -102,23 +101,23 @@ RULES = (
         ),
         "enough channels that halving the products is worth combining the columns",
     ),
-    Rule(
+    Choice(
         "patches",
         lambda d: d.name == "weight_gradient" and d.c_in >= 4,
         "XLA's matrix products are quicker than its convolutions",
     ),
-    Rule(
+    Choice(
         "canonical",
         lambda d: True,
         "XLA's channels-last convolution needs no patches in memory",
     ),
-    Rule("equations", lambda d: True, "a loop over taps computes anything"),
+    Choice("equations", lambda d: True, "a loop over taps computes anything"),
 )
 """For CPUs; the first that fits, and whose engine does not refuse, is taken."""
 
 ON_ACCELERATORS = (
-    Rule("xla", lambda d: d.is_convolution, "the vendor's own convolution"),
-    Rule(
+    Choice("xla", lambda d: d.is_convolution, "the vendor's own convolution"),
+    Choice(
         "xla",
         lambda d: d.name.startswith("average_pool") and not d.has_one_position,
         "one pass over the input, and no slices of it",
@@ -127,8 +126,8 @@ ON_ACCELERATORS = (
 """For GPUs and TPUs, before those for CPUs."""
 
 
-def chosen(description: Description) -> Rule:
-    """The rule by which a CPU's engine is chosen.
+def chosen(description: Description) -> Choice:
+    """The engine for a CPU, and why it is the one.
 
     Raises:
       ValueError: when the user named an engine that refuses.
@@ -136,9 +135,9 @@ def chosen(description: Description) -> Rule:
     asked = description.problem.engine
     if asked == "auto":
         return next(
-            rule
-            for rule in RULES
-            if rule.when(description) and not refusal(rule.engine, description)
+            choice
+            for choice in ON_CPU
+            if choice.when(description) and not refusal(choice.engine, description)
         )
     reason = refusal(asked, description)
     if reason:
@@ -146,15 +145,15 @@ def chosen(description: Description) -> Rule:
             f"engine is {asked!r}, which {reason}: use 'auto', or one of "
             + ", ".join(repr(name) for name in ENGINES if not refusal(name, description))
         )
-    return Rule(asked, lambda d: True, "it was asked for")
+    return Choice(asked, lambda d: True, "it was asked for")
 
 
-def chosen_on_accelerators(description: Description) -> Rule:
-    """The rule by which a GPU's or a TPU's engine is chosen."""
+def chosen_on_accelerators(description: Description) -> Choice:
+    """The engine for GPUs and TPUs, and why it is the one."""
     if description.problem.engine == "auto":
-        for rule in ON_ACCELERATORS:
-            if rule.when(description) and not refusal(rule.engine, description):
-                return rule
+        for choice in ON_ACCELERATORS:
+            if choice.when(description) and not refusal(choice.engine, description):
+                return choice
     return chosen(description)
 
 
@@ -190,7 +189,7 @@ def record(name: str, problem: Problem, *operands) -> None:
 
 
 @partial(jax.jit, static_argnames=("name", "problem"))
-def compute(name: str, problem: Problem, *operands: Num[Array, "..."]):
+def compute(name: str, problem: Problem, *operands: Numbers):
     """Call the function of this name in the engine that the plan chooses for it.
 
     Compiled once for every problem, also when whoever calls is not being compiled.
@@ -287,9 +286,9 @@ def explain(
     arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     lines = []
     for description in sums_of(partial(function, **options), *arrays):
-        rule = choose(description)
+        choice = choose(description)
         name = description.name.replace("_", " ")
-        lines.append(f"{name}: {rule.engine} ({rule.why})")
+        lines.append(f"{name}: {choice.engine} ({choice.why})")
     return "\n".join(dict.fromkeys(lines))
 
 

@@ -1,9 +1,9 @@
-"""Arrays that are spread over devices, where JAX must be told what to make of it.
+"""Arrays that are sharded over devices, where JAX must be told what to make of it.
 
 With automatic sharding there is nothing to say. Inside ``shard_map`` JAX keeps track of
 the mesh axes along which a value differs from device to device ("varies"), and a loop must
 start from a value that varies as its result does. With explicit sharding an array's type
-says how it is spread, and operations that rearrange it ask how the result is to be: here
+says how it is sharded, and operations that rearrange it ask how the result is to be: here
 the sums are computed with automatic sharding, and the result's type is said once.
 """
 
@@ -27,12 +27,12 @@ def varying_like(x: jax.Array, *others: jax.Array) -> jax.Array:
 
 
 def explicit_spec(x: jax.Array) -> Sequence:
-    """How x's axes are spread, with explicit sharding: an entry for each, None for not."""
+    """How x's axes are sharded, with explicit sharding: an entry for each, None for not."""
     spec = jax.typeof(x).sharding.spec
     return (*spec, *[None] * (x.ndim - len(spec)))
 
 
-def automatically(
+def with_auto_axes(
     function: Callable,
     axes: Sequence[Sequence[str | None]],
     axes_of_result: Sequence[str | None],
@@ -41,37 +41,37 @@ def automatically(
     """``function(*operands)`` with automatic sharding inside, where it is explicit outside.
 
     Args:
-      function: of the operands.
-      axes: for each operand, a name for each of its axes, or None.
-      axes_of_result: likewise. An axis of the result is spread as are the operands' axes of
-        that name; one without a name is not spread.
+      function: of the operands. axes: for each operand, a name for each of its axes, or
+      None. axes_of_result: likewise. An axis of the result is sharded as are the
+      operands' axes of
+        that name; one without a name is replicated.
       operands: arrays.
     """
-    spread = {}
+    sharded = {}
     for names, operand in zip(axes, operands, strict=True):
         entries = zip(names, explicit_spec(operand), strict=True)
-        spread |= {name: entry for name, entry in entries if entry is not None}
-    if not spread:
+        sharded |= {name: entry for name, entry in entries if entry is not None}
+    if not sharded:
         return function(*operands)
-    spec = PartitionSpec(*(name and spread.get(name) for name in axes_of_result))
+    spec = PartitionSpec(*(name and sharded.get(name) for name in axes_of_result))
     mesh = next(_mesh(x) for x in operands if any(explicit_spec(x)))
-    spread_as = NamedSharding(mesh, spec)
+    sharding = NamedSharding(mesh, spec)
     automatic = jax.sharding.auto_axes(
-        function, axes=mesh.explicit_axes, out_sharding=spread_as
+        function, axes=mesh.explicit_axes, out_sharding=sharding
     )
     return automatic(*operands)
 
 
-def spread_like(x: Any, other: jax.Array) -> jax.Array:
-    """x, spread over devices as ``other`` is, with explicit sharding."""
+def sharded_like(x: Any, other: jax.Array) -> jax.Array:
+    """x, sharded as ``other`` is, with explicit sharding."""
     if explicit_spec(x) == explicit_spec(other):
         return x
     spec = PartitionSpec(*explicit_spec(other))
     return jax.sharding.reshard(x, NamedSharding(_mesh(other), spec))
 
 
-def whole_along(x: jax.Array, axes: Sequence[int]) -> jax.Array:
-    """x, spread along none of these axes, with explicit sharding."""
+def replicated_along(x: jax.Array, axes: Sequence[int]) -> jax.Array:
+    """x, sharded along none of these axes, with explicit sharding."""
     spec = explicit_spec(x)
     if all(spec[axis] is None for axis in axes):
         return x

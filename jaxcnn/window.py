@@ -32,9 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Int, Shaped
+from jaxtyping import Array, Int
 
-from jaxcnn.layout import spatial_axes, spatial_size, with_spatial
+from jaxcnn.layout import Anything, Integers, spatial_axes, spatial_size, with_spatial
 
 Tap = Sequence[int] | Int[np.ndarray, " dimensions"] | Int[Array, " dimensions"]
 """A traced array may stand for a tap in a loop; a tap that is known makes better code."""
@@ -188,11 +188,11 @@ class Window:
 
 
 def tap(
-    x: Shaped[Array, "..."],
+    x: Anything,
     m: Tap,
     window: Window,
     layout: str,
-) -> Shaped[Array, "..."]:
+) -> Anything:
     """What kernel element m sees: ``x[s·i + d·m − p]`` for every output position i.
 
     Args:
@@ -223,12 +223,12 @@ def tap(
 
 
 def untap(
-    y: Shaped[Array, "..."],
+    y: Anything,
     m: Tap,
     window: Window,
     input_size: Sequence[int],
     layout: str,
-) -> Shaped[Array, "..."]:
+) -> Anything:
     """The transpose of :func:`tap`: put ``y[i]`` back at ``s·i + d·m − p``.
 
     Args:
@@ -249,7 +249,7 @@ def untap(
     zero = jnp.zeros((), y.dtype)
     if not isinstance(m, Array):
         # Where it is known how far, a pad does it all; cropping apart from that, since
-        # XLA cannot do both at once to an image that is spread over devices.
+        # XLA cannot do both at once to an image that is sharded.
         place = [
             (first - low, size - span - (first - low), s - 1)
             for first, (low, _), size, span, s in zip(
@@ -277,8 +277,8 @@ def untap(
 
 
 def padded(
-    x: Shaped[Array, "..."], window: Window, layout: str, fill: ArrayLike = 0
-) -> tuple[Shaped[Array, "..."], Window]:
+    x: Anything, window: Window, layout: str, fill: ArrayLike = 0
+) -> tuple[Anything, Window]:
     """x with its padding around it, and the window that slides over that unpadded."""
     return _pad(x, window, layout, fill), unpadded(window)
 
@@ -292,8 +292,8 @@ EXTENSIONS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 def extended(
-    x: Shaped[Array, "..."], window: Window, layout: str, mode: str
-) -> tuple[Shaped[Array, "..."], Window]:
+    x: Anything, window: Window, layout: str, mode: str
+) -> tuple[Anything, Window]:
     """As :func:`padded`, with pixels of x in the padding.
 
     * ``"reflect"``: x mirrored at its first and last pixels;
@@ -309,9 +309,7 @@ def extended(
     return jnp.pad(x, pads, EXTENSIONS[mode]), unpadded(window)
 
 
-def positions(
-    winner: Int[Array, "..."], window: Window, layout: str
-) -> list[Int[Array, "..."]]:
+def positions(winner: Integers, window: Window, layout: str) -> list[Integers]:
     """Where in the input the winners are: s·i + d·m − p, for each spatial dimension.
 
     Args:
@@ -338,7 +336,7 @@ def valid_positions(
     window: Window,
     input_size: Sequence[int],
     layout: str,
-) -> Shaped[Array, "..."]:
+) -> Anything:
     """True at the output positions whose tap m lies inside the input, not in padding.
 
     The result has length 1 along the others, so that it broadcasts.

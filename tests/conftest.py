@@ -4,6 +4,7 @@ The modules of :mod:`tests.modules` are imported through jaxtyping's hook, so th
 and shapes written in their signatures are checked at every call of every test.
 """
 
+import os
 import sys
 import types
 
@@ -15,6 +16,13 @@ from jaxtyping import install_import_hook
 from tests.modules import CHECKED
 
 jax.config.update("jax_num_cpu_devices", 8)  # for tests.platforms.test_sharding
+
+if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") and jax.__version_info__ < (0, 11):
+    # Compiling is most of the tests' time. Until jax 0.11 XLA has a second way of emitting
+    # fused loops, which compiles four times as fast; newer ones refuse to be asked for it.
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    )
 
 if "jaxcnn" in sys.modules:
     raise RuntimeError("jaxcnn was imported before its types could be checked")
@@ -41,6 +49,13 @@ def strict_jax():
     yield
     for name, value in before.items():
         jax.config.update(name, value)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """What a file's tests compiled is of no use to the next file's, and fills memory."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

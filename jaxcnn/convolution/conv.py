@@ -6,32 +6,25 @@ Each checks its arguments, describes the problem statically and hands its arrays
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.arguments import Padding
-from jaxcnn.convolution import rule as convolution_rule
-from jaxcnn.layout import spatial_size, weight_layout
+from jaxcnn.arguments import ConvolvingOptions, Padding
+from jaxcnn.convolution import rule
+from jaxcnn.layout import Floats, spatial_size, weight_layout
 from jaxcnn.rounding import widened
 from jaxcnn.window import extended
 
 
-class ConvolutionOptions(TypedDict, total=False):
+class ConvolutionOptions(ConvolvingOptions, total=False):
     """The options of :func:`conv2d` that do not depend on the number of dimensions."""
 
-    stride: int | Sequence[int]
-    padding: Padding
     padding_mode: str
-    dilation: int | Sequence[int]
     groups: int
-    precision: PrecisionLike
     preferred_element_type: DTypeLike | None
-    engine: str
-    derivatives: str | None
 
 
 def conv2d(
@@ -49,7 +42,7 @@ def conv2d(
     preferred_element_type: DTypeLike | None = None,
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Slide a kernel over images: two-dimensional convolution with a hand-written VJP.
 
     .. math::
@@ -143,7 +136,7 @@ def conv1d(
     *,
     layout: str = "NCW",
     **options: Unpack[ConvolutionOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Slide a kernel over sequences: one-dimensional convolution.
 
     Arguments, results and errors are those of :func:`conv2d`, for x ``(B, C_in, W)`` or
@@ -167,7 +160,7 @@ def conv3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[ConvolutionOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Slide a kernel over volumes: three-dimensional convolution.
 
     Arguments, results and errors are those of :func:`conv2d`, for x ``(B, C_in, D, H, W)``
@@ -217,8 +210,8 @@ def _convolution(
         w, b = widened(w), None if b is None else widened(b)
         size = spatial_size(x, layout)
         problem = replace(problem, window=window, input_size=size, preferred=dtype)
-    rule = differentiation.choose(
-        derivatives, convolution_rule.convolution, convolution_rule.convolution_autodiff
+    operation = differentiation.choose(
+        derivatives, rule.convolution, rule.convolution_autodiff
     )
-    y = rule(x, w, b, problem)
+    y = operation(x, w, b, problem)
     return y if is_batch else y[0]

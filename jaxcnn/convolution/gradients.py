@@ -5,29 +5,23 @@ Each checks its arguments, describes the problem statically and hands its arrays
 """
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.arguments import Padding
-from jaxcnn.convolution import rule as convolution_rule
-from jaxcnn.layout import spatial_size, weight_layout, with_spatial
+from jaxcnn.arguments import ConvolvingOptions, Padding
+from jaxcnn.convolution import rule
+from jaxcnn.layout import Floats, spatial_size, weight_layout, with_spatial
 from jaxcnn.problem import Problem
 
 
-class GradientOptions(TypedDict, total=False):
+class GradientOptions(ConvolvingOptions, total=False):
     """The options of the gradients that do not depend on the number of dimensions."""
 
-    stride: int | Sequence[int]
-    padding: Padding
-    dilation: int | Sequence[int]
     groups: int
-    precision: PrecisionLike
-    engine: str
-    derivatives: str | None
 
 
 def conv2d_bias_gradient(
@@ -78,7 +72,7 @@ def conv2d_weight_gradient(
     precision: PrecisionLike = None,
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""The gradient of a loss with respect to the weights of :func:`conv2d`.
 
     .. math::
@@ -148,7 +142,7 @@ def conv2d_input_gradient(
     precision: PrecisionLike = None,
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""The gradient of a loss with respect to the input of :func:`conv2d`.
 
     .. math::
@@ -226,7 +220,7 @@ def conv1d_weight_gradient(
     *,
     layout: str = "NCW",
     **options: Unpack[GradientOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The gradient of a loss with respect to the weights of :func:`jaxcnn.conv1d`.
 
     As :func:`conv2d_weight_gradient`, for sequences: of layout ``"NCW"`` or ``"NWC"``.
@@ -241,7 +235,7 @@ def conv1d_input_gradient(
     *,
     layout: str = "NCW",
     **options: Unpack[GradientOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The gradient of a loss with respect to the input of :func:`jaxcnn.conv1d`.
 
     As :func:`conv2d_input_gradient`, for sequences: of layout ``"NCW"`` or ``"NWC"``.
@@ -266,7 +260,7 @@ def conv3d_weight_gradient(
     *,
     layout: str = "NCDHW",
     **options: Unpack[GradientOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The gradient of a loss with respect to the weights of :func:`jaxcnn.conv3d`.
 
     As :func:`conv2d_weight_gradient`, for volumes: of layout ``"NCDHW"`` or ``"NDHWC"``.
@@ -281,7 +275,7 @@ def conv3d_input_gradient(
     *,
     layout: str = "NCDHW",
     **options: Unpack[GradientOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """The gradient of a loss with respect to the input of :func:`jaxcnn.conv3d`.
 
     As :func:`conv2d_input_gradient`, for volumes: of layout ``"NCDHW"`` or ``"NDHWC"``.
@@ -295,10 +289,10 @@ def conv3d_input_gradient(
 def _bias_gradient(dimensions, dy, layout, derivatives):
     arguments.one_layout(layout, dimensions)
     dy, _ = arguments.images("dy", dy, layout)
-    rule = differentiation.choose(
-        derivatives, convolution_rule.bias_gradient, convolution_rule.bias_gradient_autodiff
+    operation = differentiation.choose(
+        derivatives, rule.bias_gradient, rule.bias_gradient_autodiff
     )
-    return rule(dy, dy.shape, layout)
+    return operation(dy, dy.shape, layout)
 
 
 def _weight_gradient(
@@ -323,12 +317,12 @@ def _weight_gradient(
     arguments.groups_divide(problem.groups, "x", x.shape[channels])
     arguments.groups_divide(problem.groups, "dy", dy.shape[channels])
     _check_output_shape(dy, x.shape[layout.index("N")], dy.shape[channels], problem)
-    rule = differentiation.choose(
+    operation = differentiation.choose(
         derivatives,
-        convolution_rule.weight_gradient,
-        convolution_rule.weight_gradient_autodiff,
+        rule.weight_gradient,
+        rule.weight_gradient_autodiff,
     )
-    return rule(x, dy, problem)
+    return operation(x, dy, problem)
 
 
 def _input_gradient(dimensions, dy, w, input_size, layout, *, derivatives=None, **options):
@@ -344,12 +338,12 @@ def _input_gradient(dimensions, dy, w, input_size, layout, *, derivatives=None, 
     )
     c_out = arguments.output_channels(w, problem)
     _check_output_shape(dy, dy.shape[layout.index("N")], c_out, problem)
-    rule = differentiation.choose(
+    operation = differentiation.choose(
         derivatives,
-        convolution_rule.input_gradient,
-        convolution_rule.input_gradient_autodiff,
+        rule.input_gradient,
+        rule.input_gradient_autodiff,
     )
-    dx = rule(dy, w, problem)
+    dx = operation(dy, w, problem)
     return dx if is_batch else dx[0]
 
 

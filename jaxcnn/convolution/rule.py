@@ -17,21 +17,18 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxcnn import equations, plan
+from jaxcnn.layout import Floats, over_channels
 from jaxcnn.mapping import common_dtype, mapped_convolution
 from jaxcnn.problem import Problem, loops_by_default
-from jaxcnn.sharding import spread_like
-
-Operand = Float[Array, "..."]
-
+from jaxcnn.sharding import sharded_like
 
 # --- The rules ------------------------------------------------------------------------
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def convolution(x: Operand, w: Operand, b: Operand | None, problem: Problem) -> Operand:
+def convolution(x: Floats, w: Floats, b: Floats | None, problem: Problem) -> Floats:
     """Y = b + Σ_m tap(X, m) · W[m]"""
     y = mapped_convolution("forward", x, w, problem)
     return _rounded(_plus_bias(y, b, problem), _output_dtype(x, problem))
@@ -45,7 +42,7 @@ def _convolution_bwd(problem, residuals, dy):
     x, w, b = residuals
     dx = input_gradient(dy, w, problem)
     dw = weight_gradient(x, dy, problem)
-    return _for(x, dx), _for(w, dw), _bias_gradient_for(b, dy, problem)
+    return _cast_like(dx, x), _cast_like(dw, w), _bias_gradient_for(b, dy, problem)
 
 
 convolution.defvjp(_convolution_fwd, _convolution_bwd)
@@ -53,8 +50,8 @@ convolution.defvjp(_convolution_fwd, _convolution_bwd)
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def transposed_convolution(
-    x: Operand, w: Operand, b: Operand | None, problem: Problem
-) -> Operand:
+    x: Floats, w: Floats, b: Floats | None, problem: Problem
+) -> Floats:
     """Y = b + Σ_m untap(X · W[m], m): the input gradient, as a forward operation"""
     y = mapped_convolution("input_gradient", x, w, problem)
     return _rounded(_plus_bias(y, b, problem), _output_dtype(x, problem))
@@ -69,7 +66,7 @@ def _transposed_convolution_bwd(problem, residuals, dy):
     arriving = replace(problem, preferred=x.dtype)
     dx = convolution(dy, w, None, arriving)
     dw = weight_gradient(dy, x, problem)
-    return _for(x, dx), _for(w, dw), _bias_gradient_for(b, dy, problem)
+    return _cast_like(dx, x), _cast_like(dw, w), _bias_gradient_for(b, dy, problem)
 
 
 transposed_convolution.defvjp(_transposed_convolution_fwd, _transposed_convolution_bwd)
@@ -78,11 +75,11 @@ transposed_convolution.defvjp(_transposed_convolution_fwd, _transposed_convoluti
 def _bias_gradient_for(b, dy, problem):
     if b is None:
         return None
-    return _for(b, bias_gradient(dy, dy.shape, problem.layout))
+    return _cast_like(bias_gradient(dy, dy.shape, problem.layout), b)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def weight_gradient(x: Operand, dy: Operand, problem: Problem) -> Operand:
+def weight_gradient(x: Floats, dy: Floats, problem: Problem) -> Floats:
     """dW[m] = Σ tap(X, m) ⊗ dY"""
     return _rounded(mapped_convolution("weight_gradient", x, dy, problem), x.dtype)
 
@@ -95,14 +92,14 @@ def _weight_gradient_bwd(problem, residuals, ddw):
     x, dy = residuals
     dx = input_gradient(dy, ddw, problem)
     ddy = convolution(x, ddw, None, problem)
-    return _for(x, dx), _for(dy, ddy)
+    return _cast_like(dx, x), _cast_like(ddy, dy)
 
 
 weight_gradient.defvjp(_weight_gradient_fwd, _weight_gradient_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def input_gradient(dy: Operand, w: Operand, problem: Problem) -> Operand:
+def input_gradient(dy: Floats, w: Floats, problem: Problem) -> Floats:
     """dX = Σ_m untap(dY · W[m], m)"""
     return _rounded(mapped_convolution("input_gradient", dy, w, problem), w.dtype)
 
@@ -115,14 +112,14 @@ def _input_gradient_bwd(problem, residuals, ddx):
     dy, w = residuals
     ddy = convolution(ddx, w, None, problem)
     dw = weight_gradient(ddx, dy, problem)
-    return _for(dy, ddy), _for(w, dw)
+    return _cast_like(ddy, dy), _cast_like(dw, w)
 
 
 input_gradient.defvjp(_input_gradient_fwd, _input_gradient_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def bias_gradient(dy: Operand, shape: tuple, layout: str) -> Operand:
+def bias_gradient(dy: Floats, shape: tuple, layout: str) -> Floats:
     """db = Σ_{batch, positions} dY, for dY of this shape (whose batch may be symbolic)"""
     return _rounded(equations.bias_gradient(dy, layout=layout), dy.dtype)
 
@@ -132,19 +129,14 @@ def _bias_gradient_fwd(dy, shape, layout):
 
 
 def _bias_gradient_bwd(shape, layout, residuals, ddb):
-    return (jnp.broadcast_to(_over_channels(ddb, layout), shape),)
+    return (jnp.broadcast_to(over_channels(ddb, layout), shape),)
 
 
 bias_gradient.defvjp(_bias_gradient_fwd, _bias_gradient_bwd)
 
 
 def _plus_bias(y, b, problem):
-    return y if b is None else y + _over_channels(b.astype(y.dtype), problem.layout)
-
-
-def _over_channels(b, layout):
-    """(C,) with length 1 along every other axis, so that it broadcasts."""
-    return b.reshape([-1 if letter == "C" else 1 for letter in layout])
+    return y if b is None else y + over_channels(b.astype(y.dtype), problem.layout)
 
 
 def _output_dtype(x, problem):
@@ -156,9 +148,9 @@ def _rounded(total, dtype):
     return total.astype(dtype)
 
 
-def _for(operand, gradient):
-    """A gradient in the dtype of its operand, and spread over devices as that is."""
-    return spread_like(gradient.astype(operand.dtype), operand)
+def _cast_like(gradient, operand):
+    """A gradient in the dtype of its operand, and sharded as that is."""
+    return sharded_like(gradient.astype(operand.dtype), operand)
 
 
 # --- The same without the rules: what ``derivatives="autodiff"`` means ----------------

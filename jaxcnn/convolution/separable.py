@@ -4,31 +4,22 @@ Nothing of their own: a depthwise convolution is one with a group for every chan
 separable one is two convolutions.
 """
 
-from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Unpack
 
-from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments
-from jaxcnn.arguments import Padding
+from jaxcnn.arguments import ConvolvingOptions
 from jaxcnn.convolution.conv import conv1d, conv2d, conv3d
-from jaxcnn.layout import weight_layout
+from jaxcnn.layout import Floats, weight_layout
 
 _CONVOLUTIONS = {1: conv1d, 2: conv2d, 3: conv3d}
 
 
-class DepthwiseOptions(TypedDict, total=False):
+class DepthwiseOptions(ConvolvingOptions, total=False):
     """The options of :func:`depthwise_conv2d`, whatever the number of dimensions."""
 
-    stride: int | Sequence[int]
-    padding: Padding
     padding_mode: str
-    dilation: int | Sequence[int]
-    precision: PrecisionLike
-    engine: str
-    derivatives: str | None
 
 
 def depthwise_conv2d(
@@ -38,7 +29,7 @@ def depthwise_conv2d(
     *,
     layout: str = "NCHW",
     **options: Unpack[DepthwiseOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Convolve every channel by itself.
 
     .. math::
@@ -84,7 +75,7 @@ def depthwise_conv1d(
     *,
     layout: str = "NCW",
     **options: Unpack[DepthwiseOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Convolve every channel of sequences by itself: :func:`depthwise_conv2d` in 1-D.
 
     >>> import jax.numpy as jnp
@@ -102,7 +93,7 @@ def depthwise_conv3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[DepthwiseOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Convolve every channel of volumes by itself: :func:`depthwise_conv2d` in 3-D.
 
     >>> import jax.numpy as jnp
@@ -120,7 +111,7 @@ def separable_conv2d(
     *,
     layout: str = "NCHW",
     **options: Unpack[DepthwiseOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""A depthwise convolution, and then one with a 1×1 kernel that mixes the channels.
 
     .. math::
@@ -164,7 +155,7 @@ def separable_conv1d(
     *,
     layout: str = "NCW",
     **options: Unpack[DepthwiseOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """A depthwise convolution and a 1×1 one of sequences: :func:`separable_conv2d` in 1-D.
 
     >>> import jax.numpy as jnp
@@ -183,7 +174,7 @@ def separable_conv3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[DepthwiseOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """A depthwise convolution and a 1×1 one of volumes: :func:`separable_conv2d` in 3-D.
 
     >>> import jax.numpy as jnp

@@ -7,32 +7,24 @@ convolution that it is the transpose of, and hands its arrays to
 """
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.arguments import Padding
-from jaxcnn.convolution import rule as convolution_rule
-from jaxcnn.engines import ENGINES
-from jaxcnn.layout import spatial_size, weight_layout
+from jaxcnn.arguments import ConvolvingOptions, Padding
+from jaxcnn.convolution import rule
+from jaxcnn.layout import Floats, spatial_size, weight_layout
 from jaxcnn.problem import Problem
 
 
-class TransposedOptions(TypedDict, total=False):
+class TransposedOptions(ConvolvingOptions, total=False):
     """The options of :func:`conv_transpose2d`, whatever the number of dimensions."""
 
-    stride: int | Sequence[int]
-    padding: Padding
     output_padding: int | Sequence[int]
-    dilation: int | Sequence[int]
     groups: int
-    precision: PrecisionLike
     preferred_element_type: DTypeLike | None
-    engine: str
-    derivatives: str | None
 
 
 def conv_transpose2d(
@@ -50,7 +42,7 @@ def conv_transpose2d(
     preferred_element_type: DTypeLike | None = None,
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Two-dimensional transposed convolution: what :func:`jaxcnn.conv2d` does, backwards.
 
     .. math::
@@ -132,7 +124,7 @@ def conv_transpose1d(
     *,
     layout: str = "NCW",
     **options: Unpack[TransposedOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """One-dimensional transposed convolution: what :func:`jaxcnn.conv1d` does, backwards.
 
     Arguments, results and errors are those of :func:`conv_transpose2d`, for x
@@ -154,7 +146,7 @@ def conv_transpose3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[TransposedOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Three-dimensional transposed convolution: :func:`jaxcnn.conv3d`, backwards.
 
     Arguments, results and errors are those of :func:`conv_transpose2d`, for x
@@ -196,7 +188,7 @@ def _transposed(
         window,
         size,
         layout,
-        arguments.one_of("engine", engine, ("auto", *ENGINES)),
+        arguments.one_engine(engine),
         groups=arguments.number_of_groups(groups),
         precision=precision,
         preferred=arguments.preferred_dtype(preferred_element_type, x),
@@ -208,10 +200,10 @@ def _transposed(
     arguments.shape_is("w", w, wanted, f"because x has {c_in} channels")
     c_out = w.shape[letters.index("I")] * problem.groups
     b = arguments.bias(b, x, c_out, "output channel: groups times those of w")
-    rule = differentiation.choose(
+    operation = differentiation.choose(
         derivatives,
-        convolution_rule.transposed_convolution,
-        convolution_rule.transposed_convolution_autodiff,
+        rule.transposed_convolution,
+        rule.transposed_convolution_autodiff,
     )
-    y = rule(x, w, b, problem)
+    y = operation(x, w, b, problem)
     return y if is_batch else y[0]

@@ -12,13 +12,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
+from jaxcnn.layout import Floats
 from jaxcnn.rounding import rounded_once
-
-Operand = Float[Array, "..."]
-
 
 # --- From f and f' to a rule ----------------------------------------------------------
 
@@ -58,7 +55,7 @@ def elementwise(
 
     rule.defvjp(fwd, bwd)
 
-    def activation(x: ArrayLike, derivatives: str | None, *parameters) -> Operand:
+    def activation(x: ArrayLike, derivatives: str | None, *parameters) -> Floats:
         x = arguments.float_array("x", x)
         return differentiation.choose(derivatives, rule, plain)(x, parameters)
 
@@ -90,7 +87,7 @@ def _relu_bwd(is_positive, dy):
 _relu.defvjp(_relu_fwd, _relu_bwd)
 
 
-def relu(x: ArrayLike, *, derivatives: str | None = None) -> Operand:
+def relu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     r"""Cut off what is negative: the rectified linear unit.
 
     .. math::
@@ -134,7 +131,7 @@ _leaky_relu = elementwise(
 
 def leaky_relu(
     x: ArrayLike, negative_slope: float = 0.01, *, derivatives: str | None = None
-) -> Operand:
+) -> Floats:
     r"""Flatten what is negative, but let it through: the leaky rectified linear unit.
 
     .. math::
@@ -179,7 +176,7 @@ _elu = elementwise(
 )
 
 
-def elu(x: ArrayLike, alpha: float = 1.0, *, derivatives: str | None = None) -> Operand:
+def elu(x: ArrayLike, alpha: float = 1.0, *, derivatives: str | None = None) -> Floats:
     r"""Let what is negative approach −α: the exponential linear unit.
 
     .. math::
@@ -217,7 +214,7 @@ _hard_swish = elementwise(
 )
 
 
-def hard_swish(x: ArrayLike, *, derivatives: str | None = None) -> Operand:
+def hard_swish(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     r"""Come close to :func:`jaxcnn.silu` without an exponential.
 
     .. math::

@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.convolution.rule import bias_gradient
+from jaxcnn.layout import Floats
 from jaxcnn.rounding import sum_dtype
-from jaxcnn.sharding import automatically, spread_like, whole_along
+from jaxcnn.sharding import replicated_along, sharded_like, with_auto_axes
 
 
 def _dense_formula(x, w, b, precision):
@@ -34,11 +35,11 @@ def _dense_fwd(x, w, b, precision):
 def _dense_bwd(precision, residuals, dy):
     x, w, b = residuals
     dx = _dense(dy, w.T, None, precision)
-    dw = automatically(
+    dw = with_auto_axes(
         lambda x, dy: _dense(x.T, dy, None, precision), ["ri", "ro"], "io", x, dy
     )
     db = None if b is None else bias_gradient(dy, dy.shape, "NC")
-    return spread_like(dx, x), spread_like(dw, w), db
+    return sharded_like(dx, x), sharded_like(dw, w), db
 
 
 _dense.defvjp(_dense_fwd, _dense_bwd)
@@ -51,7 +52,7 @@ def dense(
     *,
     precision: PrecisionLike = None,
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Connect every input to every output: a fully connected layer.
 
     .. math::
@@ -102,9 +103,9 @@ def dense(
         b = arguments.float_array("b", b)
         arguments.same_dtype("b", b, "x", x)
         arguments.shape_is("b", b, w.shape[1:], "one entry for each column of w")
-    rule = differentiation.choose(derivatives, _dense, _dense_formula)
+    operation = differentiation.choose(derivatives, _dense, _dense_formula)
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    y = rule(rows, w, b, precision)
+    y = operation(rows, w, b, precision)
     return y.reshape(*x.shape[:-1], w.shape[1])
 
 
@@ -130,5 +131,5 @@ def flatten(x: ArrayLike) -> Float[Array, "B features"]:
     x = arguments.float_array("x", x)
     if x.ndim == 0:
         raise ValueError("x is a scalar; it must have a batch axis: (B, …)")
-    x = whole_along(x, range(1, x.ndim))
+    x = replicated_along(x, range(1, x.ndim))
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))

@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from jaxcnn import arguments, differentiation
+from jaxcnn.layout import Floats
 from jaxcnn.rounding import rounded_once
-
-Operand = Float[Array, "..."]
 
 
 @rounded_once
@@ -20,7 +19,7 @@ def _dropout_formula(x, is_kept, p):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dropout(x: Operand, is_kept: Bool[Array, "..."], p: float) -> Operand:
+def _dropout(x: Floats, is_kept: Bool[Array, "..."], p: float) -> Floats:
     return _dropout_formula(x, is_kept, p)
 
 
@@ -42,7 +41,7 @@ def dropout(
     *,
     training: bool = True,
     derivatives: str | None = None,
-) -> Operand:
+) -> Floats:
     r"""Forget elements at random, so that a network relies on none of them.
 
     .. math::
@@ -84,7 +83,7 @@ def dropout(
     """
     x = arguments.float_array("x", x)
     p = arguments.fraction("p", p)
-    rule = differentiation.choose(derivatives, _dropout, _dropout_formula)
+    operation = differentiation.choose(derivatives, _dropout, _dropout_formula)
     if not arguments.flag("training", training):
         return x
     key = _one_key(key)
@@ -93,7 +92,7 @@ def dropout(
     if p == 1:
         return jnp.zeros_like(x)
     # Of float32 wherever there is float64, too: a key's mask is the same everywhere.
-    return rule(x, jax.random.bernoulli(key, np.float32(1 - p), x.shape), p)
+    return operation(x, jax.random.bernoulli(key, np.float32(1 - p), x.shape), p)
 
 
 def _one_key(key) -> jax.Array:

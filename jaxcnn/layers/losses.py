@@ -7,14 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.layers.softmax import log_softmax, softmax
+from jaxcnn.layout import Floats
 from jaxcnn.rounding import rounded_once
-
-Operand = Float[Array, "..."]
-
 
 # --- Softmax cross-entropy ------------------------------------------------------------
 
@@ -63,7 +60,7 @@ def softmax_cross_entropy(
     *,
     label_smoothing: float = 0.0,
     derivatives: str | None = None,
-) -> Operand:
+) -> Floats:
     r"""How surprised a classifier is by the right answer.
 
     .. math::
@@ -123,8 +120,8 @@ def softmax_cross_entropy(
         "labels", labels, classes, f"logits of shape {logits.shape} have classes"
     )
     smoothing = arguments.fraction("label_smoothing", label_smoothing)
-    rule = differentiation.choose(derivatives, _cross_entropy, _cross_entropy_autodiff)
-    return rule(logits, labels, smoothing)
+    operation = differentiation.choose(derivatives, _cross_entropy, _cross_entropy_autodiff)
+    return operation(logits, labels, smoothing)
 
 
 # --- Element by element ---------------------------------------------------------------
@@ -134,7 +131,7 @@ REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum, "none": lambda losses: losses}
 
 def mse_loss(
     predictions: ArrayLike, targets: ArrayLike, *, reduction: str = "mean"
-) -> Operand:
+) -> Floats:
     r"""How far predictions are from their targets: the mean squared error.
 
     .. math::
@@ -171,7 +168,7 @@ def mse_loss(
 
 def binary_cross_entropy_with_logits(
     logits: ArrayLike, targets: ArrayLike, *, reduction: str = "mean"
-) -> Operand:
+) -> Floats:
     r"""How surprised a classifier with two classes is, from its logits.
 
     .. math::
@@ -205,7 +202,7 @@ def binary_cross_entropy_with_logits(
     return _reduced(optax.losses.sigmoid_binary_cross_entropy, *given)
 
 
-def _reduced(loss: Callable, name: str, values, targets, reduction: str) -> Operand:
+def _reduced(loss: Callable, name: str, values, targets, reduction: str) -> Floats:
     """A loss of each element, computed and reduced, once the arguments are known to fit."""
     values = arguments.float_array(name, values)
     targets = arguments.float_array("targets", targets)

@@ -16,15 +16,19 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.layers.normalization_rule import applied, normalize
 from jaxcnn.layout import LAYOUTS as LAYOUTS_OF_IMAGES
-from jaxcnn.layout import grouped, merge_channels, spatial_size, split_channels
+from jaxcnn.layout import (
+    Floats,
+    grouped,
+    merge_channels,
+    over_channels,
+    spatial_size,
+    split_channels,
+)
 from jaxcnn.rounding import sum_dtype, widened
-
-Operand = Float[Array, "..."]
 
 LAYOUTS = ("NC", *itertools.chain.from_iterable(LAYOUTS_OF_IMAGES.values()))
 
@@ -42,7 +46,7 @@ def batch_norm(
     axis_name: str | None = None,
     layout: str = "NCHW",
     derivatives: str | None = None,
-) -> tuple[Operand, Operand | None, Operand | None]:
+) -> tuple[Floats, Floats | None, Floats | None]:
     r"""Give every channel mean 0 and variance 1 over the batch, then scale and shift it.
 
     .. math::
@@ -75,11 +79,10 @@ def batch_norm(
         included.
       running_mean, running_var: ``(C,)``, of x's dtype, or float32 where x is of a half
         precision. In training, None for none.
-      w, b: scale and shift, likewise; None for 1 and 0.
-      training: whether to use, and to average, the statistics of this batch.
-      momentum: the share of this batch in the average, from 0 to 1.
-      eps: ε, positive.
-      axis_name: inside ``shard_map``, the axis of the mesh along which the batch is spread:
+      w, b: scale and shift, likewise; None for 1 and 0. training: whether to use, and
+      to average, the statistics of this batch. momentum: the share of this batch in the
+      average, from 0 to 1. eps: ε, positive. axis_name: inside ``shard_map``, the axis
+      of the mesh along which the batch is sharded:
         in training, mean and variance are those of the whole batch, not of a device's part
         of it. Outside, and with automatic or explicit sharding, they always are.
       layout: ``"NC"``, ``"NCW"``, ``"NWC"``, ``"NCHW"``, ``"NHWC"``, ``"NCDHW"`` or
@@ -116,7 +119,8 @@ def batch_norm(
     x = _batch(x, layout)
     channels = (x.shape[layout.index("C")],)
     w, b = (
-        _per_channel(each, layout) for each in _scale_and_shift(w, b, x, channels, CHANNELS)
+        over_channels(each, layout)
+        for each in _scale_and_shift(w, b, x, channels, CHANNELS)
     )
     training = arguments.flag("training", training)
     if not training or running_mean is not None:
@@ -144,7 +148,7 @@ def batch_norm(
 
 
 def _constant(running, layout):
-    return _per_channel(lax.stop_gradient(widened(running)), layout)
+    return over_channels(lax.stop_gradient(widened(running)), layout)
 
 
 def _averaged(running, of_this_batch, momentum):
@@ -164,7 +168,7 @@ def layer_norm(
     *,
     eps: float = 1e-5,
     derivatives: str | None = None,
-) -> Operand:
+) -> Floats:
     r"""Give every example mean 0 and variance 1, then scale and shift each feature.
 
     The equations are those of :func:`batch_norm`, with mean and variance over the last
@@ -222,7 +226,7 @@ def group_norm(
     eps: float = 1e-5,
     layout: str = "NCHW",
     derivatives: str | None = None,
-) -> Operand:
+) -> Floats:
     r"""Give groups of channels of every image mean 0 and variance 1, then scale and shift.
 
     The equations are those of :func:`batch_norm`, with mean and variance over all positions
@@ -253,7 +257,7 @@ def group_norm(
     groups = arguments.number_of_groups(groups)
     arguments.groups_divide(groups, "x", channels)
     w, b = (
-        split_channels(_per_channel(each, layout), groups, layout)
+        split_channels(over_channels(each, layout), groups, layout)
         for each in _scale_and_shift(w, b, x, (channels,), CHANNELS)
     )
     eps = arguments.positive("eps", eps)
@@ -271,7 +275,7 @@ def instance_norm(
     eps: float = 1e-5,
     layout: str = "NCHW",
     derivatives: str | None = None,
-) -> Operand:
+) -> Floats:
     r"""Give every channel of every image mean 0 and variance 1, then scale and shift.
 
     It is :func:`group_norm` with a group for each channel.
@@ -332,11 +336,6 @@ def _scale_and_shift(w, b, x, shape, because):
     w = jnp.ones(shape, dtype) if w is None else _vector("w", w, x, shape, because)
     b = jnp.zeros(shape, dtype) if b is None else _vector("b", b, x, shape, because)
     return widened(w), widened(b)
-
-
-def _per_channel(array, layout):
-    """(C,) with an axis of length one for every other letter of the layout."""
-    return array.reshape([-1 if letter == "C" else 1 for letter in layout])
 
 
 def _at_least_two(x, n, each):

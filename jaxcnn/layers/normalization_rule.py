@@ -25,20 +25,19 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 from jaxcnn import differentiation
+from jaxcnn.layout import Floats
 from jaxcnn.rounding import rounded_once, widened
-from jaxcnn.sharding import spread_like
+from jaxcnn.sharding import sharded_like
 
-Operand = Float[Array, "..."]
 Axes = tuple[int, ...]
 
 
 @rounded_once
 def applied(
-    x: Operand, w: Operand, b: Operand, mean: Operand, var: Operand, eps: float
-) -> Operand:
+    x: Floats, w: Floats, b: Floats, mean: Floats, var: Floats, eps: float
+) -> Floats:
     """Y = W r (X − μ) + b, whatever μ and σ² are."""
     return (x - mean) * (lax.rsqrt(var + eps) * w) + b
 
@@ -56,16 +55,16 @@ def _normalize_formula(x, w, b, axes, eps, axis_name=None):
     return applied(x, w, b, mean, var, eps), mean, var
 
 
-def over_devices(mean: Operand, axis_name: str | None) -> Operand:
+def over_devices(mean: Floats, axis_name: str | None) -> Floats:
     """The mean of what devices along an axis found, each of as many elements."""
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _normalize(
-    x: Operand,
-    w: Operand,
-    b: Operand,
+    x: Floats,
+    w: Floats,
+    b: Floats,
     axes: Axes,
     eps: float,
     axis_name: str | None = None,
@@ -100,7 +99,7 @@ def _normalize_bwd(axes, eps, axis_name, kept, cotangents):
     # dX, with X̂ = r (X − μ) written out: what the n elements share is computed once.
     dx = r * w * dy - (r * mean_dx_hat - dmean / n)
     dx -= centred * (jnp.square(r) * mean_dx_hat_x_hat - 2 * dvar / n)
-    return dx.astype(kept[0].dtype), spread_like(dw, w), spread_like(db, b)
+    return dx.astype(kept[0].dtype), sharded_like(dw, w), sharded_like(db, b)
 
 
 _normalize.defvjp(_normalize_fwd, _normalize_bwd)

@@ -9,12 +9,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments
 from jaxcnn.layers.activations import elementwise
-
-Operand = Float[Array, "..."]
+from jaxcnn.layout import Floats
 
 _sigmoid = elementwise(
     jax.nn.sigmoid,
@@ -23,7 +21,7 @@ _sigmoid = elementwise(
 )
 
 
-def sigmoid(x: ArrayLike, *, derivatives: str | None = None) -> Operand:
+def sigmoid(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     r"""Turn a logit into a probability: the logistic function.
 
     .. math::
@@ -56,7 +54,7 @@ _tanh = elementwise(
 )
 
 
-def tanh(x: ArrayLike, *, derivatives: str | None = None) -> Operand:
+def tanh(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     r"""Squash to between −1 and 1: the hyperbolic tangent.
 
     .. math::
@@ -99,7 +97,7 @@ def softplus(
     threshold: float = 20.0,
     *,
     derivatives: str | None = None,
-) -> Operand:
+) -> Floats:
     r"""Round off the kink of :func:`jaxcnn.relu`.
 
     .. math::
@@ -144,7 +142,7 @@ def _times_sigmoid(v: Callable, dv: Callable) -> Callable:
 _silu = _times_sigmoid(lambda x: x, jnp.ones_like)
 
 
-def silu(x: ArrayLike, *, derivatives: str | None = None) -> Operand:
+def silu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     r"""Let a logit through with its own probability: the sigmoid linear unit, or swish.
 
     .. math::
@@ -194,7 +192,7 @@ _GELU = {
 
 def gelu(
     x: ArrayLike, approximate: str = "none", *, derivatives: str | None = None
-) -> Operand:
+) -> Floats:
     r"""Let x through if a normal variable is smaller: the Gaussian error linear unit.
 
     .. math::

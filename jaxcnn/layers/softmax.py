@@ -5,12 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
+from jaxcnn.layout import Floats
 from jaxcnn.rounding import rounded_once
-
-Operand = Float[Array, "..."]
 
 
 def _less_the_largest(x, axis):
@@ -47,7 +45,7 @@ def _softmax_bwd(axis, y, dy):
 _softmax.defvjp(_softmax_fwd, _softmax_bwd)
 
 
-def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Operand:
+def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Floats:
     r"""Turn logits into probabilities.
 
     .. math::
@@ -110,7 +108,7 @@ def _log_softmax_bwd(axis, y, dy):
 _log_softmax.defvjp(_log_softmax_fwd, _log_softmax_bwd)
 
 
-def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Operand:
+def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Floats:
     r"""The logarithm of :func:`softmax`, computed without ever dividing.
 
     .. math::

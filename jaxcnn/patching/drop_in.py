@@ -164,7 +164,7 @@ def _convolution(lhs, rhs, axes, window, spread, batch_groups, groups, **options
     w = rhs.transpose([axes.rhs_spec[k] for k in (*range(2, rhs.ndim), 1, 0)])  # …IO
     if batch_groups > 1:
         x, groups = batch_groups_as_channels(x, batch_groups, layout), batch_groups
-    rule = CONVOLUTION
+    operation = CONVOLUTION
     if max(spread) > 1 and max(window.stride) > 1:
         between = with_spatial(
             [(0, 0, 0)] * x.ndim, [(0, 0, t - 1) for t in spread], layout
@@ -172,12 +172,12 @@ def _convolution(lhs, rhs, axes, window, spread, batch_groups, groups, **options
         x = lax.pad(x, jnp.zeros((), x.dtype), between)
     size = spatial_size(x, layout)
     if max(spread) > 1 and max(window.stride) == 1:
-        rule, w = TRANSPOSED_CONVOLUTION, rotated(w, groups)
+        operation, w = TRANSPOSED_CONVOLUTION, rotated(w, groups)
         window, size = transpose_of(window, spread, size)
     if not channels_last(layout):
         w = w.transpose(w.ndim - 1, w.ndim - 2, *range(w.ndim - 2))  # OI…
     problem = Problem(window, size, layout, groups=groups, **options)
-    y = differentiation.choose(None, *rule)(x, w, None, problem)
+    y = differentiation.choose(None, *operation)(x, w, None, problem)
     return y.transpose(np.argsort([axes.out_spec[k] for k in order]))
 
 

@@ -42,7 +42,7 @@ def served(jax_own: Callable, *operands) -> jax.ShapeDtypeStruct | None:
     is_served = (
         all(x.dtype in FLOATS for x in (*shapes, result))
         and all(size != 0 for x in (*shapes, result) for size in x.shape)
-        # With explicit sharding it is JAX's to say how the result is spread over devices.
+        # With explicit sharding it is JAX's to say how the result is sharded.
         and all(axis is None for x in operands for axis in jax.typeof(x).sharding.spec)
     )
     return result if is_served else None

@@ -6,16 +6,15 @@ windows are of two sizes (:mod:`jaxcnn.pooling.adaptive_rule`).
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.engines import ENGINES
-from jaxcnn.layout import spatial_axes, spatial_size
+from jaxcnn.arguments import Options
+from jaxcnn.layout import Floats, spatial_axes, spatial_size
 from jaxcnn.pooling import adaptive_rule
 from jaxcnn.pooling.adaptive_rule import Adaptive, Windows, along_axis
 from jaxcnn.pooling.maximum import Pooled, flat_index
@@ -23,13 +22,6 @@ from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import positions
 
 Size = int | None | Sequence[int | None]
-
-
-class AdaptiveOptions(TypedDict, total=False):
-    """The options of adaptive pooling that do not depend on the number of dimensions."""
-
-    engine: str
-    derivatives: str | None
 
 
 # --- Maximum --------------------------------------------------------------------------
@@ -95,7 +87,7 @@ def adaptive_max_pool1d(
     *,
     return_indices: bool = False,
     layout: str = "NCW",
-    **options: Unpack[AdaptiveOptions],
+    **options: Unpack[Options],
 ) -> Pooled:
     """Max pooling of sequences to a length: :func:`adaptive_max_pool2d` in 1-D.
 
@@ -113,7 +105,7 @@ def adaptive_max_pool3d(
     *,
     return_indices: bool = False,
     layout: str = "NCDHW",
-    **options: Unpack[AdaptiveOptions],
+    **options: Unpack[Options],
 ) -> Pooled:
     """Max pooling of volumes to a size: :func:`adaptive_max_pool2d` in 3-D.
 
@@ -141,10 +133,10 @@ def _adaptive_max_pool(
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
     # Where windows share pixels, their gradients are added: as wide as sums are.
     wide = x.astype(sum_dtype(x.dtype))
-    rule = differentiation.choose(
+    operation = differentiation.choose(
         derivatives, adaptive_rule.maxima, adaptive_rule.maxima_autodiff
     )
-    y, winner = rule(wide, adaptive)
+    y, winner = operation(wide, adaptive)
     y = y.astype(x.dtype)
     if not return_indices:
         return y if is_batch else y[0]
@@ -170,7 +162,7 @@ def adaptive_avg_pool2d(
     layout: str = "NCHW",
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Average pooling to a size that is asked for.
 
     .. math::
@@ -207,8 +199,8 @@ def adaptive_avg_pool1d(
     output_size: Size,
     *,
     layout: str = "NCW",
-    **options: Unpack[AdaptiveOptions],
-) -> Float[Array, "..."]:
+    **options: Unpack[Options],
+) -> Floats:
     """Average pooling of sequences to a length: :func:`adaptive_avg_pool2d` in 1-D.
 
     >>> adaptive_avg_pool1d(jnp.arange(5.0).reshape(1, 5), 3)
@@ -222,8 +214,8 @@ def adaptive_avg_pool3d(
     output_size: Size,
     *,
     layout: str = "NCDHW",
-    **options: Unpack[AdaptiveOptions],
-) -> Float[Array, "..."]:
+    **options: Unpack[Options],
+) -> Floats:
     """Average pooling of volumes to a size: :func:`adaptive_avg_pool2d` in 3-D.
 
     >>> adaptive_avg_pool3d(jnp.arange(8.0).reshape(1, 2, 2, 2), (2, 1, 1)).ravel()
@@ -236,10 +228,10 @@ def _adaptive_avg_pool(
     dimensions, x, output_size, layout, *, engine="auto", derivatives=None
 ):
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
-    rule = differentiation.choose(
+    operation = differentiation.choose(
         derivatives, adaptive_rule.sums, adaptive_rule.sums_autodiff
     )
-    sums = rule(x.astype(sum_dtype(x.dtype)), adaptive)
+    sums = operation(x.astype(sum_dtype(x.dtype)), adaptive)
     n = math.prod(np.ix_(*(each.sizes for each in adaptive.windows)))
     n = jnp.expand_dims(
         jnp.asarray(n, sums.dtype), [k for k, each in enumerate(layout) if each in "NC"]
@@ -256,8 +248,8 @@ def global_max_pool(
     *,
     keepdims: bool = False,
     layout: str = "NCHW",
-    **options: Unpack[AdaptiveOptions],
-) -> Float[Array, "..."]:
+    **options: Unpack[Options],
+) -> Floats:
     """The largest value of every channel.
 
     Args:
@@ -283,8 +275,8 @@ def global_avg_pool(
     *,
     keepdims: bool = False,
     layout: str = "NCHW",
-    **options: Unpack[AdaptiveOptions],
-) -> Float[Array, "..."]:
+    **options: Unpack[Options],
+) -> Floats:
     """The average of every channel: what a network without dense layers ends with.
 
     Args:
@@ -321,7 +313,7 @@ def _globally(pool: Callable[..., Any], x, keepdims, layout, options):
 def _described(dimensions, x, output_size, layout, engine):
     """The batch, whether it was one, and the static description of its pooling."""
     arguments.one_layout(layout, dimensions)
-    arguments.one_of("engine", engine, ("auto", *ENGINES))
+    arguments.one_engine(engine)
     x, is_batch = arguments.images("x", x, layout)
     size = spatial_size(x, layout)
     arguments.has_entries("x", x)

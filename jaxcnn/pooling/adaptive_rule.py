@@ -18,16 +18,14 @@ from itertools import product
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Int
 
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.layout import spatial_axes
-from jaxcnn.pooling import rule as pooling_rule
+from jaxcnn.layout import Floats, spatial_axes
+from jaxcnn.pooling import rule
+from jaxcnn.pooling.rule import Winner
 from jaxcnn.problem import Problem
 from jaxcnn.window import Window
-
-Operand = Float[Array, "..."]
-Winner = Int[Array, "..."]
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ class Adaptive:
         return max(len(each.places) for each in self.windows) == 2
 
 
-def laid_out(x: Operand, adaptive: Adaptive, fill: int | float) -> Operand:
+def laid_out(x: Floats, adaptive: Adaptive, fill: int | float) -> Floats:
     """The windows side by side, ``fill`` in places without an input."""
     for axis, windows in adaptive.along_axes:
         if not windows.are_even:
@@ -134,15 +132,15 @@ def laid_out(x: Operand, adaptive: Adaptive, fill: int | float) -> Operand:
 # --- Maximum --------------------------------------------------------------------------
 
 
-def maxima(x: Operand, adaptive: Adaptive) -> tuple[Operand, Winner]:
+def maxima(x: Floats, adaptive: Adaptive) -> tuple[Floats, Winner]:
     """Y = max over each window, and the place of its winner."""
-    rule = _maxima_of_overlapping if adaptive.has_overlaps_of_two else _maxima
-    return rule(x, adaptive)
+    pool = _maxima_of_overlapping if adaptive.has_overlaps_of_two else _maxima
+    return pool(x, adaptive)
 
 
 def _maxima(x, adaptive):
     there = laid_out(x, adaptive, -np.inf)
-    return pooling_rule.max_pooling(there, adaptive.side_by_side)
+    return rule.max_pooling(there, adaptive.side_by_side)
 
 
 _maxima_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_maxima)
@@ -150,11 +148,11 @@ _maxima_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_maxima)
 
 def maxima_autodiff(x, adaptive):
     there = laid_out(x, adaptive, -np.inf)
-    return pooling_rule.max_pooling_autodiff(there, adaptive.side_by_side)
+    return rule.max_pooling_autodiff(there, adaptive.side_by_side)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def place_at_winners(dy: Operand, winner: Winner, adaptive: Adaptive) -> Operand:
+def place_at_winners(dy: Floats, winner: Winner, adaptive: Adaptive) -> Floats:
     """dX[k] = Σ over the windows that see k: dY · [winner = the place of k]"""
     terms = []
     for chosen in product(*(each.places for each in adaptive.windows)):
@@ -171,10 +169,10 @@ def place_at_winners(dy: Operand, winner: Winner, adaptive: Adaptive) -> Operand
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def take_from_winners(x: Operand, winner: Winner, adaptive: Adaptive) -> Operand:
+def take_from_winners(x: Floats, winner: Winner, adaptive: Adaptive) -> Floats:
     """Y = Σ over each window: X · [winner = its place]"""
     there = laid_out(x, adaptive, 0)
-    return pooling_rule.take_from_winners(there, winner, adaptive.side_by_side)
+    return rule.take_from_winners(there, winner, adaptive.side_by_side)
 
 
 def _maxima_fwd(x, adaptive):
@@ -199,15 +197,15 @@ take_from_winners.defvjp(
 # --- Sum ------------------------------------------------------------------------------
 
 
-def sums(x: Operand, adaptive: Adaptive) -> Operand:
+def sums(x: Floats, adaptive: Adaptive) -> Floats:
     """Y = Σ over each window"""
-    rule = _sums_of_overlapping if adaptive.has_overlaps_of_two else _sums
-    return rule(x, adaptive)
+    pool = _sums_of_overlapping if adaptive.has_overlaps_of_two else _sums
+    return pool(x, adaptive)
 
 
 def _sums(x, adaptive):
     there = laid_out(x, adaptive, 0)
-    return pooling_rule.average_pooling(there, adaptive.sums_side_by_side)
+    return rule.average_pooling(there, adaptive.sums_side_by_side)
 
 
 _sums_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_sums)
@@ -215,11 +213,11 @@ _sums_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_sums)
 
 def sums_autodiff(x, adaptive):
     there = laid_out(x, adaptive, 0)
-    return pooling_rule.average_pooling_autodiff(there, adaptive.sums_side_by_side)
+    return rule.average_pooling_autodiff(there, adaptive.sums_side_by_side)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def sums_gradient(dy: Operand, adaptive: Adaptive) -> Operand:
+def sums_gradient(dy: Floats, adaptive: Adaptive) -> Floats:
     """dX[k] = Σ over the windows that see k: dY"""
     for axis, windows in adaptive.along_axes:
         # Of −1, no place, the window is −1, too.

@@ -5,26 +5,21 @@ Each checks its arguments, describes the problem statically and hands its array 
 """
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.arguments import Padding
-from jaxcnn.layout import spatial_size
-from jaxcnn.pooling import rule as pooling_rule
+from jaxcnn.arguments import Padding, PoolingOptions
+from jaxcnn.layout import Floats, spatial_size
+from jaxcnn.pooling import rule
 
 
-class AverageOptions(TypedDict, total=False):
+class AverageOptions(PoolingOptions, total=False):
     """The options of :func:`avg_pool2d` that do not depend on the number of dimensions."""
 
-    dilation: int | Sequence[int]
-    ceil_mode: bool
     count_include_pad: bool
     divisor_override: float | None
-    engine: str
-    derivatives: str | None
 
 
 def avg_pool2d(
@@ -40,7 +35,7 @@ def avg_pool2d(
     layout: str = "NCHW",
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Average every window: two-dimensional average pooling.
 
     .. math::
@@ -106,7 +101,7 @@ def avg_pool1d(
     *,
     layout: str = "NCW",
     **options: Unpack[AverageOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Average every window: one-dimensional average pooling.
 
     Arguments, results and errors are those of :func:`avg_pool2d`, for sequences
@@ -127,7 +122,7 @@ def avg_pool3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[AverageOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Average every window: three-dimensional average pooling.
 
     Arguments, results and errors are those of :func:`avg_pool2d`, for volumes
@@ -167,23 +162,14 @@ def _avg_pool(
         divisor=divisor_override,
         **options,
     )
-    rule = differentiation.choose(
-        derivatives, pooling_rule.average_pooling, pooling_rule.average_pooling_autodiff
+    operation = differentiation.choose(
+        derivatives, rule.average_pooling, rule.average_pooling_autodiff
     )
-    y = rule(x, problem)
+    y = operation(x, problem)
     return y if is_batch else y[0]
 
 
 # --- Power averages -------------------------------------------------------------------
-
-
-class PowerOptions(TypedDict, total=False):
-    """The options of :func:`lp_pool2d`, likewise."""
-
-    dilation: int | Sequence[int]
-    ceil_mode: bool
-    engine: str
-    derivatives: str | None
 
 
 def lp_pool2d(
@@ -198,7 +184,7 @@ def lp_pool2d(
     layout: str = "NCHW",
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""The p-norm of every window: two-dimensional power-average pooling.
 
     .. math::
@@ -260,8 +246,8 @@ def lp_pool1d(
     padding: Padding = 0,
     *,
     layout: str = "NCW",
-    **options: Unpack[PowerOptions],
-) -> Float[Array, "..."]:
+    **options: Unpack[PoolingOptions],
+) -> Floats:
     """The p-norm of every window: one-dimensional power-average pooling.
 
     Arguments, results and errors are those of :func:`lp_pool2d`, for sequences.
@@ -281,8 +267,8 @@ def lp_pool3d(
     padding: Padding = 0,
     *,
     layout: str = "NCDHW",
-    **options: Unpack[PowerOptions],
-) -> Float[Array, "..."]:
+    **options: Unpack[PoolingOptions],
+) -> Floats:
     """The p-norm of every window: three-dimensional power-average pooling.
 
     Arguments, results and errors are those of :func:`lp_pool2d`, for volumes.
@@ -313,8 +299,8 @@ def _lp_pool(
     problem = arguments.pooling_problem(
         spatial_size(x, layout), kernel_size, stride, padding, layout, **options
     )
-    rule = differentiation.choose(
-        derivatives, pooling_rule.power_pooling, pooling_rule.power_pooling_autodiff
+    operation = differentiation.choose(
+        derivatives, rule.power_pooling, rule.power_pooling_autodiff
     )
-    y = rule(x, norm_type, problem)
+    y = operation(x, norm_type, problem)
     return y if is_batch else y[0]

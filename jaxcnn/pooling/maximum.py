@@ -12,32 +12,29 @@ from typing import Any, TypedDict, Unpack
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.arguments import Padding
+from jaxcnn.arguments import Padding, PoolingOptions
 from jaxcnn.layout import (
+    Floats,
+    Integers,
     channels_last,
     merge_axes,
     spatial_axes,
     spatial_size,
     with_spatial,
 )
-from jaxcnn.pooling import rule as pooling_rule
+from jaxcnn.pooling import rule
 from jaxcnn.window import positions
 
 Pooled = Any
 """Float[Array, "..."], or with ``return_indices`` a pair of it and Int[Array, "..."]."""
 
 
-class MaxOptions(TypedDict, total=False):
+class MaxOptions(PoolingOptions, total=False):
     """The options of :func:`max_pool2d` that do not depend on the number of dimensions."""
 
-    dilation: int | Sequence[int]
-    ceil_mode: bool
     return_indices: bool
-    engine: str
-    derivatives: str | None
 
 
 def max_pool2d(
@@ -184,17 +181,17 @@ def _max_pool(
     problem = arguments.pooling_problem(
         spatial_size(x, layout), kernel_size, stride, padding, layout, **options
     )
-    rule = differentiation.choose(
-        derivatives, pooling_rule.max_pooling, pooling_rule.max_pooling_autodiff
+    operation = differentiation.choose(
+        derivatives, rule.max_pooling, rule.max_pooling_autodiff
     )
-    y, winner = rule(x, problem)
+    y, winner = operation(x, problem)
     if not return_indices:
         return y if is_batch else y[0]
     at = flat_index(positions(winner, problem.window, layout), problem.input_size)
     return (y, at) if is_batch else (y[0], at[0])
 
 
-def flat_index(position: Sequence[Int[Array, "..."]], size: Sequence[int]):
+def flat_index(position: Sequence[Integers], size: Sequence[int]):
     """The row-major number of a position in a grid of this size."""
     index = jnp.zeros_like(position[0])
     for each, length in zip(position, size, strict=True):
@@ -256,7 +253,7 @@ def max_unpool2d(
     output_size: int | Sequence[int] | None = None,
     layout: str = "NCHW",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Put the maxima back where they were: the partial inverse of :func:`max_pool2d`.
 
     .. math::
@@ -321,7 +318,7 @@ def max_unpool1d(
     *,
     layout: str = "NCW",
     **options: Unpack[UnpoolOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Put the maxima back where they were: the partial inverse of :func:`max_pool1d`.
 
     Arguments, results and errors are those of :func:`max_unpool2d`, for sequences.
@@ -342,7 +339,7 @@ def max_unpool3d(
     *,
     layout: str = "NCDHW",
     **options: Unpack[UnpoolOptions],
-) -> Float[Array, "..."]:
+) -> Floats:
     """Put the maxima back where they were: the partial inverse of :func:`max_pool3d`.
 
     Arguments, results and errors are those of :func:`max_unpool2d`, for volumes.
@@ -386,8 +383,8 @@ def _max_unpool(
     )
     indices = jnp.where(indices < 0, length, indices)  # which else would count from the end
     axis = 1 if channels_last(layout) else 2
-    rule = differentiation.choose(derivatives, _unpool, _unpool_formula)
-    y = rule(
+    operation = differentiation.choose(derivatives, _unpool, _unpool_formula)
+    y = operation(
         merge_axes(x, axis, dimensions),
         merge_axes(indices, axis, dimensions),
         length,

@@ -16,22 +16,22 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from jaxcnn import plan
+from jaxcnn.layout import Floats, Integers
 from jaxcnn.mapping import mapped_pooling
 from jaxcnn.problem import Problem, loops_by_default
 from jaxcnn.rounding import sum_dtype
 
-Operand = Float[Array, "..."]
-Winner = Int[Array, "..."]
+Winner = Integers
+"""Which tap won, for each window."""
 
 
 # --- Max pooling ----------------------------------------------------------------------
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def max_pooling(x: Operand, problem: Problem) -> tuple[Operand, Winner]:
+def max_pooling(x: Floats, problem: Problem) -> tuple[Floats, Winner]:
     """Y = max_m tap(X, m), and the winner of each window"""
     return mapped_pooling("max_pool", problem, x)
 
@@ -50,7 +50,7 @@ max_pooling.defvjp(_max_pooling_fwd, _max_pooling_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def place_at_winners(dy: Operand, winner: Winner, problem: Problem) -> Operand:
+def place_at_winners(dy: Floats, winner: Winner, problem: Problem) -> Floats:
     """dX = Σ_m untap(dY · [winner = m], m)"""
     return mapped_pooling("max_pool_gradient", problem, dy, winner).astype(dy.dtype)
 
@@ -67,7 +67,7 @@ place_at_winners.defvjp(_place_at_winners_fwd, _place_at_winners_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def take_from_winners(x: Operand, winner: Winner, problem: Problem) -> Operand:
+def take_from_winners(x: Floats, winner: Winner, problem: Problem) -> Floats:
     """Y = Σ_m tap(X, m) · [winner = m]"""
     return mapped_pooling("take_winners", problem, x, winner)
 
@@ -87,7 +87,7 @@ take_from_winners.defvjp(_take_from_winners_fwd, _take_from_winners_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def average_pooling(x: Operand, problem: Problem) -> Operand:
+def average_pooling(x: Floats, problem: Problem) -> Floats:
     """Y = 1/n · Σ_m tap(X, m)"""
     return mapped_pooling("average_pool", problem, x).astype(x.dtype)
 
@@ -104,7 +104,7 @@ average_pooling.defvjp(_average_pooling_fwd, _average_pooling_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def average_pooling_gradient(dy: Operand, problem: Problem) -> Operand:
+def average_pooling_gradient(dy: Floats, problem: Problem) -> Floats:
     """dX = Σ_m untap(dY / n, m)"""
     return mapped_pooling("average_pool_gradient", problem, dy).astype(dy.dtype)
 
@@ -141,7 +141,7 @@ def _nonzero(x):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def power_pooling(x: Operand, p: int | float, problem: Problem) -> Operand:
+def power_pooling(x: Floats, p: int | float, problem: Problem) -> Floats:
     """Y = (Σ_m tap(X, m)^p)^(1/p)"""
     return _power_pooling_fwd(x, p, problem)[0]
 
@@ -166,7 +166,7 @@ power_pooling.defvjp(_power_pooling_fwd, _power_pooling_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def unfolding(x: Operand, problem: Problem) -> Operand:
+def unfolding(x: Floats, problem: Problem) -> Floats:
     """P[m] = tap(X, m)"""
     return mapped_pooling("unfold", problem, x)
 
@@ -183,7 +183,7 @@ unfolding.defvjp(_unfolding_fwd, _unfolding_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def folding(p: Operand, problem: Problem) -> Operand:
+def folding(p: Floats, problem: Problem) -> Floats:
     """X = Σ_m untap(P[m], m)"""
     return mapped_pooling("fold", problem, p).astype(p.dtype)
 

@@ -4,12 +4,11 @@ import math
 from collections.abc import Sequence
 
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding
-from jaxcnn.layout import channels_last, merge_axes, spatial_size, split_axis
-from jaxcnn.pooling import rule as pooling_rule
+from jaxcnn.layout import Floats, channels_last, merge_axes, spatial_size, split_axis
+from jaxcnn.pooling import rule
 
 
 def unfold(
@@ -22,7 +21,7 @@ def unfold(
     layout: str = "NCHW",
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Lay out what a window sees at each of its positions: "im2col".
 
     .. math::
@@ -77,10 +76,8 @@ def unfold(
         layout=layout,
         engine=engine,
     )
-    rule = differentiation.choose(
-        derivatives, pooling_rule.unfolding, pooling_rule.unfolding_autodiff
-    )
-    p = rule(x, problem)  # the taps beside the channels, as in "NGCHW"
+    operation = differentiation.choose(derivatives, rule.unfolding, rule.unfolding_autodiff)
+    p = operation(x, problem)  # the taps beside the channels, as in "NGCHW"
     if channels_last(layout):
         p = merge_axes(merge_axes(p, p.ndim - 2, 2), 1, p.ndim - 3)
     else:
@@ -99,7 +96,7 @@ def fold(
     layout: str = "NCHW",
     engine: str = "auto",
     derivatives: str | None = None,
-) -> Float[Array, "..."]:
+) -> Floats:
     r"""Add up patches to images, each where it was: the transpose of :func:`unfold`.
 
     .. math::
@@ -166,8 +163,6 @@ def fold(
         p = split_axis(split_axis(p, 2, taps, channels), 1, *out)
     else:
         p = split_axis(split_axis(p, 2, *out), 1, channels, taps).swapaxes(1, 2)
-    rule = differentiation.choose(
-        derivatives, pooling_rule.folding, pooling_rule.folding_autodiff
-    )
-    x = rule(p, problem)
+    operation = differentiation.choose(derivatives, rule.folding, rule.folding_autodiff)
+    x = operation(p, problem)
     return x if is_batch else x[0]

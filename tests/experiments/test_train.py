@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(finished, tmp
 def test_the_commands_that_are_shown_are_commands():
     shown = [
         line.split("#")[0].split()
-        for text in (train.__doc__, (ROOT / "README.md").read_text())
+        for text in (train.__doc__, (ROOT / "docs/runs.md").read_text())
         for line in text.splitlines()
         if "python -m experiments.train" in line
     ]
