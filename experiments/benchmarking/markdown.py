@@ -44,7 +44,7 @@ MODES = {
     ("pools", "forward"): "pools, forward",
     ("pools", "forward + backward"): "pools, forward + backward",
     ("networks", "step"): "networks, a training step",
-    ("scan", "scan"): "networks, the same step inside `lax.scan`",
+    ("scan", "scan"): "networks, a training step inside `lax.scan`",
 }
 
 
@@ -206,7 +206,7 @@ def readme(everything: Sequence[Results]) -> str:
             cells = (times_faster(each, suite, mode, peer) for each in everything)
             rows.append([name, *map(mean_and_worst, cells)])
     titles = (f"jax {each.version}" for each in everything)
-    return table(["times faster: mean (worst case)", *titles], rows)
+    return table(["", *titles], rows)
 
 
 def summary(everything: Sequence[Results]) -> str:
@@ -232,7 +232,7 @@ def summary(everything: Sequence[Results]) -> str:
         for results, who in columns
     )
     said = [row for row in rows if any(row[1:])]
-    return table(["times faster: mean (worst case)", *titles], said)
+    return table(["", *titles], said)
 
 
 def in_scan_by_alone(results: Results, contestant: str) -> str:
@@ -367,7 +367,7 @@ def filled(text: str, everything: Sequence[Results]) -> str:
     def written(place: re.Match[str]) -> str:
         begin, name, end = place.groups()
         command.must_be_known("speed", [name], TABLES)
-        return f"{begin}\n{TABLES[name](everything)}\n\n{end}"
+        return f"{begin}{TABLES[name](everything)}\n{end}"
 
     return PLACE.sub(written, text)
 

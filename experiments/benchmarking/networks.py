@@ -1,8 +1,8 @@
 """The benchmark's networks, and the training step that is timed.
 
 Two contestants take the same parameters: ``"jaxcnn"``, which is :mod:`jaxcnn.models`, and
-``"lax"``, the same networks written here over lax and jnp. Neither has anything of the
-other's but the parameters' names.
+``"lax"``, the same networks written here over lax and jnp: nothing of jaxcnn computes in
+them.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ import jaxcnn
 from experiments.benchmarking.cases import NETWORKS
 from experiments.peers import lax_operations
 from jaxcnn import models
+from jaxcnn.layout import weight_layout
 from jaxcnn.models import STATISTICS, Images, Logits, Model, Parameters
 
 CONTESTANTS = ("jaxcnn", "lax")
@@ -122,7 +123,7 @@ def normalized(
         x,
         p["kernel"],
         stride=stride,
-        padding=p["kernel"].shape[1 if layout == "NHWC" else 2] // 2,
+        padding=p["kernel"].shape[weight_layout(layout).index("H")] // 2,
         groups=groups,
         layout=layout,
     )

@@ -89,12 +89,3 @@ def test_every_script_is_a_command_with_settings(name):
     assert ast.unparse(last) == (
         "if __name__ == '__main__':\n    command.run(main, Settings, __doc__)"
     )
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_no_script_imports_a_script(name):
-    for node in ast.walk(ast.parse((EXPERIMENTS / f"{name}.py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "experiments":
-            assert not {alias.name for alias in node.names} & set(SCRIPTS)
-        if isinstance(node, ast.ImportFrom):
-            assert node.module not in {f"experiments.{script}" for script in SCRIPTS}
