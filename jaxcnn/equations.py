@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 from jaxtyping import Array, Num
 
@@ -72,7 +73,7 @@ def forward(
     window: Window,
     layout: str,
     groups: int = 1,
-    precision=None,
+    precision: PrecisionLike = None,
 ) -> Numbers:
     """The convolution, its bias aside: the kernel slides over the input.
 
@@ -130,7 +131,7 @@ def weight_gradient(
     window: Window,
     layout: str,
     groups: int = 1,
-    precision=None,
+    precision: PrecisionLike = None,
 ) -> Numbers:
     """The input, correlated with the gradient that arrives.
 
@@ -169,7 +170,7 @@ def input_gradient(
     input_size: Sequence[int],
     layout: str,
     groups: int = 1,
-    precision=None,
+    precision: PrecisionLike = None,
 ) -> Numbers:
     """Every input pixel collects from the outputs that it fed.
 
@@ -405,7 +406,14 @@ def average_pool_gradient(
     )
 
 
-def _divisor(window, input_size, layout, counted, divisor, dtype):
+def _divisor(
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+    counted: Pairs | None,
+    divisor: int | float | None,
+    dtype: DTypeLike,
+) -> Numbers:
     """n: by how much an average divides, in a shape that broadcasts against Y."""
     if counted is None or divisor is not None:
         return jnp.asarray(window.number_of_taps if divisor is None else divisor, dtype)
@@ -419,7 +427,7 @@ def _divisor(window, input_size, layout, counted, divisor, dtype):
 # --- What the equations are built from ------------------------------------------------
 
 
-def _sum_over(at_tap: Callable[..., Numbers], *taps) -> Numbers:
+def _sum_over(at_tap: Callable[..., Numbers], *taps: Numbers | np.ndarray) -> Numbers:
     """Σ_m at_tap(m): a loop over the taps that keeps a running sum."""
 
     def add(total, tap_m):
@@ -430,7 +438,7 @@ def _sum_over(at_tap: Callable[..., Numbers], *taps) -> Numbers:
     return total
 
 
-def _product(formula: str, a: Numbers, b: Numbers, precision) -> Numbers:
+def _product(formula: str, a: Numbers, b: Numbers, precision: PrecisionLike) -> Numbers:
     return jnp.einsum(
         formula,
         a,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import numpy as np
 from jax.typing import DTypeLike
 
 from jaxcnn.layout import weight_layout
@@ -110,7 +111,9 @@ class Description:
         return set(self.window.output_size(self.problem.input_size)) == {1}
 
 
-def describe(name: str, problem: Problem, *operands) -> Description:
+def describe(
+    name: str, problem: Problem, *operands: jax.Array | np.ndarray | jax.ShapeDtypeStruct
+) -> Description:
     """The description of a function's call with these operands (or their shapes)."""
     dtype = operands[0].dtype
     is_empty = any(size == 0 for operand in operands for size in operand.shape)

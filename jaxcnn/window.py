@@ -27,6 +27,7 @@ for every spatial dimension.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +41,8 @@ Tap = Sequence[int] | Int[np.ndarray, " dimensions"] | Int[Array, " dimensions"]
 """A traced array may stand for a tap in a loop; a tap that is known makes better code."""
 Pairs = tuple[tuple[int, int], ...]
 """(low, high), before and after the input, for each spatial dimension."""
+Edges = tuple[int, int, int]
+"""What ``lax.pad`` adds along an axis: low, high, and between two entries."""
 PADDING_NAMES = ("SAME", "SAME_LOWER", "VALID", "CAUSAL")
 
 
@@ -69,7 +72,7 @@ class Window:
     padding: Pairs
     dilation: tuple[int, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("stride", "padding", "dilation"):
             if len(getattr(self, name)) != len(self.kernel_size):
                 raise ValueError(
@@ -114,7 +117,7 @@ class Window:
         (3, 1)
         """
 
-        def one_for_each(field, idle):
+        def one_for_each(field: tuple, idle: Any) -> tuple:
             return tuple(each if k in dimensions else idle for k, each in enumerate(field))
 
         return Window(
@@ -402,28 +405,28 @@ def rounded_up(window: Window, input_size: Sequence[int]) -> Window:
     return replace(window, padding=tuple(padding))
 
 
-def _config(ndim, spatial, layout):
+def _config(ndim: int, spatial: Sequence[Edges], layout: str) -> list[Edges]:
     """A ``lax.pad`` configuration that leaves the other axes alone."""
     return with_spatial([(0, 0, 0)] * ndim, spatial, layout)
 
 
-def _pad(x, window, layout, fill: ArrayLike = 0):
+def _pad(x: Anything, window: Window, layout: str, fill: ArrayLike = 0) -> Anything:
     pads = [(low, high, 0) for low, high in window.padding]
     return lax.pad(x, jnp.asarray(fill, x.dtype), _config(x.ndim, pads, layout))
 
 
-def _first(m, window):
+def _first(m: Tap, window: Window) -> list[int]:
     """Where tap m meets the padded input first: d·m."""
     return [int(each) * d for each, d in zip(m, window.dilation, strict=True)]
 
 
-def _start(ndim, m, window, layout):
+def _start(ndim: int, m: Integers, window: Window, layout: str) -> list[Integers]:
     """d·m for a traced m, as ``lax.dynamic_slice`` wants it."""
     first = [jnp.asarray(m[k] * d, jnp.int32) for k, d in enumerate(window.dilation)]
     return with_spatial([jnp.int32(0)] * ndim, first, layout)
 
 
-def _span(input_size, window):
+def _span(input_size: Sequence[int], window: Window) -> list[int]:
     """s·(H_out − 1) + 1: from the first output position to the last, in input steps."""
     return [
         s * (out - 1) + 1 if out else 0

@@ -13,23 +13,37 @@ In the last the images are the channels of X, seen by a kernel as large as dY: o
 position m of that convolution is the sum over images and positions that dW[m] is.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax.numpy as jnp
+from jax.lax import PrecisionLike
 
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.rotation import rotated, window_over_outputs
-from jaxcnn.layout import spatial_size, weight_layout
+from jaxcnn.layout import Numbers, spatial_size, weight_layout
 from jaxcnn.originals import conv_general_dilated
+from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
+from jaxcnn.window import Window
 
 
-def refuses(description) -> str | None:
+def refuses(description: Description) -> str | None:
     if not jnp.issubdtype(description.dtype, jnp.floating):
         return "computes with floats only"
     return None
 
 
 @group_by_group
-def forward(X, W, *, window, layout, groups=1, precision=None):
+def forward(
+    X: Numbers,
+    W: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """Y = X ∗ W."""
     return _convolve(
         X,
@@ -43,7 +57,15 @@ def forward(X, W, *, window, layout, groups=1, precision=None):
 
 
 @group_by_group
-def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
+def weight_gradient(
+    X: Numbers,
+    dY: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """dW = Xᵀ ∗ spread(dYᵀ), strided by the dilation."""
     X_t, dY_t = jnp.swapaxes(X, 0, -1), jnp.moveaxis(dY, 0, -2)
     sizes = zip(
@@ -73,7 +95,16 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
 
 
 @group_by_group
-def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
+def input_gradient(
+    dY: Numbers,
+    W: Numbers,
+    *,
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """dX = spread(dY) ∗ rotated(W)."""
     over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
     return _convolve(
@@ -88,7 +119,7 @@ def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=Non
     )
 
 
-def _convolve(X, W, layout, **options):
+def _convolve(X: Numbers, W: Numbers, layout: str, **options: Any) -> Numbers:
     dtype = sum_dtype(X.dtype)
     return conv_general_dilated(
         X.astype(dtype),

@@ -8,17 +8,20 @@ group is best computed does not depend on how many there are.
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn.layout import merge_axes, split_axis
+from jaxcnn.layout import Numbers, merge_axes, split_axis
 
 WRITTEN_OUT = 16
 """So many groups are written out; more go through a loop, which compiles as fast as one."""
 
 
-def group_by_group(dense: Callable, result_axis: int = -1) -> Callable:
+def group_by_group(
+    dense: Callable[..., Numbers], result_axis: int = -1
+) -> Callable[..., Numbers]:
     """One of the three sums for any number of groups, made of the same without groups.
 
     The groups are runs of channels, and channels are the last axis of X, of dY and (those
@@ -27,7 +30,9 @@ def group_by_group(dense: Callable, result_axis: int = -1) -> Callable:
     """
 
     @wraps(dense)
-    def grouped(first, second, *, groups=1, **known):
+    def grouped(
+        first: Numbers, second: Numbers, *, groups: int = 1, **known: Any
+    ) -> Numbers:
         if groups == 1:
             return dense(first, second, **known)
         if groups <= WRITTEN_OUT:

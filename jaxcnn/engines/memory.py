@@ -7,19 +7,20 @@ and more than its arithmetic where it does not: the C library maps every buffer 
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn.layout import merge_axes, resized, split_axis
+from jaxcnn.layout import Integers, Length, Numbers, merge_axes, resized, split_axis
 from jaxcnn.sharding import varying_like
 
 BLOCK = 2**21
 """So many numbers of temporary arrays at a time: 8 MiB."""
 
 
-def images_at_once(image: Sequence[int], batch):
+def images_at_once(image: Sequence[int], batch: Length) -> Length:
     """How many images of ``batch`` to work on at a time; at least 1.
 
     The largest divisor of the batch whose images are within BLOCK, if there is one that
@@ -39,7 +40,7 @@ def images_at_once(image: Sequence[int], batch):
     return math.ceil(batch / math.ceil(batch / most))
 
 
-def block_of(x: jax.Array, number, images) -> jax.Array:
+def block_of(x: Numbers, number: int | Integers, images: int) -> Numbers:
     """Some of the images of x: every so many-th one, from ``number`` on.
 
     Not a run of them: where the batch is spread over devices, and a block has images for
@@ -50,7 +51,9 @@ def block_of(x: jax.Array, number, images) -> jax.Array:
     return lax.dynamic_index_in_dim(split, number, 1, keepdims=False)
 
 
-def sum_over_blocks(function: Callable, arrays: Sequence[jax.Array], images):
+def sum_over_blocks(
+    function: Callable[..., Any], arrays: Sequence[Numbers], images: Length
+) -> Any:
     """Σ ``function(*blocks)``, which sums over images, block by block of all the arrays.
 
     Images of zeros must add nothing.
@@ -71,7 +74,7 @@ def sum_over_blocks(function: Callable, arrays: Sequence[jax.Array], images):
     return lax.fori_loop(0, arrays[0].shape[0] // images, add, zeros)
 
 
-def in_blocks(function: Callable, x: jax.Array, images):
+def in_blocks(function: Callable[[Numbers], Any], x: Numbers, images: Length) -> Any:
     """``function(x)``, for a function that treats all images alike, block by block.
 
     A loop's result is in memory: XLA does not compute it anew wherever it is read, as it
@@ -105,6 +108,6 @@ def in_blocks(function: Callable, x: jax.Array, images):
     )
 
 
-def _filled_up(x: jax.Array, images: int) -> jax.Array:
+def _filled_up(x: Numbers, images: int) -> Numbers:
     """x with as many images of zeros after the last as make its blocks complete."""
     return resized(x, 0, 0, math.ceil(x.shape[0] / images) * images)

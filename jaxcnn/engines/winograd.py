@@ -26,19 +26,22 @@ times larger than a plain convolution's, up to 5e-6 of the largest result. The p
 use it where ``precision`` asks for more than the default.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.lax import PrecisionLike
+from jaxtyping import Array, Num
 
 from jaxcnn.engines import canonical, patches
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.memory import images_at_once, in_blocks, sum_over_blocks
 from jaxcnn.engines.rotation import by_rotation
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.layout import merge_axes, resized, spatial_size
+from jaxcnn.layout import Length, Numbers, merge_axes, resized, spatial_size
+from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Window
 
@@ -60,7 +63,7 @@ INPUTS = len(B_T)
 TAPS = range(2, INPUTS)
 
 
-def refuses(description) -> str | None:
+def refuses(description: Description) -> str | None:
     window = description.window
     if set(window.stride) != {1}:
         return "wants a stride of one"
@@ -69,7 +72,15 @@ def refuses(description) -> str | None:
     return canonical.refuses(description) or patches.refuses(description)
 
 
-def forward(X, W, *, window, layout, groups=1, precision=None):
+def forward(
+    X: Numbers,
+    W: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """Y = Aᵀ [(G·W) ⊙ (Bᵀ·X)]."""
     X, W = (each.astype(sum_dtype(each.dtype)) for each in (X, W))
     filtering = _Filtering(window, spatial_size(X, layout))
@@ -87,7 +98,15 @@ def forward(X, W, *, window, layout, groups=1, precision=None):
     return in_blocks(lambda X: convolved(X, W, groups=groups), X, images)
 
 
-def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
+def weight_gradient(
+    X: Numbers,
+    dY: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """dW = Gᵀ [Σ (A·dY) ⊙ (Bᵀ·X)]."""
     X, dY = (each.astype(sum_dtype(each.dtype)) for each in (X, dY))
     filtering = _Filtering(window, spatial_size(X, layout))
@@ -115,7 +134,7 @@ class _Filtering:
     Columns are lists of arrays: the first columns of all tiles, the second columns, ….
     """
 
-    def __init__(self, window: Window, input_size):
+    def __init__(self, window: Window, input_size: Sequence[int]):
         taps = window.kernel_size[-1]
         self.step = INPUTS + 1 - taps  # so many outputs has a tile
         self.G, self.A_T = np.zeros((INPUTS, taps)), np.zeros((self.step, INPUTS))
@@ -127,27 +146,27 @@ class _Filtering:
         *self.rows_out, self.columns_out = window.output_size(input_size)
         self.tiles = -(-self.columns_out // self.step)
 
-    def patches(self, X, layout) -> jax.Array:
+    def patches(self, X: Numbers, layout: str) -> Num[Array, "6 ..."]:
         """The six combinations of inputs, each as patches over the kernel's rows."""
         combined = _combined(B_T, self._columns(X, self.low, INPUTS))
         return patches.patches(combined, self.rows, "G" + layout)
 
-    def outputs(self, dY) -> list[jax.Array]:
+    def outputs(self, dY: Numbers) -> list[Numbers]:
         """The outputs of all tiles; zeros after the last of them."""
         return self._columns(dY, 0, self.step)
 
-    def columns_of(self, outputs: jax.Array) -> jax.Array:
+    def columns_of(self, outputs: Numbers) -> Numbers:
         """The columns of which these are the outputs."""
         Y = jnp.moveaxis(outputs, 0, -2)
         Y = merge_axes(Y, Y.ndim - 3, 2)
         return lax.slice_in_dim(Y, 0, self.columns_out, axis=-2)
 
-    def images_at_once(self, X, c_out: int):
+    def images_at_once(self, X: Numbers, c_out: int) -> Length:
         """So many that all patches and products stay in the cache."""
         channels = self.rows.number_of_taps * X.shape[-1] + c_out
         return images_at_once((*self.rows_out, self.tiles, INPUTS, channels), X.shape[0])
 
-    def _columns(self, X, low: int, how_many: int):
+    def _columns(self, X: Numbers, low: int, how_many: int) -> list[Numbers]:
         """For each tile as many columns, the first tile's from column −low on."""
         span = self.step * (self.tiles - 1) + 1
         X = resized(X, -2, -low, span - 1 + how_many)
@@ -157,7 +176,9 @@ class _Filtering:
         ]
 
 
-def _combined(matrix: np.ndarray, arrays: list[jax.Array]) -> jax.Array:
+def _combined(
+    matrix: Num[np.ndarray, "i j"], arrays: Sequence[Numbers]
+) -> Num[Array, "i ..."]:
     """Σ_j matrix[i, j] · arrays[j] for every i, without the terms that are zero."""
     return jnp.stack(
         [
@@ -171,11 +192,13 @@ def _combined(matrix: np.ndarray, arrays: list[jax.Array]) -> jax.Array:
     )
 
 
-def _matrices(x: jax.Array) -> jax.Array:
+def _matrices(x: Num[Array, "6 ... k"]) -> Num[Array, "6 positions k"]:
     """(6, B, H…, C) to six matrices, with a row for each position."""
     return merge_axes(x, 1, x.ndim - 2)
 
 
-def _product(sum_over: str, A: jax.Array, B: jax.Array, precision) -> jax.Array:
+def _product(
+    sum_over: str, A: Num[Array, "6 _ _"], B: Num[Array, "6 _ _"], precision: PrecisionLike
+) -> Numbers:
     """The six products, behind a barrier: no combination is computed anew for each."""
     return lax.optimization_barrier(jnp.einsum(sum_over, A, B, precision=precision))
