@@ -15,6 +15,7 @@ things are done for all of them:
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any, NoReturn
 
 import jax
 from jax.core import Tracer
@@ -91,7 +92,7 @@ def _reverse_only(arrays: list) -> list:
     return arrays
 
 
-def _reverse_only_jvp(primals, tangents):
+def _reverse_only_jvp(primals: tuple[list], tangents: tuple[list]) -> tuple[list, list]:
     guarded = [t if isinstance(t, SymbolicZero) else _passed_p.bind(t) for t in tangents[0]]
     return _reverse_only(*primals), guarded  # guarded anew, for a jvp around this one
 
@@ -99,7 +100,7 @@ def _reverse_only_jvp(primals, tangents):
 _reverse_only.defjvp(_reverse_only_jvp, symbolic_zeros=True)
 
 
-def _refuse(*_, **__):
+def _refuse(*_: Any, **__: Any) -> NoReturn:
     raise TypeError(
         "forward-mode differentiation (jax.jvp, jax.jacfwd, jax.linearize, jax.hessian) of "
         "jaxcnn's hand-written rules, which are for reverse mode: use "

@@ -13,15 +13,17 @@ sum has already makes of many small sums a large one:
 A pooling treats all images alike: there the axis is folded into the batch.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from jaxcnn import plan
-from jaxcnn.layout import grouped, merge_axes, split_axis, weight_layout
+from jaxcnn.layout import Length, Numbers, grouped, merge_axes, split_axis, weight_layout
 from jaxcnn.problem import PATCH_ROLES, ROLES, Problem
 from jaxcnn.sharding import with_auto_axes
 
@@ -31,7 +33,9 @@ LETTERS = {"x": {"b", "i"}, "w": {"o", "i"}, "y": {"b", "o"}}
 """The indices of each array, the groups' g aside, which all three have."""
 
 
-def common_dtype(first, second, problem):
+def common_dtype(
+    first: Numbers, second: Numbers, problem: Problem
+) -> tuple[Numbers, Numbers]:
     """Two operands in one dtype: the wider of theirs.
 
     They differ where the output's preferred dtype is wider than the input's: then its
@@ -44,7 +48,9 @@ def common_dtype(first, second, problem):
     return first.astype(widest), second.astype(widest)
 
 
-def mapped_convolution(sum_name, first, second, problem):
+def mapped_convolution(
+    sum_name: str, first: Numbers, second: Numbers, problem: Problem
+) -> Numbers:
     first, second = common_dtype(first, second, problem)
     plan.record(sum_name, problem, first, second)
     *of_operands, of_result = ROLES[sum_name]
@@ -57,7 +63,7 @@ def mapped_convolution(sum_name, first, second, problem):
     )
 
 
-def _indices(role, problem):
+def _indices(role: str, problem: Problem) -> list[str | None]:
     """The index b, i or o of every axis of an array; None for spatial ones.
 
     And for the input channels of the weights, where they are those of one group of many.
@@ -70,7 +76,7 @@ def _indices(role, problem):
 
 
 @lru_cache(maxsize=4096)
-def _convolution_that_folds(sum_name: str, problem: Problem):
+def _convolution_that_folds(sum_name: str, problem: Problem) -> Callable[..., Numbers]:
     """One of the three sums as a function of two arrays that ``vmap`` folds.
 
     Compiled and remembered, so that calls outside of ``jit`` do not trace it anew.
@@ -101,14 +107,16 @@ def _convolution_that_folds(sum_name: str, problem: Problem):
     return jax.jit(the_sum)
 
 
-def _fold(array, role, letter, problem):
+def _fold(array: Numbers, role: str, letter: str, problem: Problem) -> Numbers:
     """(V, …) to (…): the mapped axis V becomes part of the axis that holds ``letter``."""
     axis, outer = _place(role, letter, problem)
     array = split_axis(array, axis + 1, outer, array.shape[axis + 1] // outer)
     return merge_axes(jnp.moveaxis(array, 0, axis + 1), axis, 3)
 
 
-def _unfold(array, axis_size, role, letter, problem):
+def _unfold(
+    array: Numbers, axis_size: Length, role: str, letter: str, problem: Problem
+) -> Numbers:
     """The inverse of :func:`_fold`."""
     axis, outer = _place(role, letter, problem)
     inner = array.shape[axis] // (outer * axis_size)
@@ -116,7 +124,7 @@ def _unfold(array, axis_size, role, letter, problem):
     return merge_axes(jnp.moveaxis(array, axis + 1, 0), axis + 1, 2)
 
 
-def _place(role, letter, problem):
+def _place(role: str, letter: str, problem: Problem) -> tuple[int, int]:
     """Which axis holds an index, and how many groups stand outside of it there."""
     layout = weight_layout(problem.layout) if role == "w" else problem.layout
     if letter == "b":
@@ -129,7 +137,7 @@ def _place(role, letter, problem):
 # --- Pooling --------------------------------------------------------------------------
 
 
-def mapped_pooling(name, problem, *operands):
+def mapped_pooling(name: str, problem: Problem, *operands: Numbers) -> Any:
     plan.record(name, problem, *operands)
     *of_operands, of_result = PATCH_ROLES.get(name, ("x",) * (len(operands) + 1))
     return with_auto_axes(
@@ -140,14 +148,14 @@ def mapped_pooling(name, problem, *operands):
     )
 
 
-def _images_and_channels(role, layout):
+def _images_and_channels(role: str, layout: str) -> list[str | None]:
     """The axes N and C of an array by name, for :func:`jaxcnn.sharding.with_auto_axes`."""
     letters = grouped(layout) if role == "p" else layout
     return [letter if letter in "NC" else None for letter in letters]
 
 
 @lru_cache(maxsize=4096)
-def _pooling_that_folds(name: str, problem: Problem):
+def _pooling_that_folds(name: str, problem: Problem) -> Callable[..., Any]:
     """One of the poolings as a function of arrays that ``vmap`` folds into the batch.
 
     Compiled and remembered, so that calls outside of ``jit`` do not trace it anew.

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
 from jaxcnn.engines import ENGINES
@@ -47,7 +48,7 @@ class Choice:
     why: str
 
 
-def _asked_precision(description: Description) -> Any:
+def _asked_precision(description: Description) -> PrecisionLike:
     """What the user asked for: of this convolution, or of all products."""
     asked = description.problem.precision
     of_all = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
@@ -181,7 +182,7 @@ def recording() -> Iterator[list[Description]]:
         _recorded.reset(token)
 
 
-def record(name: str, problem: Problem, *operands) -> None:
+def record(name: str, problem: Problem, *operands: Numbers) -> None:
     """Note a call for whoever is recording; called where every call is traced anew."""
     descriptions = _recorded.get()
     if descriptions is not None:
@@ -189,7 +190,7 @@ def record(name: str, problem: Problem, *operands) -> None:
 
 
 @partial(jax.jit, static_argnames=("name", "problem"))
-def compute(name: str, problem: Problem, *operands: Numbers):
+def compute(name: str, problem: Problem, *operands: Numbers) -> Any:
     """Call the function of this name in the engine that the plan chooses for it.
 
     Compiled once for every problem, also when whoever calls is not being compiled.
@@ -206,7 +207,7 @@ def compute(name: str, problem: Problem, *operands: Numbers):
     )
 
 
-def _call(engine, name, problem, *operands):
+def _call(engine: str, name: str, problem: Problem, *operands: Numbers) -> Any:
     """The engine's function, between transpositions if it wants channels last.
 
     Between two operations that are both turned around, XLA drops the transpositions and
@@ -232,7 +233,7 @@ def _call(engine, name, problem, *operands):
     )
 
 
-def _turned(x, role, layout, other):
+def _turned(x: Numbers, role: str, layout: str, other: str) -> Numbers:
     """An array from one layout to another; weights between the layouts of weights."""
     if role == "w":
         layout, other = weight_layout(layout), weight_layout(other)
@@ -249,7 +250,7 @@ def explain(
     *shapes: Sequence[int],
     dtype: DTypeLike = jnp.float32,
     platform: str = "cpu",
-    **options,
+    **options: Any,
 ) -> str:
     """Say which engine computes each sum of an operation and of its gradient, and why.
 

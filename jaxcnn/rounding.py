@@ -24,7 +24,7 @@ def widened(x: jax.Array) -> jax.Array:
     return x.astype(sum_dtype(x.dtype))
 
 
-def rounded_once(formula: Callable) -> Callable:
+def rounded_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """A formula that sees its arrays widened, and whose result is rounded at the end.
 
     The result has the dtype of the first array. JAX differentiates the roundings, too: a

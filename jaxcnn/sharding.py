@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 
 def varying_axes(x: jax.Array) -> frozenset[str]:
@@ -79,5 +79,5 @@ def replicated_along(x: jax.Array, axes: Sequence[int]) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(_mesh(x), PartitionSpec(*kept)))
 
 
-def _mesh(x):
+def _mesh(x: jax.Array) -> Mesh | AbstractMesh:
     return jax.typeof(x).sharding.mesh

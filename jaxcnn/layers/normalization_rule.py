@@ -32,6 +32,10 @@ from jaxcnn.rounding import rounded_once, widened
 from jaxcnn.sharding import sharded_like
 
 Axes = tuple[int, ...]
+Results = tuple[Floats, Floats, Floats]
+"""Y, μ and σ²."""
+Kept = tuple[Floats, Floats, Floats, Floats, Floats]
+"""X, w, b, μ and σ²."""
 
 
 @rounded_once
@@ -42,12 +46,19 @@ def applied(
     return (x - mean) * (lax.rsqrt(var + eps) * w) + b
 
 
-def normalize(which: str | None) -> Callable:
+def normalize(which: str | None) -> Callable[..., Results]:
     """(x, w, b, axes, eps, axis_name) to (Y, μ, σ²), differentiated as ``which`` says."""
     return differentiation.choose(which, _normalize, _normalize_formula)
 
 
-def _normalize_formula(x, w, b, axes, eps, axis_name=None):
+def _normalize_formula(
+    x: Floats,
+    w: Floats,
+    b: Floats,
+    axes: Axes,
+    eps: float,
+    axis_name: str | None = None,
+) -> Results:
     wide = widened(x)
     mean = over_devices(jnp.mean(wide, axes, keepdims=True), axis_name)
     # Not mean(X²) − μ², of which a large mean would leave no digits.
@@ -68,17 +79,30 @@ def _normalize(
     axes: Axes,
     eps: float,
     axis_name: str | None = None,
-):
+) -> Results:
     return _normalize_formula(x, w, b, axes, eps, axis_name)
 
 
-def _normalize_fwd(x, w, b, axes, eps, axis_name):
-    results = _normalize(x, w, b, axes, eps, axis_name)
-    _, mean, var = results  # pyright: ignore[reportGeneralTypeIssues]
+def _normalize_fwd(
+    x: Floats,
+    w: Floats,
+    b: Floats,
+    axes: Axes,
+    eps: float,
+    axis_name: str | None,
+) -> tuple[Results, Kept]:
+    results: Results = _normalize(x, w, b, axes, eps, axis_name)
+    _, mean, var = results
     return results, (x, w, b, mean, var)
 
 
-def _normalize_bwd(axes, eps, axis_name, kept, cotangents):
+def _normalize_bwd(
+    axes: Axes,
+    eps: float,
+    axis_name: str | None,
+    kept: Kept,
+    cotangents: Results,
+) -> tuple[Floats, Floats, Floats]:
     x, w, b, mean, var = map(widened, kept)
     dy, dmean, dvar = map(widened, cotangents)
     r, centred = lax.rsqrt(var + eps), x - mean

@@ -18,10 +18,10 @@ from itertools import product
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.layout import Floats, spatial_axes
+from jaxcnn.layout import Floats, Numbers, spatial_axes
 from jaxcnn.pooling import rule
 from jaxcnn.pooling.rule import Winner
 from jaxcnn.problem import Problem
@@ -138,7 +138,7 @@ def maxima(x: Floats, adaptive: Adaptive) -> tuple[Floats, Winner]:
     return pool(x, adaptive)
 
 
-def _maxima(x, adaptive):
+def _maxima(x: Floats, adaptive: Adaptive) -> tuple[Floats, Winner]:
     there = laid_out(x, adaptive, -np.inf)
     return rule.max_pooling(there, adaptive.side_by_side)
 
@@ -146,7 +146,7 @@ def _maxima(x, adaptive):
 _maxima_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_maxima)
 
 
-def maxima_autodiff(x, adaptive):
+def maxima_autodiff(x: Floats, adaptive: Adaptive) -> tuple[Floats, Winner]:
     there = laid_out(x, adaptive, -np.inf)
     return rule.max_pooling_autodiff(there, adaptive.side_by_side)
 
@@ -175,9 +175,9 @@ def take_from_winners(x: Floats, winner: Winner, adaptive: Adaptive) -> Floats:
     return rule.take_from_winners(there, winner, adaptive.side_by_side)
 
 
-def _maxima_fwd(x, adaptive):
-    y, winner = _maxima_of_overlapping(x, adaptive)  # pyright: ignore[reportGeneralTypeIssues]
-    return (y, winner), winner
+def _maxima_fwd(x: Floats, adaptive: Adaptive) -> tuple[tuple[Floats, Winner], Winner]:
+    results: tuple[Floats, Winner] = _maxima_of_overlapping(x, adaptive)
+    return results, results[1]
 
 
 _maxima_of_overlapping.defvjp(
@@ -203,7 +203,7 @@ def sums(x: Floats, adaptive: Adaptive) -> Floats:
     return pool(x, adaptive)
 
 
-def _sums(x, adaptive):
+def _sums(x: Floats, adaptive: Adaptive) -> Floats:
     there = laid_out(x, adaptive, 0)
     return rule.average_pooling(there, adaptive.sums_side_by_side)
 
@@ -211,7 +211,7 @@ def _sums(x, adaptive):
 _sums_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_sums)
 
 
-def sums_autodiff(x, adaptive):
+def sums_autodiff(x: Floats, adaptive: Adaptive) -> Floats:
     there = laid_out(x, adaptive, 0)
     return rule.average_pooling_autodiff(there, adaptive.sums_side_by_side)
 
@@ -236,17 +236,21 @@ sums_gradient.defvjp(
 )
 
 
-def _taken(x, entries, axis, fill):
+def _taken(
+    x: Numbers, entries: Int[np.ndarray, " entries"], axis: int, fill: int | float
+) -> Numbers:
     """These entries of x along an axis, and ``fill`` for −1."""
     is_there = along_axis(entries >= 0, axis, x.ndim)
     return jnp.where(is_there, _take(x, entries, axis), fill)
 
 
-def _take(x, entries, axis):
+def _take(x: Numbers, entries: Int[np.ndarray, " entries"], axis: int) -> Numbers:
     """These entries of x along an axis; for −1 any."""
     return jnp.take(x, np.maximum(entries, 0), axis, mode="clip")
 
 
-def along_axis(vector, axis, ndim):
+def along_axis(
+    vector: Shaped[np.ndarray, " length"], axis: int, ndim: int
+) -> Shaped[np.ndarray, "..."]:
     """A vector along an axis, of length 1 along the others."""
     return vector.reshape([-1 if k == axis else 1 for k in range(ndim)])
