@@ -9,7 +9,7 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,14 @@ from jaxcnn.engines import ENGINES
 from jaxcnn.layout import LAYOUTS, Floats, Integers, spatial_axes, weight_layout
 from jaxcnn.problem import Problem
 from jaxcnn.sharding import replicated_along
-from jaxcnn.window import EXTENSIONS, PADDING_NAMES, Window, named_padding, rounded_up
+from jaxcnn.window import (
+    EXTENSIONS,
+    PADDING_NAMES,
+    Pairs,
+    Window,
+    named_padding,
+    rounded_up,
+)
 
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
@@ -55,7 +62,7 @@ class PoolingOptions(Options, total=False):
     ceil_mode: bool
 
 
-def float_array(name: str, value: ArrayLike) -> Floats:
+def float_array(name: str, value: ArrayLike | None) -> Floats:
     """``value`` as a JAX array of one of the float dtypes."""
     if isinstance(value, list | tuple | str) or value is None:
         raise TypeError(
@@ -310,7 +317,7 @@ def size(name: str, value: int | Sequence[int], n: int) -> tuple[int, ...]:
     return entries
 
 
-def _padding_pairs(padding, input_size, window):
+def _padding_pairs(padding: Padding, input_size: Sequence[int], window: Window) -> Pairs:
     n = len(input_size)
     names = PADDING_NAMES if n == 1 else PADDING_NAMES[:-1]  # time is one-dimensional
     wanted = (
@@ -331,12 +338,12 @@ def _padding_pairs(padding, input_size, window):
     return pairs
 
 
-def _low_and_high(entry):
+def _low_and_high(entry: int | Sequence[int]) -> tuple[int, int]:
     low, high = entry if isinstance(entry, Sequence) else (entry, entry)
     return operator.index(low), operator.index(high)
 
 
-def _repeated(value, n):
+def _repeated(value: Any, n: int) -> Sequence:
     return value if isinstance(value, Sequence) else (value,) * n
 
 
@@ -350,7 +357,7 @@ def convolution_problem(
     layout: str,
     engine: str = "auto",
     groups: int = 1,
-    **options,
+    **options: Any,
 ) -> Problem:
     """The static description of a convolution."""
     one_engine(engine)
@@ -496,5 +503,5 @@ def has_entries(name: str, array: Floats) -> None:
         raise ValueError(f"{name} has shape {array.shape}; every size must be at least 1")
 
 
-def _letters_of(layout):
+def _letters_of(layout: str) -> str:
     return f"({', '.join(layout)})"

@@ -33,11 +33,11 @@ def compiler_options() -> dict[str, bool]:
 
 
 @cache
-def _known_options():
+def _known_options() -> dict[str, bool]:
     return OPTIONS if jax.__version_info__ >= SINCE and _is_known(OPTIONS) else {}
 
 
-def _is_known(options) -> bool:
+def _is_known(options: dict[str, bool]) -> bool:
     """Whether a compiler takes the options, rather than raising an exception."""
     try:
         program = jax.jit(lambda x: x + x, compiler_options=options)

@@ -61,7 +61,7 @@ class Comparison:
         """The largest of all differences."""
         return max(each.error for each in self.differences)
 
-    def __str__(self):
+    def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("", "off by", "at", *self.names)]
         for each in self.differences:
             if not each.problem:
@@ -182,7 +182,7 @@ def compare(
     )
 
 
-def _random_like(tree, key):
+def _random_like(tree: Any, key: jax.Array) -> list[jax.Array | None]:
     """For each array one like it, normal; None where it has no derivative."""
     leaves = jax.tree.leaves(tree)
     keys = jax.random.split(key, max(1, len(leaves)))
@@ -194,13 +194,18 @@ def _random_like(tree, key):
     ]
 
 
-def _inner_product(tree, drawn):
+def _inner_product(tree: Any, drawn: Sequence[jax.Array | None]) -> jax.Array | int:
     """Re Σ a* b, over all arrays that have derivatives."""
     pairs = zip(jax.tree.leaves(tree), drawn, strict=True)
     return sum(jnp.real(jnp.vdot(b, a)) for a, b in pairs if b is not None)
 
 
-def _attempts(of, functions, names, point):
+def _attempts(
+    of: Callable[[Callable], Callable],
+    functions: tuple[Callable, Callable],
+    names: tuple[str, str],
+    point: list[jax.Array],
+) -> tuple[list[jax.stages.Compiled], str]:
     """Both programs, or what is wrong."""
     programs = []
     for name, function in zip(names, functions, strict=True):
@@ -212,7 +217,9 @@ def _attempts(of, functions, names, point):
     return programs, ""
 
 
-def _differences(what: str, names: Sequence[str], ours, theirs) -> list[Difference]:
+def _differences(
+    what: str, names: Sequence[str], ours: Any, theirs: Any
+) -> list[Difference]:
     found = []
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
     for name, pair in zip(names, pairs, strict=True):
@@ -233,7 +240,9 @@ def _differences(what: str, names: Sequence[str], ours, theirs) -> list[Differen
     return found
 
 
-def _milliseconds(programs, point, rounds: int) -> list[float]:
+def _milliseconds(
+    programs: Sequence[jax.stages.Compiled], point: list[jax.Array], rounds: int
+) -> list[float]:
     """The median of each, all taking turns."""
     seconds = [[] for _ in programs]
     for program in programs:

@@ -6,7 +6,7 @@ Each checks its arguments, describes the problem statically and hands its arrays
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
@@ -176,17 +176,17 @@ def conv3d(
 
 
 def _convolution(
-    dimensions,
-    x,
-    w,
-    b,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None,
+    layout: str,
     *,
-    padding_mode="zeros",
-    preferred_element_type=None,
-    derivatives=None,
-    **options,
-):
+    padding_mode: str = "zeros",
+    preferred_element_type: DTypeLike | None = None,
+    derivatives: str | None = None,
+    **options: Any,
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     w = arguments.weights("w", w, layout)

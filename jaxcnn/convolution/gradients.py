@@ -5,7 +5,7 @@ Each checks its arguments, describes the problem statically and hands its arrays
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import ConvolvingOptions, Padding
 from jaxcnn.convolution import rule
-from jaxcnn.layout import Floats, spatial_size, weight_layout, with_spatial
+from jaxcnn.layout import Floats, Length, spatial_size, weight_layout, with_spatial
 from jaxcnn.problem import Problem
 
 
@@ -286,7 +286,9 @@ def conv3d_input_gradient(
 # --- For any number of dimensions -----------------------------------------------------
 
 
-def _bias_gradient(dimensions, dy, layout, derivatives):
+def _bias_gradient(
+    dimensions: int, dy: ArrayLike, layout: str, derivatives: str | None
+) -> Float[Array, " C_out"]:
     arguments.one_layout(layout, dimensions)
     dy, _ = arguments.images("dy", dy, layout)
     operation = differentiation.choose(
@@ -296,8 +298,15 @@ def _bias_gradient(dimensions, dy, layout, derivatives):
 
 
 def _weight_gradient(
-    dimensions, x, dy, kernel_size, layout, *, derivatives=None, **options
-):
+    dimensions: int,
+    x: ArrayLike,
+    dy: ArrayLike,
+    kernel_size: int | Sequence[int],
+    layout: str,
+    *,
+    derivatives: str | None = None,
+    **options: Any,
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     dy, dy_is_batch = arguments.images("dy", dy, layout)
@@ -325,7 +334,16 @@ def _weight_gradient(
     return operation(x, dy, problem)
 
 
-def _input_gradient(dimensions, dy, w, input_size, layout, *, derivatives=None, **options):
+def _input_gradient(
+    dimensions: int,
+    dy: ArrayLike,
+    w: ArrayLike,
+    input_size: int | Sequence[int],
+    layout: str,
+    *,
+    derivatives: str | None = None,
+    **options: Any,
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     dy, is_batch = arguments.images("dy", dy, layout)
     w = arguments.weights("w", w, layout)
@@ -347,7 +365,7 @@ def _input_gradient(dimensions, dy, w, input_size, layout, *, derivatives=None, 
     return dx if is_batch else dx[0]
 
 
-def _check_output_shape(dy, batch: int, c_out: int, problem: Problem) -> None:
+def _check_output_shape(dy: Floats, batch: Length, c_out: int, problem: Problem) -> None:
     wanted = [0] * dy.ndim
     wanted[problem.layout.index("N")] = batch
     wanted[problem.layout.index("C")] = c_out

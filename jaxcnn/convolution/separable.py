@@ -4,7 +4,8 @@ Nothing of their own: a depthwise convolution is one with a group for every chan
 separable one is two convolutions.
 """
 
-from typing import Unpack
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 from jax.typing import ArrayLike
 
@@ -185,14 +186,29 @@ def separable_conv3d(
     return _separable(3, x, w_depthwise, w_pointwise, b, layout, options)
 
 
-def _depthwise(dimensions, x, w, b, layout, options):
+def _depthwise(
+    dimensions: int,
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None,
+    layout: str,
+    options: Mapping[str, Any],
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     images, _ = arguments.images("x", x, layout)
     channels = images.shape[layout.index("C")]
     return _CONVOLUTIONS[dimensions](x, w, b, groups=channels, layout=layout, **options)
 
 
-def _separable(dimensions, x, w_depthwise, w_pointwise, b, layout, options):
+def _separable(
+    dimensions: int,
+    x: ArrayLike,
+    w_depthwise: ArrayLike,
+    w_pointwise: ArrayLike,
+    b: ArrayLike | None,
+    layout: str,
+    options: Mapping[str, Any],
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     w_pointwise = arguments.weights("w_pointwise", w_pointwise, layout)
     wanted = [

@@ -7,7 +7,7 @@ convolution that it is the transpose of, and hands its arrays to
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
@@ -163,19 +163,19 @@ def conv_transpose3d(
 
 
 def _transposed(
-    dimensions,
-    x,
-    w,
-    b,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None,
+    layout: str,
     *,
-    groups=1,
-    precision=None,
-    preferred_element_type=None,
-    engine="auto",
-    derivatives=None,
-    **of_window,
-):
+    groups: int = 1,
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+    engine: str = "auto",
+    derivatives: str | None = None,
+    **of_window: Any,
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     w = arguments.weights("w", w, layout)

@@ -10,14 +10,19 @@ from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.layers.softmax import log_softmax, softmax
-from jaxcnn.layout import Floats
+from jaxcnn.layout import Floats, Integers
 from jaxcnn.rounding import rounded_once
 
 # --- Softmax cross-entropy ------------------------------------------------------------
 
 
 @rounded_once
-def _cross_entropy_formula(logits, labels, smoothing, log_softmax):
+def _cross_entropy_formula(
+    logits: Floats,
+    labels: Integers,
+    smoothing: float,
+    log_softmax: Callable[[Floats], Floats],
+) -> Floats:
     log_p = log_softmax(logits)
     loss = -jnp.take_along_axis(log_p, jnp.expand_dims(labels, -1), axis=-1)[..., 0]
     if smoothing:
@@ -26,30 +31,36 @@ def _cross_entropy_formula(logits, labels, smoothing, log_softmax):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _cross_entropy(logits, labels, smoothing):
+def _cross_entropy(logits: Floats, labels: Integers, smoothing: float) -> Floats:
     return _cross_entropy_formula(logits, labels, smoothing, log_softmax)
 
 
-def _cross_entropy_fwd(logits, labels, smoothing):
+def _cross_entropy_fwd(
+    logits: Floats, labels: Integers, smoothing: float
+) -> tuple[Floats, tuple[Floats, Integers]]:
     return _cross_entropy(logits, labels, smoothing), (logits, labels)
 
 
 @rounded_once
-def _cross_entropy_gradient(dloss, logits, labels, smoothing):
+def _cross_entropy_gradient(
+    dloss: Floats, logits: Floats, labels: Integers, smoothing: float
+) -> Floats:
     classes = logits.shape[-1]
     is_label = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
     targets = (1 - smoothing) * is_label + smoothing / classes
     return (softmax(logits) - targets) * jnp.expand_dims(dloss, -1)
 
 
-def _cross_entropy_bwd(smoothing, residuals, dloss):
+def _cross_entropy_bwd(
+    smoothing: float, residuals: tuple[Floats, Integers], dloss: Floats
+) -> tuple[Floats, None]:
     return _cross_entropy_gradient(dloss, *residuals, smoothing), None
 
 
 _cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
 
 
-def _cross_entropy_autodiff(logits, labels, smoothing):
+def _cross_entropy_autodiff(logits: Floats, labels: Integers, smoothing: float) -> Floats:
     plain = partial(log_softmax, derivatives="autodiff")
     return _cross_entropy_formula(logits, labels, smoothing, plain)
 
@@ -202,7 +213,13 @@ def binary_cross_entropy_with_logits(
     return _reduced(optax.losses.sigmoid_binary_cross_entropy, *given)
 
 
-def _reduced(loss: Callable, name: str, values, targets, reduction: str) -> Floats:
+def _reduced(
+    loss: Callable[[Floats, Floats], Floats],
+    name: str,
+    values: ArrayLike,
+    targets: ArrayLike,
+    reduction: str,
+) -> Floats:
     """A loss of each element, computed and reduced, once the arguments are known to fit."""
     values = arguments.float_array(name, values)
     targets = arguments.float_array("targets", targets)

@@ -12,6 +12,7 @@ All four subtract a mean and divide by a standard deviation, by one rule (see
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -22,6 +23,7 @@ from jaxcnn.layers.normalization_rule import applied, normalize
 from jaxcnn.layout import LAYOUTS as LAYOUTS_OF_IMAGES
 from jaxcnn.layout import (
     Floats,
+    Length,
     grouped,
     merge_channels,
     over_channels,
@@ -147,11 +149,13 @@ def batch_norm(
     )
 
 
-def _constant(running, layout):
+def _constant(running: Any, layout: str) -> Floats:
     return over_channels(lax.stop_gradient(widened(running)), layout)
 
 
-def _averaged(running, of_this_batch, momentum):
+def _averaged(
+    running: Floats | None, of_this_batch: Floats, momentum: float
+) -> Floats | None:
     """The running statistic that follows, of which nothing is differentiated."""
     if running is None:
         return None
@@ -310,7 +314,7 @@ def instance_norm(
 CHANNELS = "one entry for each channel of x"
 
 
-def _batch(value, layout):
+def _batch(value: ArrayLike, layout: str) -> Floats:
     arguments.one_of("layout", layout, LAYOUTS)
     x = arguments.float_array("x", value)
     if x.ndim != len(layout):
@@ -321,7 +325,9 @@ def _batch(value, layout):
     return x
 
 
-def _vector(name, value, x, shape, because):
+def _vector(
+    name: str, value: ArrayLike | None, x: Floats, shape: tuple[int, ...], because: str
+) -> Floats:
     """w, b or a statistic, which may be float32 where x is of a half precision."""
     array = arguments.float_array(name, value)
     if array.dtype != sum_dtype(x.dtype):
@@ -330,7 +336,13 @@ def _vector(name, value, x, shape, because):
     return array
 
 
-def _scale_and_shift(w, b, x, shape, because):
+def _scale_and_shift(
+    w: ArrayLike | None,
+    b: ArrayLike | None,
+    x: Floats,
+    shape: tuple[int, ...],
+    because: str,
+) -> tuple[Floats, Floats]:
     """W and b, or ones and zeros, in the dtype in which x is computed with."""
     dtype = sum_dtype(x.dtype)
     w = jnp.ones(shape, dtype) if w is None else _vector("w", w, x, shape, because)
@@ -338,7 +350,7 @@ def _scale_and_shift(w, b, x, shape, because):
     return widened(w), widened(b)
 
 
-def _at_least_two(x, n, each):
+def _at_least_two(x: Floats, n: Length, each: str) -> Length:
     if n < 2:
         raise ValueError(
             f"x has shape {x.shape}, where every {each} has {n} element(s); it must have "

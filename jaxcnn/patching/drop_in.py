@@ -44,6 +44,7 @@ from jaxcnn.patching.lax_arguments import (
 )
 from jaxcnn.pooling import rule as pooling_rule
 from jaxcnn.problem import Problem
+from jaxcnn.window import Window
 
 Padding = str | Sequence[tuple[int, int]]
 
@@ -157,7 +158,16 @@ def conv_general_dilated(
     return y[..., 0] if n == 0 else y
 
 
-def _convolution(lhs, rhs, axes, window, spread, batch_groups, groups, **options):
+def _convolution(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    axes: lax.ConvDimensionNumbers,
+    window: Window,
+    spread: tuple[int, ...],
+    batch_groups: int,
+    groups: int,
+    **options: Any,
+) -> jax.Array:
     """The convolution of lhs, spread by so much; ``axes`` says what each axis is."""
     layout, order = layout_of_images(axes)
     x = lhs.transpose([axes.lhs_spec[k] for k in order])
@@ -264,7 +274,9 @@ def reduce_window(
     return y.reshape(whole)
 
 
-def _pooling_of(computation, init_value):
+def _pooling_of(
+    computation: Callable, init_value: Any
+) -> Callable[[jax.Array, Problem], jax.Array] | None:
     """The maximum or the sum, if that is what begins with this value; or else None."""
     if not isinstance(init_value, int | float | np.generic | np.ndarray):
         return None
@@ -275,12 +287,12 @@ def _pooling_of(computation, init_value):
     return None
 
 
-def _maxima(x, problem):
+def _maxima(x: jax.Array, problem: Problem) -> jax.Array:
     y, _ = differentiation.choose(None, *MAX_POOLING)(x, problem)
     return y
 
 
-def _sums(x, problem):
+def _sums(x: jax.Array, problem: Problem) -> jax.Array:
     return differentiation.choose(None, *AVERAGE_POOLING)(x, replace(problem, divisor=1))
 
 
@@ -359,7 +371,12 @@ def avg_pool(
     return sums / reduce_window(jnp.ones(one_image, sums.dtype), 0, lax.add, *windows)
 
 
-def _over_images(ndim, window_shape, strides, padding):
+def _over_images(
+    ndim: int,
+    window_shape: Sequence[int],
+    strides: Sequence[int] | None,
+    padding: Padding,
+) -> tuple[tuple[int, ...], tuple[int, ...], Padding]:
     """Windows and strides for all axes, and padding, as :func:`reduce_window` has them."""
     n = len(window_shape)
     strides = entries(strides, n)

@@ -8,6 +8,7 @@ malformed, is JAX's.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn.arguments import DTYPES
-from jaxcnn.layout import merge_axes, split_axis
+from jaxcnn.layout import Length, merge_axes, split_axis
 from jaxcnn.window import Window
 
 FLOATS = tuple(map(jnp.dtype, DTYPES))
@@ -27,7 +28,7 @@ IDLE = Window((1,), (1,), ((0, 0),), (1,))
 """The window along an axis along which there is none."""
 
 
-def served(jax_own: Callable, *operands) -> jax.ShapeDtypeStruct | None:
+def served(jax_own: Callable, *operands: Any) -> jax.ShapeDtypeStruct | None:
     """What JAX's own function would return, if jaxcnn computes the like; or else None.
 
     JAX is asked for it, so that what is malformed raises JAX's own error.
@@ -48,7 +49,7 @@ def served(jax_own: Callable, *operands) -> jax.ShapeDtypeStruct | None:
     return result if is_served else None
 
 
-def are_known(sizes: Sequence) -> bool:
+def are_known(sizes: Sequence[Length]) -> bool:
     """Whether sizes are numbers, which the batch's need not be while one exports."""
     return all(isinstance(size, int) for size in sizes)
 
@@ -57,7 +58,13 @@ def entries(given: Sequence[int] | None, n: int) -> tuple[int, ...]:
     return (1,) * n if given is None else tuple(given)
 
 
-def window_over(kernel_size, stride, padding, dilation, input_size) -> Window:
+def window_over(
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: str | Sequence[tuple[int, int]],
+    dilation: tuple[int, ...],
+    input_size: Sequence[Length],
+) -> Window:
     """The window, its padding given as pairs or by one of JAX's names.
 
     A size that is a symbol may be any: it is the batch's, along which there is no window.

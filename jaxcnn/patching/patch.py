@@ -11,9 +11,10 @@ patch keep JAX's meaning, and what is traced under the patch is traced anew.
 import inspect
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
+from typing import Any
 
 import jax
 
@@ -136,7 +137,7 @@ _lock = threading.RLock()
 _patches = 0
 
 
-def _count_patches(change):
+def _count_patches(change: int) -> None:
     """One patch more or less: JAX's functions have their own code when there is none."""
     global _patches  # noqa: PLW0603
     with _lock:
@@ -148,7 +149,7 @@ def _count_patches(change):
             function.__code__ = source.__code__
 
 
-def _check():
+def _check() -> None:
     """Whether JAX's functions can be exchanged, and take what jaxcnn's take."""
     for function in _CODE:
         name = f"jax.lax.{function.__name__} of JAX {jax.__version__}"
@@ -162,7 +163,7 @@ def _check():
             )
 
 
-def _defaults(function):
+def _defaults(function: Callable) -> dict[str, Any]:
     """The parameters, by name, and what they are by default."""
     parameters = inspect.signature(function).parameters.values()
     return {each.name: each.default for each in parameters}

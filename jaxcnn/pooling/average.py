@@ -5,7 +5,7 @@ Each checks its arguments, describes the problem statically and hands its array 
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 from jax.typing import ArrayLike
 
@@ -136,17 +136,17 @@ def avg_pool3d(
 
 
 def _avg_pool(
-    dimensions,
-    x,
-    kernel_size,
-    stride,
-    padding,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    layout: str,
     *,
-    divisor_override=None,
-    derivatives=None,
-    **options,
-):
+    divisor_override: float | None = None,
+    derivatives: str | None = None,
+    **options: Any,
+) -> Floats:
     if divisor_override is not None:
         divisor_override = arguments.number("divisor_override", divisor_override)
         if divisor_override == 0:
@@ -282,17 +282,17 @@ def lp_pool3d(
 
 
 def _lp_pool(
-    dimensions,
-    x,
-    norm_type,
-    kernel_size,
-    stride,
-    padding,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    norm_type: float,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    layout: str,
     *,
-    derivatives=None,
-    **options,
-):
+    derivatives: str | None = None,
+    **options: Any,
+) -> Floats:
     norm_type = arguments.positive("norm_type", norm_type)
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)

@@ -5,7 +5,7 @@ Each checks its arguments, describes the problem statically and hands its array 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypedDict, Unpack
 
@@ -164,17 +164,17 @@ def max_pool3d(
 
 
 def _max_pool(
-    dimensions,
-    x,
-    kernel_size,
-    stride,
-    padding,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    layout: str,
     *,
-    return_indices=False,
-    derivatives=None,
-    **options,
-):
+    return_indices: bool = False,
+    derivatives: str | None = None,
+    **options: Any,
+) -> Pooled:
     arguments.one_layout(layout, dimensions)
     arguments.flag("return_indices", return_indices)
     x, is_batch = arguments.images("x", x, layout)
@@ -191,7 +191,7 @@ def _max_pool(
     return (y, at) if is_batch else (y[0], at[0])
 
 
-def flat_index(position: Sequence[Integers], size: Sequence[int]):
+def flat_index(position: Sequence[Integers], size: Sequence[int]) -> Integers:
     """The row-major number of a position in a grid of this size."""
     index = jnp.zeros_like(position[0])
     for each, length in zip(position, size, strict=True):
@@ -202,29 +202,33 @@ def flat_index(position: Sequence[Integers], size: Sequence[int]):
 # --- Its inverse ----------------------------------------------------------------------
 
 
-def _unpool_formula(x, indices, length, axis):
+def _unpool_formula(x: Floats, indices: Integers, length: int, axis: int) -> Floats:
     def put(x, at):
         return jnp.zeros(length, x.dtype).at[at].set(x, mode="drop")
 
     return _for_each_channel(put, axis)(x, indices)
 
 
-def _for_each_channel(function, axis):
+def _for_each_channel(function: Callable, axis: int) -> Callable:
     """For arrays (B, C, positions), or with positions along another axis than the last."""
     channels = 2 - axis  # of the two axes of one image, the one that is left
     return jax.vmap(jax.vmap(function, channels, channels))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _unpool(x, indices, length, axis):
+def _unpool(x: Floats, indices: Integers, length: int, axis: int) -> Floats:
     return _unpool_formula(x, indices, length, axis)
 
 
-def _unpool_fwd(x, indices, length, axis):
+def _unpool_fwd(
+    x: Floats, indices: Integers, length: int, axis: int
+) -> tuple[Floats, Integers]:
     return _unpool(x, indices, length, axis), indices
 
 
-def _unpool_bwd(length, axis, indices, dy):
+def _unpool_bwd(
+    length: int, axis: int, indices: Integers, dy: Floats
+) -> tuple[Floats, None]:
     del length
 
     def take(dy, at):
@@ -353,17 +357,17 @@ def max_unpool3d(
 
 
 def _max_unpool(
-    dimensions,
-    x,
-    indices,
-    kernel_size,
-    stride,
-    padding,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    indices: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    layout: str,
     *,
-    output_size=None,
-    derivatives=None,
-):
+    output_size: int | Sequence[int] | None = None,
+    derivatives: str | None = None,
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     indices = arguments.integers("indices", indices)
@@ -394,7 +398,9 @@ def _max_unpool(
     return y if is_batch else y[0]
 
 
-def _size_of_output(output_size, x, is_batch, layout):
+def _size_of_output(
+    output_size: int | Sequence[int], x: Floats, is_batch: bool, layout: str
+) -> tuple[int, ...]:
     """(H, W), given as such or within the whole shape of the output."""
     letters = layout if is_batch else layout.replace("N", "")
     if not isinstance(output_size, Sequence) or len(output_size) != len(letters):
