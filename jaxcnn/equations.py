@@ -1,4 +1,4 @@
-"""The document's equations, as explicit ``lax`` loops over the taps of a window.
+"""The equations of docs/equations.md, as explicit ``lax`` loops over the taps of a window.
 
 Readable first: this file is what a teacher shows a class, the reference that every
 faster way of computing is tested against, and what runs where there is no faster way.
@@ -93,7 +93,7 @@ def forward(
     Returns:
       Y: (B, C_out, H_out, W_out).
 
-    Source: the document, "Convolution Operation".
+    Source: docs/equations.md, "Convolution".
     """
     x, w, y = _letters(layout)
     X = split_channels(X, groups, layout)
@@ -118,7 +118,7 @@ def bias_gradient(dY: Numbers, *, layout: str) -> Numbers:
     Returns:
       db: (C_out,).
 
-    Source: the document, "Bias Gradient".
+    Source: docs/equations.md, "Bias gradient".
     """
     positions = (layout.index("N"), *spatial_axes(layout))
     return jnp.sum(dY, axis=positions, dtype=sum_dtype(dY.dtype))
@@ -148,7 +148,7 @@ def weight_gradient(
     Returns:
       dW: (C_out, C_in/groups, K_h, K_w).
 
-    Source: the document, "Weight Gradient".
+    Source: docs/equations.md, "Weight gradient".
     """
     x, w, y = _letters(layout)
     X = split_channels(X, groups, layout)
@@ -191,7 +191,7 @@ def input_gradient(
     Returns:
       dX: (B, C_in, H, W).
 
-    Source: the document, "Input Gradient".
+    Source: docs/equations.md, "Input gradient".
     """
     x, w, y = _letters(layout)
     dY = split_channels(dY, groups, layout)
@@ -266,7 +266,7 @@ def max_pool(X: Numbers, *, window: Window, layout: str) -> tuple[Numbers, Integ
       row-major order, in the smallest signed integer type that holds it. Where a window
       sees nothing but padding, Y is −∞ and the winner −1.
 
-    Source: the document, "Pooling … takes the max value in each patch".
+    Source: docs/equations.md, "Max pooling".
     """
     input_size = spatial_size(X, layout)
     index = np.arange(window.number_of_taps, dtype=winner_dtype(window))
@@ -312,7 +312,7 @@ def max_pool_gradient(
     Returns:
       dX: (B, C, H, W).
 
-    Source: the document, "for max pooling, place gradient only at max position".
+    Source: docs/equations.md, "Max pooling".
     """
     dY = dY.astype(sum_dtype(dY.dtype))
 
@@ -397,7 +397,7 @@ def average_pool_gradient(
     Returns:
       dX: (B, C, H, W).
 
-    Source: the document, "for pooling, backward pass upsamples the gradient".
+    Source: docs/equations.md, "Average pooling".
     """
     dY = dY.astype(sum_dtype(dY.dtype))
     share = dY / _divisor(window, input_size, layout, counted, divisor, dY.dtype)

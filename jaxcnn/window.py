@@ -5,15 +5,14 @@ of size H. Kernel element m (a *tap*) then meets, at output position i, the inpu
 
     s·i + d·m − p,      i = 0 … H_out − 1,      H_out = ⌊(H + 2p − d·(K−1) − 1)/s⌋ + 1
 
-(for d = 1 the document's ``H_out = ⌊(H + 2p − K)/s⌋ + 1``). Two linear maps follow:
+(for d = 1 the usual ``H_out = ⌊(H + 2p − K)/s⌋ + 1``). Two linear maps follow:
 
     tap(x, m)[i]            = x[s·i + d·m − p]         zero outside the input
     untap(y, m)[s·i+d·m−p]  = y[i]                     zero everywhere else
 
 and they are each other's transpose: ⟨tap(x, m), y⟩ = ⟨x, untap(y, m)⟩ for all x, y.
-The document's "only if the division is integer (i.e., aligns with stride)" is
-``untap``: input position k receives from tap m only where (k + p − d·m)/s is a whole
-number i, and that is exactly where ``untap`` puts y[i].
+Input position k receives from tap m only where (k + p − d·m)/s is a whole number i, and
+that is exactly where ``untap`` puts y[i].
 
 Convolution, pooling and all of their gradients are sums of these over m. This is the
 only index arithmetic that the equations need; the engines that order the same sums in

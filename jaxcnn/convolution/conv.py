@@ -101,7 +101,7 @@ def conv2d(
     Cost: B · C_out · H_out · W_out · C_in/G · K_h · K_w multiply-adds; each of the two
     large gradients costs the same.
 
-    Source: the document, "Convolution Operation".
+    Source: docs/equations.md, "Convolution".
 
     >>> import jax.numpy as jnp
     >>> image = jnp.arange(9.0).reshape(1, 3, 3)

@@ -50,7 +50,7 @@ def conv2d_bias_gradient(
 
     Cost: B · C_out · H_out · W_out additions.
 
-    Source: the document, "Bias Gradient".
+    Source: docs/equations.md, "Bias gradient".
 
     >>> import jax.numpy as jnp
     >>> conv2d_bias_gradient(jnp.ones((2, 3, 4, 5)))
@@ -105,7 +105,7 @@ def conv2d_weight_gradient(
 
     Cost: as many multiply-adds as the convolution.
 
-    Source: the document, "Weight Gradient".
+    Source: docs/equations.md, "Weight gradient".
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(9.0).reshape(1, 3, 3)
@@ -179,7 +179,7 @@ def conv2d_input_gradient(
     Cost: as many multiply-adds as the convolution; none is spent on the zeros that a
     stride would put between the entries of dy.
 
-    Source: the document, "Input Gradient".
+    Source: docs/equations.md, "Input gradient".
 
     >>> import jax.numpy as jnp
     >>> w = jnp.array([[[[1.0, 2.0], [3.0, 4.0]]]])

@@ -1,6 +1,6 @@
 """How JAX differentiates a convolution.
 
-The document's three sums
+The three sums
 
     forward          Y = Σ_m tap(X, m) · W[m]
     weight gradient  dW[m] = Σ tap(X, m) ⊗ dY

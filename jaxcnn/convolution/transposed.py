@@ -91,7 +91,8 @@ def conv_transpose2d(
     Cost: B · C_in · H · W · C_out/G · K_h · K_w multiply-adds; none is spent on the zeros
     that a stride would put between the pixels of x.
 
-    Source: the document, "Input Gradient"; ``torch.nn.functional.conv_transpose2d``.
+    Source: docs/equations.md, "Transposed convolution";
+    ``torch.nn.functional.conv_transpose2d``.
 
     >>> import jax.numpy as jnp
     >>> x, w = jnp.array([[[1.0, 2.0]]]), jnp.ones((1, 1, 2, 2))

@@ -114,7 +114,7 @@ def relu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
 
     Derivatives: the rule keeps one truth value for each element.
 
-    Source: the document, "ReLU derivative: 1 if >0, else 0".
+    Source: docs/equations.md, "ReLU and other activations".
 
     >>> relu(jnp.array([-1.0, 0.0, 2.0]))
     Array([0., 0., 2.], dtype=float32)

@@ -91,7 +91,7 @@ def dense(
 
     Cost: as many multiply-adds as x has rows, times C_in · C_out.
 
-    Source: the document, "Fully connected layers".
+    Source: docs/equations.md, "Fully connected layer".
 
     >>> dense(jnp.array([1.0, 2.0]), jnp.array([[3.0], [4.0]]), jnp.array([0.5]))
     Array([11.5], dtype=float32)

@@ -103,8 +103,8 @@ def softmax_cross_entropy(
 
     Derivatives: the rule keeps logits and labels; labels have no gradient.
 
-    Source: the document, "Output layer: Often softmax for classification"; smoothing as
-    in :func:`torch.nn.functional.cross_entropy`.
+    Source: docs/equations.md, "Softmax and cross-entropy"; smoothing as in
+    :func:`torch.nn.functional.cross_entropy`.
 
     >>> logits = jnp.array([[0.0, jnp.log(3.0)]])
     >>> jnp.exp(-softmax_cross_entropy(logits, jnp.array([1])))

@@ -71,7 +71,7 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> 
 
     Derivatives: the rule keeps y.
 
-    Source: the document, "Output layer: Often softmax for classification".
+    Source: docs/equations.md, "Softmax and cross-entropy".
 
     >>> softmax(jnp.array([0.0, 0.0, jnp.log(2.0)]))
     Array([0.25, 0.25, 0.5 ], dtype=float32)

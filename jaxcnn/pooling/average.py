@@ -67,7 +67,7 @@ def avg_pool2d(
     Cost: B · C · H_out · W_out · K_h · K_w additions. Half precisions are summed in
     float32 and rounded once.
 
-    Source: the document, "for pooling, backward pass upsamples the gradient".
+    Source: docs/equations.md, "Average pooling".
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[1.0, 5.0, 2.0, 2.0], [3.0, 3.0, 2.0, 2.0]]])

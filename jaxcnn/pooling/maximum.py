@@ -96,8 +96,7 @@ def max_pool2d(
 
     Cost: B · C · H_out · W_out · K_h · K_w comparisons.
 
-    Source: the document, "Pooling (e.g., max pooling) … takes the max value in each
-    patch", and "place gradient only at max position".
+    Source: docs/equations.md, "Max pooling".
 
     >>> x = jnp.array([[[1.0, 5.0, 2.0, 2.0], [3.0, 4.0, 2.0, 2.0]]])
     >>> max_pool2d(x, 2)
