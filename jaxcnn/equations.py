@@ -18,7 +18,7 @@ with ``HWIO`` weights). There is no index arithmetic here. For every output posi
 (see :mod:`jaxcnn.window`), and every equation is a sum of such terms over m.
 
 Sums of half-precision numbers (bfloat16, float16) are computed and returned in float32,
-so that whoever calls rounds once, at the end. JAX can differentiate everything here, in
+so that the caller rounds once, at the end. JAX can differentiate everything here, in
 forward and in reverse mode: that is what the hand-written rules are compared with.
 """
 
@@ -48,7 +48,7 @@ from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import varying_like
 from jaxcnn.window import Pairs, Window, tap, untap, valid_positions
 
-ANY_LAYOUT = True  # as an engine: nothing has to be turned around for it
+ANY_LAYOUT = True  # as an engine: it computes channels first, too
 
 
 # --- Convolution ----------------------------------------------------------------------
@@ -75,7 +75,7 @@ def forward(
     groups: int = 1,
     precision: PrecisionLike = None,
 ) -> Numbers:
-    """The convolution, its bias aside: the kernel slides over the input.
+    """The convolution without its bias: the kernel slides over the input.
 
         Y[b, c_out, i, j] = Σ_{c_in} Σ_{m,n} W[c_out, c_in, m, n]
                                              · X[b, c_in, s·i + d·m − p, s·j + d·n − p]
@@ -360,8 +360,8 @@ def average_pool(
     Args:
       X: (B, C, H, W).
       window, layout: as for :func:`forward`.
-      counted: n is how many taps lie inside the input, or in so much (low, high) of the
-        padding around it; None counts them all, so that n is always K_h·K_w.
+      counted: the padding (low, high) that counts as input; n is how many taps lie in
+        the input so enlarged. None counts all taps, so that n is always K_h·K_w.
       divisor: n itself, whatever the taps see.
 
     Returns:

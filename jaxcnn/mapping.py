@@ -1,8 +1,8 @@
-"""How JAX maps the sums: what ``vmap`` makes of them.
+"""How ``vmap`` folds the sums.
 
 A convolution's three sums are one product of three arrays (:mod:`jaxcnn.convolution.rule`).
-``vmap`` adds an axis to one of the arguments or to both. Folding it into an axis that the
-sum has already makes of many small sums a large one:
+``vmap`` adds an axis to one of the arguments or to both. Folded into an axis that the sum
+already has, it turns many small sums into a large one:
 
     which argument is mapped              the axis is folded into
     one; it shares with the result only   b, the batch (X and Y)
@@ -38,8 +38,8 @@ def common_dtype(
 ) -> tuple[Numbers, Numbers]:
     """Two operands in one dtype: the wider of theirs.
 
-    They differ where the output's preferred dtype is wider than the input's: then its
-    gradient is, too. For a result in float64 all sums are computed in it.
+    They differ where the output's preferred dtype is wider than the input's: its gradient
+    then is, too. For a result in float64 all sums are computed in float64.
     """
     dtypes = [first.dtype, second.dtype]
     if problem.preferred is not None and jnp.dtype(problem.preferred).itemsize > 4:
@@ -66,7 +66,8 @@ def mapped_convolution(
 def _indices(role: str, problem: Problem) -> list[str | None]:
     """The index b, i or o of every axis of an array; None for spatial ones.
 
-    And for the input channels of the weights, where they are those of one group of many.
+    With several groups it is None for the input channels of the weights, too: those are
+    the channels of one group.
     """
     layout = weight_layout(problem.layout) if role == "w" else problem.layout
     known = {"N": "b", "C": "i" if role == "x" else "o", "O": "o"}
@@ -125,7 +126,7 @@ def _unfold(
 
 
 def _place(role: str, letter: str, problem: Problem) -> tuple[int, int]:
-    """Which axis holds an index, and how many groups stand outside of it there."""
+    """Which axis holds an index, and how many groups that axis is split into first."""
     layout = weight_layout(problem.layout) if role == "w" else problem.layout
     if letter == "b":
         return layout.index("N"), 1

@@ -37,7 +37,7 @@ from jaxtyping import Array, Int
 from jaxcnn.layout import Anything, Integers, spatial_axes, spatial_size, with_spatial
 
 Tap = Sequence[int] | Int[np.ndarray, " dimensions"] | Int[Array, " dimensions"]
-"""A traced array may stand for a tap in a loop; a tap that is known makes better code."""
+"""In a loop a tap may be a traced array; a tap that is known compiles to better code."""
 Pairs = tuple[tuple[int, int], ...]
 """(low, high), before and after the input, for each spatial dimension."""
 Edges = tuple[int, int, int]
@@ -110,7 +110,7 @@ class Window:
         )
 
     def only(self, *dimensions: int) -> "Window":
-        """The window in these spatial dimensions; one that changes nothing in the others.
+        """The window in these spatial dimensions; in the others, one that changes nothing.
 
         >>> Window((3, 5), (1, 2), ((0, 0), (1, 1)), (1, 1)).only(0).kernel_size
         (3, 1)
@@ -129,7 +129,7 @@ class Window:
     def within(
         self, counted: Pairs, input_size: Sequence[int]
     ) -> tuple["Window", tuple[int, ...]]:
-        """The same window over an input that has so much of its padding in it.
+        """The same window, over an input that already holds the ``counted`` padding.
 
         >>> Window((3,), (1,), ((1, 2),), (1,)).within(((1, 1),), (5,))
         (Window(kernel_size=(3,), stride=(1,), padding=((0, 1),), dilation=(1,)), (7,))
@@ -202,7 +202,7 @@ def tap(
       m: the tap, one offset for each spatial dimension; may be traced, so that a
         ``lax`` loop can run over taps.
       window: the sliding window.
-      layout: such as ``"NCHW"`` or ``"NHWC"``; the letters N, G and C are left alone.
+      layout: such as ``"NCHW"`` or ``"NHWC"``; the axes N, G and C stay as they are.
 
     Returns:
       An array like x whose spatial dimensions have the window's output size.
@@ -250,8 +250,8 @@ def untap(
     """
     zero = jnp.zeros((), y.dtype)
     if not isinstance(m, Array):
-        # Where it is known how far, a pad does it all; cropping apart from that, since
-        # XLA cannot do both at once to an image that is sharded.
+        # For a known tap, one pad. Cropping is another, since XLA cannot pad and crop a
+        # sharded image at once.
         place = [
             (first - low, size - span - (first - low), s - 1)
             for first, (low, _), size, span, s in zip(
@@ -281,7 +281,7 @@ def untap(
 def padded(
     x: Anything, window: Window, layout: str, fill: ArrayLike = 0
 ) -> tuple[Anything, Window]:
-    """x with its padding around it, and the window that slides over that unpadded."""
+    """x with its padding around it, and the same window without padding."""
     return _pad(x, window, layout, fill), unpadded(window)
 
 
@@ -353,11 +353,11 @@ def named_padding(name: str, window: Window, input_size: Sequence[int]) -> Pairs
     * ``"VALID"``: none;
     * ``"SAME"``: so much that H_out = ⌈H/s⌉; an odd zero goes to the high side;
     * ``"SAME_LOWER"``: likewise; an odd zero goes to the low side;
-    * ``"CAUSAL"``: as many before the input as let no output see what comes after it.
+    * ``"CAUSAL"``: d·(K − 1) before the input, so that no output sees what comes later.
 
     Args:
       name: one of the four.
-      window: the window, whose own padding does not count.
+      window: the window; its own padding is ignored.
       input_size: H, one entry for each spatial dimension.
 
     >>> w = Window((3, 4), (2, 2), ((0, 0), (0, 0)), (1, 1))
@@ -382,8 +382,8 @@ def rounded_up(window: Window, input_size: Sequence[int]) -> Window:
     """The window with one more position where the last one leaves a part unseen.
 
     H_out = ⌈(H + p_low + p_high − d·(K−1) − 1)/s⌉ + 1, but no window begins in the padding
-    after the input: PyTorch's and Keras's ``ceil_mode``. It is the padding after the input
-    that is changed; none may have been cropped there.
+    after the input: PyTorch's and Keras's ``ceil_mode``. Only the padding after the input
+    changes; it must not be negative.
 
     >>> w = Window((2,), (2,), ((0, 0),), (1,))
     >>> rounded_up(w, (5,)).padding, rounded_up(w, (5,)).output_size((5,))

@@ -115,8 +115,8 @@ def compare(
 
     >>> import jax.numpy as jnp, jaxcnn
     >>> x = jnp.linspace(-1.0, 1.0, 64).reshape(1, 8, 8)
-    >>> found = jaxcnn.compare(jaxcnn.relu, lambda x: jnp.where(x > 0, x, 0), x)
-    >>> [(each.what, each.error) for each in found.differences]
+    >>> comparison = jaxcnn.compare(jaxcnn.relu, lambda x: jnp.where(x > 0, x, 0), x)
+    >>> [(each.what, each.error) for each in comparison.differences]
     [('value', 0.0), ('gradient', 0.0), ('second derivative', 0.0)]
     """
     args = jax.tree.map(jnp.asarray, args)
@@ -220,13 +220,13 @@ def _attempts(
 def _differences(
     what: str, names: Sequence[str], ours: Any, theirs: Any
 ) -> list[Difference]:
-    found = []
+    differences = []
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
     for name, pair in zip(names, pairs, strict=True):
         wide = np.complex128 if np.iscomplexobj(pair[0]) else np.float64
         a, b = (np.asarray(each).astype(wide) for each in pair)
         if not a.size:
-            found.append(Difference(what, name, 0.0))
+            differences.append(Difference(what, name, 0.0))
             continue
         with np.errstate(invalid="ignore"):
             deviations = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
@@ -236,8 +236,8 @@ def _differences(
         worst = float(deviations[place])
         error = worst / float(largest) if largest else worst
         entries = a[place].item(), b[place].item()
-        found.append(Difference(what, name, error, tuple(map(int, place)), entries))
-    return found
+        differences.append(Difference(what, name, error, tuple(map(int, place)), entries))
+    return differences
 
 
 def _milliseconds(

@@ -59,7 +59,7 @@ class Derivative(NamedTuple):
 
 @dataclass(frozen=True)
 class ArgumentCheck:
-    """What was found of one argument, or of one array of it.
+    """What was found for one argument, or for one array of it.
 
     Attributes:
       name: as f's signature has it, and where in it the array is.
@@ -96,7 +96,7 @@ class GradientCheck:
     """What :func:`gradcheck` found; prints as a line for each argument.
 
     Attributes:
-      arguments: what was found of each, in order.
+      arguments: what was found for each, in order.
     """
 
     arguments: tuple[ArgumentCheck, ...]
@@ -358,7 +358,7 @@ def _checked(
             rule[:, columns], slopes[:, columns], noise[columns], rtol, atol
         )
         number = part.start + column
-        found = Derivative(
+        derivative = Derivative(
             results.entry(row),
             inputs.entry(number),
             float(rule[row, number]),
@@ -366,19 +366,19 @@ def _checked(
             tolerance,
             None,
         )
-        if found.error <= tolerance:
-            return found
-        return found._replace(kink=flat.kink(x, steps[number], row, number))
+        if derivative.error <= tolerance:
+            return derivative
+        return derivative._replace(kink=flat.kink(x, steps[number], row, number))
 
-    found = []
+    checks = []
     for i, (name, leaf) in enumerate(zip(names, jax.tree.leaves(args), strict=True)):
         part = inputs.parts.get(i)
         size = part.stop - part.start if part else 0
         worst = worst_of(part) if part and size else None
         dtype = str(leaf.dtype) if hasattr(leaf, "dtype") else type(leaf).__name__
         checked = size * results.size
-        found.append(ArgumentCheck(name, dtype, np.shape(leaf), checked, worst))
-    check = GradientCheck(tuple(found))
+        checks.append(ArgumentCheck(name, dtype, np.shape(leaf), checked, worst))
+    check = GradientCheck(tuple(checks))
     if raises and not check.ok:
         raise AssertionError(f"a derivative is wrong:\n{check}")
     return check
@@ -391,7 +391,7 @@ def _worst(
     rtol: float,
     atol: float,
 ) -> tuple[int, int, float]:
-    """Where the error is the largest part of what is tolerated, and what that is."""
+    """Where the error is largest for its tolerance, and that tolerance."""
     largest = np.abs(slopes[np.isfinite(slopes)]).max(initial=0)
     tolerance = np.broadcast_to(atol + rtol * largest + noise, slopes.shape)
     with np.errstate(invalid="ignore"):

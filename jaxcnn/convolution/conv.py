@@ -79,12 +79,12 @@ def conv2d(
       preferred_element_type: a float dtype no narrower than x's, for the result.
       engine: how the sums are computed: ``"auto"`` lets the plan choose.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the loops itself. By default
-        ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
+        that JAX differentiates the loops itself. By default ``"custom"``, or what ``with``
+        :func:`jaxcnn.derivatives` says.
 
     Returns:
-      Images ``(B, C_out, H_out, W_out)`` in the same layout and dtype (or that which
-      is preferred), without B where x had none.
+      Images ``(B, C_out, H_out, W_out)`` in the same layout and dtype (or the
+      preferred one), without B where x had none.
 
     Raises:
       TypeError: when an array is not of a supported float dtype, or dtypes differ.
@@ -205,7 +205,7 @@ def _convolution(
     if padding_mode != "zeros":
         arguments.padding_mode_fits(padding_mode, problem)
         dtype = x.dtype if problem.preferred is None else problem.preferred
-        # A pixel that stands in the padding, too, adds up gradients: as wide as sums are.
+        # The gradients of a pixel and of its copies are added: as wide as sums are.
         x, window = extended(widened(x), problem.window, layout, padding_mode)
         w, b = widened(w), None if b is None else widened(b)
         size = spatial_size(x, layout)

@@ -97,8 +97,8 @@ def conv2d_weight_gradient(
       ``(K_h, K_w, C_in/groups, C_out)``. For unbatched x and dy, too.
 
     Raises:
-      TypeError, ValueError: as for :func:`conv2d`, and when dy has not the shape of the
-        convolution's output.
+      TypeError, ValueError: as for :func:`conv2d`, and when dy does not have the shape of
+        the convolution's output.
 
     Derivatives: linear in x and in dy; its gradients are
     :func:`conv2d_input_gradient` and :func:`conv2d`.
@@ -170,8 +170,8 @@ def conv2d_input_gradient(
       dx: ``(B, C_in, H, W)`` in dy's layout and dtype, without B where dy had none.
 
     Raises:
-      TypeError, ValueError: as for :func:`conv2d`, and when dy has not the shape of the
-        convolution's output.
+      TypeError, ValueError: as for :func:`conv2d`, and when dy does not have the shape of
+        the convolution's output.
 
     Derivatives: linear in dy and in w; its gradients are :func:`conv2d` and
     :func:`conv2d_weight_gradient`.

@@ -6,10 +6,10 @@ The three sums
     weight gradient  dW[m] = Σ tap(X, m) ⊗ dY
     input gradient   dX = Σ_m untap(dY · W[m], m)
 
-are one product of three arrays, T(X, W, dY) = ⟨forward(X, W), dY⟩, differentiated by one
-of them in turn. So each is linear in both of its arguments, and the gradients of each are
-the other two: the set is closed, and gradients of gradients, to any order, go through the
-rules in this file.
+are one product of three arrays, T(X, W, dY) = ⟨forward(X, W), dY⟩, differentiated by each
+of them in turn. So each sum is linear in both of its arguments, and its gradients are the
+other two. The set is closed: gradients of gradients, to any order, go through the rules in
+this file.
 """
 
 from dataclasses import replace
@@ -28,7 +28,7 @@ from jaxcnn.sharding import sharded_like
 Operands = tuple[Floats, Floats, Floats | None]
 """x, w and b, which a rule keeps; or their gradients, which it returns."""
 Pair = tuple[Floats, Floats]
-"""The same of a sum without b."""
+"""A sum's two operands, likewise."""
 
 # --- The rules ------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Depthwise and depthwise separable convolution, as public functions.
 
-Nothing of their own: a depthwise convolution is one with a group for every channel, and a
+Nothing is computed here: a depthwise convolution has a group for every channel, and a
 separable one is two convolutions.
 """
 
@@ -125,8 +125,8 @@ def separable_conv2d(
       w_depthwise: ``(C·M, 1, K_h, K_w)``; with ``layout="NHWC"``, ``(K_h, K_w, 1, C·M)``.
       w_pointwise: ``(C_out, C·M, 1, 1)``; with ``layout="NHWC"``, ``(1, 1, C·M, C_out)``.
       b: bias, ``(C_out,)``, or None for none.
-      layout, options: as for :func:`depthwise_conv2d`; they are those of the depthwise
-        convolution, but for precision, engine and derivatives, which both have.
+      layout, options: as for :func:`depthwise_conv2d`. The options are those of the
+        depthwise convolution; precision, engine and derivatives are those of both.
 
     Returns:
       Images ``(B, C_out, H_out, W_out)`` in the same layout and dtype, without B where x

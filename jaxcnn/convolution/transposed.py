@@ -53,7 +53,7 @@ def conv_transpose2d(
 
     where only whole-numbered i and j count: every pixel of x is multiplied by the kernel,
     and the results are added up, each s pixels from the last. It is the input gradient of
-    the convolution that makes C_in channels of C_out and images of x's size of Y's. With
+    the convolution that takes C_out channels of Y's size to C_in channels of x's size, with
     :math:`H_{out} = s (H - 1) + d (K_h - 1) + 1 - 2p` + ``output_padding``.
 
     Args:
@@ -68,8 +68,8 @@ def conv_transpose2d(
         dimension, a (low, high) pair for each dimension, or the padding of the convolution
         by its name: ``"SAME"`` and ``"SAME_LOWER"`` make H_out = s·H, ``"VALID"`` makes
         H_out = s·H + max(d·(K_h − 1) + 1 − s, 0), as in :func:`jax.lax.conv_transpose`.
-      output_padding: rows and columns more at the high side, fewer than s or d: several
-        sizes of images are convolved to the size of x, and this tells which one is meant.
+      output_padding: more rows and columns at the high side, fewer than s or d. Images of
+        several sizes are convolved to the size of x; this tells which size is meant.
       dilation: d, the distance between kernel elements: an int, or one for each dimension.
       groups: G: the g-th run of C_out/G outputs sees the g-th run of C_in/G inputs.
       layout: ``"NCHW"`` or ``"NHWC"``.
@@ -77,8 +77,8 @@ def conv_transpose2d(
         :func:`jaxcnn.conv2d`.
 
     Returns:
-      Images ``(B, C_out, H_out, W_out)`` in the same layout and dtype (or that which is
-      preferred), without B where x had none.
+      Images ``(B, C_out, H_out, W_out)`` in the same layout and dtype (or the preferred
+      one), without B where x had none.
 
     Raises:
       TypeError: when an array is not of a supported float dtype, or dtypes differ.

@@ -43,16 +43,17 @@ from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Window, tap, untap
 
+# R, M and Y as the matrix products have them.
 Runs = Num[Array, "b h n rqi"]
 Band = Num[Array, "rqi to"]
 Outputs = Num[Array, "b h n to"]
 
 MIN_COLUMNS = 32
-"""So many columns make a matrix product worth its while."""
+"""Matrix products of fewer columns are slow."""
 
 
 def refuses(description: Description) -> str | None:
-    del description  # whatever there is to multiply, a matrix product can
+    del description  # a matrix product serves every problem
     return None
 
 
@@ -120,7 +121,7 @@ class _Runs:
         self.dilation = window.dilation[-1]
         self.low = window.padding[-1][0]
         self.extent = window.extent[-1]
-        # t: enough for the product's columns, and for a run to end within the next one.
+        # t: enough for the product's columns, and for a run to end within the next tile.
         t = max(
             math.ceil(MIN_COLUMNS / c_out),
             math.ceil((self.extent - self.stride) / self.stride),
@@ -131,7 +132,7 @@ class _Runs:
         self.span = self.stride * (self.t - 1) + self.extent
         if self.number == 1:
             self.step = max(self.step, self.span)
-        # How far a run reaches into the next tile; the last one then needs one, too.
+        # How far a run reaches into the next tile, which then the last run needs, too.
         self.tail = max(0, self.span - self.step)
         self.tiles = self.number + (self.tail > 0)
         self.layout = layout
@@ -203,7 +204,7 @@ class _Runs:
     # --- Y, and back ---
 
     def outputs(self, Y: Outputs) -> Numbers:
-        """Y (b, h, n, t·o) as the convolution's output: the surplus ones cut off."""
+        """Y (b, h, n, t·o) as the convolution's output, the surplus outputs cut off."""
         Y = Y.reshape(Y.shape[0], *self.rows_out, self.number * self.t, -1)
         return resized(Y, -2, 0, self.columns_out)
 

@@ -1,16 +1,16 @@
 """All three sums as XLA's convolution in its channels-last form.
 
-Of the many ways to write a convolution XLA has fast code on a CPU for one: channels last,
-weights HWIO, no transposition hidden in its description. Any other is rewritten into it
-with luck, and is a naive loop nest otherwise, always so inside ``scan`` or ``while``. So
-this engine writes out the transpositions, and asks for nothing but that form:
+On a CPU XLA has fast code for one form of a convolution: channels last, weights HWIO, no
+transposition hidden in its description. It rewrites some others into that form; the rest
+become naive loop nests, and inside ``scan`` or ``while`` all others do. So this engine
+writes out the transpositions, and uses that form alone:
 
     forward           X ∗ W                          as it is
     input gradient    spread(dY) ∗ rotated(W)        dY spread by the stride
     weight gradient   Xᵀ ∗ spread(dYᵀ)               the batch takes the channels' place
 
-In the last the images are the channels of X, seen by a kernel as large as dY: output
-position m of that convolution is the sum over images and positions that dW[m] is.
+In the last, the images take the place of X's channels, and dY is the kernel. At output
+position m that convolution sums over images and positions: it is dW[m].
 """
 
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ def weight_gradient(
         spatial_size(dY, layout),
         strict=True,
     )
-    # So much after the image that the last tap sees the last output position.
+    # After the image, enough for the last tap to see the last output position.
     padding = [
         (low, d * (k - 1) + s * (out - 1) + 1 - size - low)
         for k, s, d, (low, _), size, out in sizes

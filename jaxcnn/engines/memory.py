@@ -1,8 +1,8 @@
 """How many images to work on at a time.
 
-An array that is made, read once and forgotten costs little while it fits into the cache,
-and more than its arithmetic where it does not: the C library maps every buffer of more than
-32 MiB anew at every execution, and each of its pages is faulted in.
+A temporary array costs little while it fits into the cache. A larger one costs more than
+its arithmetic: the C library maps every buffer of more than 32 MiB anew at every execution,
+and each of its pages is faulted in.
 """
 
 import math
@@ -17,19 +17,18 @@ from jaxcnn.layout import Integers, Length, Numbers, merge_axes, resized, split_
 from jaxcnn.sharding import varying_like
 
 BLOCK = 2**21
-"""So many numbers of temporary arrays at a time: 8 MiB."""
+"""How many numbers temporary arrays may have at a time: 8 MiB."""
 
 
 def images_at_once(image: Sequence[int], batch: Length) -> Length:
     """How many images of ``batch`` to work on at a time; at least 1.
 
-    The largest divisor of the batch whose images are within BLOCK, if there is one that
-    makes good use of it. Otherwise blocks of about equal size, the last of which is filled
-    up with images of zeros.
+    The largest divisor of the batch whose images fit into BLOCK, if they fill at least half
+    of it. Otherwise blocks have about equal sizes, and images of zeros fill up the last.
 
     Args:
       image: the shape of what is temporary, for one image.
-      batch: how many images there are. All of them, if that is not known yet.
+      batch: how many images there are. If that is a symbol, the answer is all of them.
     """
     if not isinstance(batch, int):
         return batch
@@ -41,10 +40,10 @@ def images_at_once(image: Sequence[int], batch: Length) -> Length:
 
 
 def block_of(x: Numbers, number: int | Integers, images: int) -> Numbers:
-    """Some of the images of x: every so many-th one, from ``number`` on.
+    """Block ``number`` of x: with n blocks, every n-th image from that number on.
 
-    Not a run of them: where the batch is spread over devices, and a block has images for
-    all of them, each has its part of every block, and none has to fetch another's.
+    A block is no run of images: where the batch is sharded over devices, and a block has
+    images for all of them, each device holds its part of every block.
     """
     blocks = x.shape[0] // images
     split = split_axis(x, 0, images, blocks)
@@ -77,8 +76,7 @@ def sum_over_blocks(
 def in_blocks(function: Callable[[Numbers], Any], x: Numbers, images: Length) -> Any:
     """``function(x)``, for a function that treats all images alike, block by block.
 
-    A loop's result is in memory: XLA does not compute it anew wherever it is read, as it
-    may do otherwise.
+    A loop's result is in memory. XLA may compute other results anew wherever they are read.
     """
     batch = x.shape[0]
     if images == batch:
@@ -109,5 +107,5 @@ def in_blocks(function: Callable[[Numbers], Any], x: Numbers, images: Length) ->
 
 
 def _filled_up(x: Numbers, images: int) -> Numbers:
-    """x with as many images of zeros after the last as make its blocks complete."""
+    """x with images of zeros after the last, so that its last block is complete."""
     return resized(x, 0, 0, math.ceil(x.shape[0] / images) * images)

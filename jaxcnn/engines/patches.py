@@ -1,18 +1,18 @@
 """Patches times weights: a convolution as one matrix product, a few images at a time.
 
-Beside each other, the taps of an output position are its patch of the input, a row of
-K²·C_in numbers, and a convolution is the product of all patches P with the weights as a
-matrix (the "im2col" of Chellapilla, Puri and Simard, 2006):
+What the taps see at an output position is its patch, a row of K²·C_in numbers. A
+convolution is the product of all patches P with the weights as a matrix (the "im2col" of
+Chellapilla, Puri and Simard, 2006):
 
     forward           Y  = P(X)·W
     weight gradient   dW = P(X)ᵀ·dY
     input gradient    dX = P(dY)·rotated(W)      for a stride of one
 
-The patches are K² copies of the image, which is why only those of a few images are made at
-a time: they stay in the cache, where they cost a fraction of what the product does. XLA's
-matrix products run at nearly the machine's peak, also with few columns and inside loops,
-and its convolutions do not: the weight gradient above all is up to 2.4 times quicker so
-than as a convolution (:mod:`canonical`).
+The patches are K² copies of the image. So only those of a few images are made at a time:
+they stay in the cache, where they cost a fraction of what the product does. XLA's matrix
+products run at nearly the machine's peak, even with few columns and inside loops; its
+convolutions do not. The weight gradient gains most: it is up to 2.4 times quicker than as a
+convolution (:mod:`canonical`).
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Window, padded, tap, untap
 
 MAX_TAPS = 128
-"""So many can be written out before compiling takes too long."""
+"""With more of them written out, compiling takes too long."""
 
 
 def refuses(description: Description) -> str | None:

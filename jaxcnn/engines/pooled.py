@@ -2,7 +2,7 @@
 
 The sums of :mod:`jaxcnn.equations`, written out tap by tap: one expression that XLA
 compiles to one pass, where a loop writes its running result to memory at every tap. The
-maximum and who it was are two passes, and both are faster than one that carries them along.
+maximum and its winner take two passes, which are faster than one that carries both along.
 """
 
 from collections.abc import Sequence
@@ -32,13 +32,13 @@ from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Pairs, Window, padded, tap, untap, valid_positions
 
 MAX_TAPS = 64
-"""So many can be written out before compiling takes too long."""
+"""With more of them written out, compiling takes too long."""
 
 MAX_TAPS_AT_ONCE = 16
 """Averages over more are taken one dimension after the other, or by ``reduce``."""
 
 NOBODY, NO_TAP = -2, -3
-"""What stands for the winner where there is no output, and for a tap that there is not."""
+"""The winner where there is no output, and the number of a tap where there is none."""
 
 
 def refuses(description: Description) -> str | None:
@@ -59,9 +59,9 @@ def max_pool(X: Numbers, *, window: Window, layout: str) -> tuple[Numbers, Integ
     if _is_tiled(window, input_size, MAX_TAPS):
         tiles, within = _in_tiles(X, window, layout), _within_tiles(window)
         Y = jnp.max(tiles, within)
-        found = (tiles == jnp.expand_dims(Y, within)) | jnp.isnan(tiles)
+        is_largest = (tiles == jnp.expand_dims(Y, within)) | jnp.isnan(tiles)
         number = _numbers_in_tiles(window)
-        winner = jnp.min(jnp.where(found, number, number.size - 1), within)
+        winner = jnp.min(jnp.where(is_largest, number, number.size - 1), within)
         return Y, winner.astype(winner_dtype(window))
     X, inner = padded(X, window, layout, lowest(X.dtype))
     seen = [tap(X, m, inner, layout) for m in window.offsets()]
@@ -69,10 +69,10 @@ def max_pool(X: Numbers, *, window: Window, layout: str) -> tuple[Numbers, Integ
     winner = jnp.full(Y.shape, -1, winner_dtype(window))
     numbered = list(zip(_numbered(window), seen, strict=True))
     for (number, m), value in reversed(numbered):
-        found = (value == Y) | jnp.isnan(value)
+        is_largest = (value == Y) | jnp.isnan(value)
         if window.is_padded:
-            found &= valid_positions(m, window, input_size, layout)
-        winner = jnp.where(found, number, winner)
+            is_largest &= valid_positions(m, window, input_size, layout)
+        winner = jnp.where(is_largest, number, winner)
     return lax.optimization_barrier((Y, winner))
 
 
@@ -86,9 +86,9 @@ def max_pool_gradient(
 ) -> Numbers:
     """dX[s·q + r − p] = Σ_a dY[q − a] · [winner[q − a] = the tap m with d·m = s·a + r]
 
-    The same sum over taps m, ordered by how far from the position the output lies that it
-    arrives from: a steps. All s positions of a step, r = 0 … s − 1, are computed at once,
-    from one output each, which is compared with as many numbers of taps.
+    The same sum over taps m, ordered by the distance that the gradient travels: a steps of
+    s. All s positions of step q, r = 0 … s − 1, are computed at once from output q − a,
+    whose winner is compared with the number of each position's tap.
     """
     dY = dY.astype(sum_dtype(dY.dtype))
     if _is_tiled(window, input_size, MAX_TAPS):
@@ -106,7 +106,7 @@ def max_pool_gradient(
         max(1, -(-(size + low) // s))
         for size, low, s in zip(input_size, lows, strides, strict=True)
     ]
-    # Outputs from as far before the first step as a tap reaches, to the last.
+    # Outputs from the farthest before the first step that reaches it, to the last step.
     pads = [
         (len(table) - 1, step - out, 0)
         for table, step, out in zip(tables, steps, sizes, strict=True)
@@ -262,7 +262,7 @@ def _numbers_in_tiles(window: Window) -> Integers:
 def _parts(
     window: Window, input_size: Sequence[int]
 ) -> list[tuple[Window, tuple[int, ...]]]:
-    """Windows that sum one after the other what ``window`` does; each with its input."""
+    """Windows that sum, one after the other, what ``window`` does; each with its input."""
     if window.number_of_taps <= MAX_TAPS_AT_ONCE:
         return [(window, tuple(input_size))]
     output_size = window.output_size(input_size)

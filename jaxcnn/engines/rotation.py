@@ -2,9 +2,9 @@
 
     dX = spread(dY) ∗ rotated(W)
 
-Input position k receives from output i through tap m where s·i + d·m − p = k. Counted from
-the last tap, m' = K − 1 − m, that is a window over the spread dY: it begins at
-k + p − d·(K − 1).
+where spread(dY) has s − 1 zeros between the entries of dY. Input position k receives from
+output i through tap m where s·i + d·m − p = k. Counted from the last tap, m' = K − 1 − m,
+that is a window over the spread dY: it begins at k + p − d·(K − 1).
 """
 
 from collections.abc import Callable, Sequence

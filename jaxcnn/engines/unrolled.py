@@ -1,12 +1,12 @@
 """Depthwise convolution, written out tap by tap.
 
 A loop over taps writes its running sum to memory at every tap. Written out, all taps are
-one expression, which XLA compiles to one pass: the thing for sums in which a tap does so
-little work that memory is all that counts.
+one expression, which XLA compiles to one pass. That is what counts where a tap does little
+work: memory is then the limit.
 
 The weight gradient is the odd one: for each channel and tap, a sum over all images and
-positions, which XLA's ``reduce`` is slow at when the products are still to be made. Written
-out as a sum over the columns of an image, it is arithmetic on whole rows of channels.
+positions. XLA's ``reduce`` is slow at it, since it makes the products, too. Written out as
+a sum over the columns of an image, it is arithmetic on whole rows of channels.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Window, padded, tap, untap
 
 MAX_TAPS = 64
-"""So many can be written out before compiling takes too long."""
+"""With more of them written out, compiling takes too long."""
 
 
 def refuses(description: Description) -> str | None:
@@ -108,7 +108,7 @@ def _over_columns(seen: Numbers, dY: Numbers) -> Numbers:
 
 
 def _split(x: Numbers, groups: int, layout: str) -> Numbers:
-    """(…, G·c) to (…, G, c), as wide as sums want it."""
+    """(…, G·c) to (…, G, c), in the dtype of sums."""
     return split_channels(x.astype(sum_dtype(x.dtype)), groups, layout)
 
 

@@ -1,20 +1,20 @@
 """Winograd's minimal filtering along the columns of an image: half the products.
 
-Four neighbouring outputs of a kernel with three taps take 12 products. With six well-chosen
-combinations of the six inputs that they see they take 6, and that is F(4, 3). As many do
-for five outputs of two taps, three of four and two of five: F(7 − K, K) (Winograd 1980;
-Lavin and Gray 2015):
+Four neighbouring outputs of a kernel with three taps take 12 products. They take only 6 of
+well-chosen combinations of the six inputs that they see: F(4, 3). Six also do for five
+outputs of two taps, three of four and two of five: F(7 − K, K) (Winograd 1980; Lavin and
+Gray 2015):
 
     Y = Aᵀ [(G·W) ⊙ (Bᵀ·X)]        X six inputs, W K taps, Y 7 − K outputs
 
 The outputs are the coefficients of a product of two polynomials. G and A evaluate at five
-points and at infinity, and B, of the coefficients of Lagrange's basis, interpolates.
+points and at infinity; B has the coefficients of Lagrange's basis, and interpolates.
 
-Here the inputs are columns of an image, and each of the six ⊙ is what is left of the
-convolution: the product of patches, over the kernel's rows and the channels, with the
-combined weights (:mod:`jaxcnn.engines.patches`), on a (7 − K)-th of the columns. The
-two-dimensional F(4×4, 3×3) would halve the products again, but its transforms move 2.25
-instead of 1.5 times the image through memory, and it lost to this at every size tried.
+Here the inputs are columns of an image. Each of the six products ⊙ is a convolution over
+the kernel's rows and the channels: patches times combined weights
+(:mod:`jaxcnn.engines.patches`), on a (7 − K)-th of the columns. The two-dimensional
+F(4×4, 3×3) would halve the products again, but its transforms move 2.25 instead of 1.5
+times the image through memory, and it was slower at every size tried.
 
 Every sum is linear in each of its arguments, so the weight gradient is the same read
 backwards, and the input gradient is the convolution of dY with the rotated kernel:
@@ -47,7 +47,7 @@ from jaxcnn.window import Window
 
 POINTS = np.array([0, 1, -1, 2, -2])
 WEIGHTS = np.array([6, -4, -4, 1, 1]) / 24
-"""1/∏(a − b) over the other points b: of the barycentric formula."""
+"""For each point a, 1/∏(a − b) over the other points b: the barycentric weights."""
 
 B_T = np.array(
     [
@@ -136,7 +136,7 @@ class _Filtering:
 
     def __init__(self, window: Window, input_size: Sequence[int]):
         taps = window.kernel_size[-1]
-        self.step = INPUTS + 1 - taps  # so many outputs has a tile
+        self.step = INPUTS + 1 - taps  # the outputs of a tile
         self.G, self.A_T = np.zeros((INPUTS, taps)), np.zeros((self.step, INPUTS))
         self.G[:-1] = WEIGHTS[:, None] * POINTS[:, None] ** np.arange(taps)
         self.A_T[:, :-1] = POINTS ** np.arange(self.step)[:, None]
@@ -156,7 +156,7 @@ class _Filtering:
         return self._columns(dY, 0, self.step)
 
     def columns_of(self, outputs: Numbers) -> Numbers:
-        """The columns of which these are the outputs."""
+        """The columns of the image, from the outputs of all tiles."""
         Y = jnp.moveaxis(outputs, 0, -2)
         Y = merge_axes(Y, Y.ndim - 3, 2)
         return lax.slice_in_dim(Y, 0, self.columns_out, axis=-2)
@@ -167,7 +167,7 @@ class _Filtering:
         return images_at_once((*self.rows_out, self.tiles, INPUTS, channels), X.shape[0])
 
     def _columns(self, X: Numbers, low: int, how_many: int) -> list[Numbers]:
-        """For each tile as many columns, the first tile's from column −low on."""
+        """So many columns of each tile; the first tile begins at column −low."""
         span = self.step * (self.tiles - 1) + 1
         X = resized(X, -2, -low, span - 1 + how_many)
         return [

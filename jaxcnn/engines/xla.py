@@ -1,9 +1,8 @@
 """XLA's own convolution and sum of windows, and their transposes as JAX derives them.
 
-What GPUs and TPUs have hardware and vendor libraries for. On a CPU the transposes are
-phrased in a way that is slow, above all inside of loops: see :mod:`canonical`; and
-:mod:`pooled` slices taps out of images, which is cheap there, and on a TPU a pass over the
-image for each.
+GPUs and TPUs have hardware and vendor libraries for these. On a CPU the transposes are
+slow, above all inside loops: see :mod:`canonical`. :mod:`pooled` slices taps out of images,
+which is cheap on a CPU; on a TPU every slice is a pass over the image.
 """
 
 from collections.abc import Sequence
@@ -109,7 +108,7 @@ def _convolve(
 
 
 def _summed(result: Numbers) -> Numbers:
-    """XLA sums half precisions in float32 too, but has rounded when it hands them over."""
+    """A result in the dtype of sums; XLA has already rounded half precisions."""
     return result.astype(sum_dtype(result.dtype))
 
 

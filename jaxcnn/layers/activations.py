@@ -31,10 +31,10 @@ def elementwise(
     Args:
       formula: f, of x and f's options.
       derivative: f', of what the rule keeps and f's options.
-      kept: what the rule keeps, of x and y.
+      kept: from x and y, what the rule keeps.
 
     Returns:
-      A function of x, of which rule is wanted, and of f's options.
+      A function of x, of ``derivatives`` and of f's options.
     """
 
     @rounded_once
@@ -69,7 +69,7 @@ def elementwise(
 
 
 def _relu_formula(x: Floats) -> Floats:
-    # Of the second branch, which is 0 or NaN, the derivative is 0.
+    # The second branch is 0 or NaN; its derivative is 0.
     return jnp.where(x > 0, x, jax.lax.stop_gradient(jnp.maximum(x, 0)))
 
 

@@ -89,7 +89,7 @@ def dense(
     Derivatives: the rule keeps x and w, and its gradients are dense layers again, so
     every order of gradient is hand-written.
 
-    Cost: as many multiply-adds as x has rows, times C_in · C_out.
+    Cost: C_in · C_out multiply-adds for each row of x.
 
     Source: docs/equations.md, "Fully connected layer".
 

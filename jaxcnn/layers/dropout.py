@@ -52,7 +52,7 @@ def dropout(
         \frac{\partial L}{\partial X} = \frac{M}{1 - p} \frac{\partial L}{\partial Y}
 
     Every element of the mask M is 1 with probability 1 − p, else 0. The mean of Y over all
-    masks is X, so that nothing has to be done but leave it when the network is used.
+    masks is X. So a trained network is used without dropout, and nothing else changes.
 
     Args:
       x: an array of any shape; float32, float64, bfloat16 or float16. Half precisions are
@@ -93,7 +93,7 @@ def dropout(
         return x
     if p == 1:
         return jnp.zeros_like(x)
-    # Of float32 wherever there is float64, too: a key's mask is the same everywhere.
+    # In float32 even where float64 is enabled: a key has the same mask everywhere.
     return operation(x, jax.random.bernoulli(key, np.float32(1 - p), x.shape), p)
 
 

@@ -80,7 +80,7 @@ def softmax_cross_entropy(
         \frac{\partial L}{\partial Z} = P - T
 
     where T is the one-hot vector of the label t, so that L = −log P_t; or, smoothed,
-    T = (1 − ε) · one-hot + ε/classes, which asks of no class to be certain.
+    T = (1 − ε) · one-hot + ε/classes, which asks for no certainty.
 
     Args:
       logits: Z, ``(…, classes)``; float32, float64, bfloat16 or float16. Half precisions
@@ -99,7 +99,7 @@ def softmax_cross_entropy(
         or ``label_smoothing`` is not a number.
       ValueError: when the shapes do not fit, or a label lies outside 0 … classes − 1, or
         ``label_smoothing`` outside 0 … 1.
-        Labels can only be looked at where they are concrete: not under ``jit``.
+        Labels are only looked at where they are concrete: not under ``jit``.
 
     Derivatives: the rule keeps logits and labels; labels have no gradient.
 

@@ -9,10 +9,10 @@ W and b have as many axes as X, some of length one. With dX̂ = W dY the gradien
     dX = r (dX̂ − mean(dX̂) − X̂ mean(dX̂ X̂)) + (dμ + 2 (X − μ) dσ²)/n
     dW = Σ dY X̂     db = Σ dY
 
-The statistics are results, too. Their gradients dμ and dσ² are what the rule asks of
-itself where its own gradients are differentiated in their turn.
+The statistics are results, too. Their gradients dμ and dσ² arrive where the rule's own
+gradients are differentiated in turn.
 
-Only X may be of a half precision; everything is computed in float32 then.
+Only X may be of a half precision; all is then computed in float32.
 
 Inside ``shard_map`` the n elements may lie on several devices: with the name of a mesh
 axis every mean is taken along that, too.
@@ -61,13 +61,13 @@ def _normalize_formula(
 ) -> Results:
     wide = widened(x)
     mean = over_devices(jnp.mean(wide, axes, keepdims=True), axis_name)
-    # Not mean(X²) − μ², of which a large mean would leave no digits.
+    # Not mean(X²) − μ², which loses its digits where the mean is large.
     var = over_devices(jnp.mean(jnp.square(wide - mean), axes, keepdims=True), axis_name)
     return applied(x, w, b, mean, var, eps), mean, var
 
 
 def over_devices(mean: Floats, axis_name: str | None) -> Floats:
-    """The mean of what devices along an axis found, each of as many elements."""
+    """The mean over the devices along an axis, which all have as many elements."""
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
@@ -106,7 +106,7 @@ def _normalize_bwd(
     x, w, b, mean, var = map(widened, kept)
     dy, dmean, dvar = map(widened, cotangents)
     r, centred = lax.rsqrt(var + eps), x - mean
-    # Every sum begins with the axes that all of them have: X and dY are read only once.
+    # Every sum begins with the axes common to all: X and dY are read only once.
     summed_for_w = tuple(axis for axis, size in enumerate(w.shape) if size == 1)
     by_all = tuple(axis for axis in axes if axis in summed_for_w)
     sum_dy = jnp.sum(dy, by_all, keepdims=True)

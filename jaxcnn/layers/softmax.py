@@ -12,8 +12,8 @@ from jaxcnn.rounding import rounded_once
 
 
 def _less_the_largest(x: Floats, axis: int) -> Floats:
-    """x − max x: what softmax makes of both is the same, and no exponential overflows."""
-    largest = jnp.max(x, axis, keepdims=True, initial=-jnp.inf)  # of nothing, too
+    """x − max x, which has the same softmax, and whose exponentials do not overflow."""
+    largest = jnp.max(x, axis, keepdims=True, initial=-jnp.inf)  # x may be empty
     return x - jax.lax.stop_gradient(largest)
 
 

@@ -141,7 +141,7 @@ def conv_general_dilated(
     if not fits or min((1, *stride)) < 1 or not are_known((c_in, *size, *rhs.shape)):
         return jax_own(lhs, rhs)
     window = window_over(kernel_size, stride, padding, dilation, size)
-    if n == 0:  # one dimension, of size 1, is as many as none
+    if n == 0:  # no dimension is the same as one of size 1
         lhs, rhs, window, spread = lhs[..., None], rhs[..., None], IDLE, (1,)
         axes = lax.ConvDimensionNumbers(*((*spec, 2) for spec in axes))
     y = _convolution(
@@ -168,7 +168,7 @@ def _convolution(
     groups: int,
     **options: Any,
 ) -> jax.Array:
-    """The convolution of lhs, spread by so much; ``axes`` says what each axis is."""
+    """The convolution of lhs, spread by ``spread``; ``axes`` says what each axis is."""
     layout, order = layout_of_images(axes)
     x = lhs.transpose([axes.lhs_spec[k] for k in order])
     w = rhs.transpose([axes.rhs_spec[k] for k in (*range(2, rhs.ndim), 1, 0)])  # …IO
@@ -235,7 +235,7 @@ def reduce_window(
     Array([[5., 2.]], dtype=float32)
     """
     if isinstance(init_value, jax.Array) and not isinstance(init_value, Tracer):
-        init_value = np.asarray(init_value)  # which stays what it is while JAX traces
+        init_value = np.asarray(init_value)  # stays concrete while JAX traces
     jax_own = partial(
         originals.reduce_window,
         init_value=init_value,
@@ -277,7 +277,7 @@ def reduce_window(
 def _pooling_of(
     computation: Callable, init_value: Any
 ) -> Callable[[jax.Array, Problem], jax.Array] | None:
-    """The maximum or the sum, if that is what begins with this value; or else None."""
+    """The maximum or the sum, if a reduction from this value is one; else None."""
     if not isinstance(init_value, int | float | np.generic | np.ndarray):
         return None
     if np.ndim(init_value) == 0 and init_value == -np.inf:

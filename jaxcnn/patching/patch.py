@@ -1,11 +1,11 @@
 """jaxcnn behind JAX's own names, so that code written for ``jax.lax`` runs its rules.
 
-Many hold a reference to JAX's functions from before the patch: ``from jax.lax import …`` in
-a module, a default argument in a class, JAX's own modules. So it is not the functions that
-are exchanged but their *code*: whoever refers to one of them calls the new code. It asks
-:data:`jaxcnn.originals.serving`, which JAX's caches know of, whether jaxcnn is to answer or
-a copy of the function with JAX's code. So other threads and what was compiled before the
-patch keep JAX's meaning, and what is traced under the patch is traced anew.
+Much code refers to JAX's functions from before the patch: ``from jax.lax import …`` in a
+module, a default argument in a class, JAX's own modules. So the patch exchanges not the
+functions but their *code*, and every reference calls the new code. That asks
+:data:`jaxcnn.originals.serving`, which JAX's caches know of, who answers: jaxcnn, or a copy
+of the function with JAX's code. So other threads, and programs compiled before the patch,
+keep JAX's meaning, and what is traced under the patch is traced anew.
 """
 
 import inspect
@@ -27,8 +27,8 @@ def patch_jax(*, verbose: bool = True) -> None:
 
     :func:`jax.lax.conv_general_dilated` and :func:`jax.lax.reduce_window`, and all who call
     them (flax, equinox, haiku, Keras on JAX, :func:`jax.lax.conv_transpose` …), run the
-    functions of :mod:`jaxcnn.patching.drop_in`, in all threads. What was compiled before
-    is kept for when the patch is gone, and compiled anew until then.
+    functions of :mod:`jaxcnn.patching.drop_in`, in all threads. Programs compiled before
+    are kept for when the patch is gone; until then functions are compiled anew.
 
     Args:
       verbose: whether to say so, in one line to stderr.
@@ -71,7 +71,7 @@ def unpatch_jax() -> None:
 def patched_jax() -> Iterator[None]:
     """Let jaxcnn compute what ``jax.lax`` does, for the code in a ``with``, in its thread.
 
-    The same as :func:`patch_jax`, and nothing is said.
+    The same as :func:`patch_jax`, without its line to stderr.
 
     >>> x = jax.numpy.arange(4.0)
     >>> with patched_jax():
@@ -105,7 +105,7 @@ def _conv_general_dilated(
     out_sharding,
 ):
     arguments = locals()
-    from jaxcnn import originals  # the names around this code are JAX's own
+    from jaxcnn import originals  # this code's globals are those of JAX's module
     from jaxcnn.patching import drop_in
 
     asked = drop_in if originals.serving.value else originals
@@ -150,7 +150,7 @@ def _count_patches(change: int) -> None:
 
 
 def _check() -> None:
-    """Whether JAX's functions can be exchanged, and take what jaxcnn's take."""
+    """Refuse functions of JAX that cannot be exchanged for jaxcnn's."""
     for function in _CODE:
         name = f"jax.lax.{function.__name__} of JAX {jax.__version__}"
         if not isinstance(function, FunctionType) or function.__closure__:

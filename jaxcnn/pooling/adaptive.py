@@ -1,7 +1,7 @@
 """Pooling to a size that is asked for, and over whole images, as public functions.
 
-Where it divides that of x, it is a pooling with windows of H/H_out. Where it does not, the
-windows are of two sizes (:mod:`jaxcnn.pooling.adaptive_rule`).
+Where it divides the size of x, every window has H/H_out elements. Where it does not, there
+are windows of two sizes (:mod:`jaxcnn.pooling.adaptive_rule`).
 """
 
 import math
@@ -335,7 +335,7 @@ def _described(
     entries = (
         output_size if isinstance(output_size, Sequence) else (output_size,) * dimensions
     )
-    # A None beyond x's dimensions stays one too many.
+    # A None beyond x's dimensions stays, as an entry too many.
     wanted = [
         (*size, -1)[min(k, dimensions)] if entry is None else entry
         for k, entry in enumerate(entries)

@@ -49,9 +49,9 @@ def avg_pool2d(
     Args:
       x, kernel_size, stride, padding, dilation, ceil_mode, layout, engine, derivatives: as
         for :func:`jaxcnn.max_pool2d`.
-      count_include_pad: whether n counts the zeros of the padding (n is then K_h·K_w, but
-        for windows that ``ceil_mode`` lets reach beyond it), as PyTorch and flax do by
-        default, or only elements of the image.
+      count_include_pad: whether n counts the zeros of the padding, as in PyTorch and flax
+        by default, or only elements of the image. With the zeros n is K_h·K_w, except for
+        windows that ``ceil_mode`` lets reach beyond the padding.
       divisor_override: n itself, for every window; 1 makes it sum pooling.
 
     Returns:

@@ -77,8 +77,8 @@ def max_pool2d(
       layout: ``"NCHW"`` or ``"NHWC"``.
       engine: how it is computed: ``"auto"`` lets the plan choose.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the loops itself. By default
-        ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
+        that JAX differentiates the loops itself. By default ``"custom"``, or what ``with``
+        :func:`jaxcnn.derivatives` says.
 
     Returns:
       Images ``(B, C, H_out, W_out)`` in x's layout and dtype, without B where x had none;
@@ -240,7 +240,7 @@ _unpool.defvjp(_unpool_fwd, _unpool_bwd)
 
 
 class UnpoolOptions(TypedDict, total=False):
-    """The options of :func:`max_unpool2d`, likewise."""
+    """The options of :func:`max_unpool2d`, whatever the number of dimensions."""
 
     output_size: int | Sequence[int] | None
     derivatives: str | None
@@ -274,7 +274,7 @@ def max_unpool2d(
       indices: integers of x's shape, as :func:`max_pool2d` returns them.
       kernel_size, stride, padding: those of the pooling, which tell the size of its input
         where the windows covered it exactly: s·(H_out − 1) + K − 2p.
-      output_size: (H, W), where it was another: the size of the pooling's input, or its
+      output_size: (H, W), the size of the pooling's input where it was another, or its
         whole shape.
       layout: ``"NCHW"`` or ``"NHWC"``.
       derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`max_pool2d`.
@@ -384,7 +384,7 @@ def _max_unpool(
     arguments.in_range(
         "indices", indices, length, f"an output of size {size} has the places"
     )
-    indices = jnp.where(indices < 0, length, indices)  # which else would count from the end
+    indices = jnp.where(indices < 0, length, indices)  # which would count from the end
     axis = 1 if channels_last(layout) else 2
     operation = differentiation.choose(derivatives, _unpool, _unpool_formula)
     y = operation(

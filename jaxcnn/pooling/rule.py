@@ -1,7 +1,6 @@
 """How JAX differentiates a pooling.
 
-Max pooling is not linear, but once the winners are known it is a
-choice of entries, and that is:
+Max pooling is not linear. Once the winners are known, taking their entries is:
 
     max_pooling         Y = max_m tap(X, m), and the winner of each window
     place_at_winners    dX = Σ_m untap(dY · [winner = m], m)
@@ -148,7 +147,7 @@ def _power_formula(
 ) -> Floats:
     """Y, as wide as sums are; and 0 where S is 0, so that its gradient is 0 there, too."""
     x = x.astype(sum_dtype(x.dtype))
-    # The averages, as if every window had as many elements as the kernel.
+    # A sum of fewer elements than the kernel has is scaled up to as many.
     S = average(x**p, problem) * jnp.asarray(problem.window.number_of_taps, x.dtype)
     return jnp.where(S == 0, 0, _nonzero(S) ** (1 / p))
 
