@@ -13,7 +13,7 @@ already has, it turns many small sums into a large one:
 A pooling treats all images alike: there the axis is folded into the batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -84,11 +84,13 @@ def _convolution_that_folds(sum_name: str, problem: Problem) -> Callable[..., Nu
     """
 
     @custom_vmap
-    def the_sum(first, second):
+    def the_sum(first: Numbers, second: Numbers) -> Numbers:
         return plan.compute(sum_name, problem, first, second)
 
     @the_sum.def_vmap
-    def fold_the_mapped_axis(axis_size, is_mapped, first, second):
+    def fold_the_mapped_axis(
+        axis_size: Length, is_mapped: Sequence[bool], first: Numbers, second: Numbers
+    ) -> tuple[Numbers, bool]:
         first_role, second_role, result_role = ROLES[sum_name]
         first_mapped, second_mapped = is_mapped
         letter, folded = "g", replace(problem, groups=problem.groups * axis_size)
@@ -164,17 +166,19 @@ def _pooling_that_folds(name: str, problem: Problem) -> Callable[..., Any]:
     batch = problem.layout.index("N")
 
     @custom_vmap
-    def pool(*operands):
+    def pool(*operands: Numbers) -> Any:
         return plan.compute(name, problem, *operands)
 
     @pool.def_vmap
-    def fold_into_the_batch(axis_size, is_mapped, *operands):
-        operands = [
+    def fold_into_the_batch(
+        axis_size: Length, is_mapped: Sequence[bool], *operands: Numbers
+    ) -> tuple[Any, Any]:
+        all_mapped = [
             operand if mapped else jnp.broadcast_to(operand, (axis_size, *operand.shape))
             for operand, mapped in zip(operands, is_mapped, strict=True)
         ]
         folded = [
-            merge_axes(jnp.moveaxis(operand, 0, batch), batch, 2) for operand in operands
+            merge_axes(jnp.moveaxis(operand, 0, batch), batch, 2) for operand in all_mapped
         ]
         results = pool(*folded)
         unfolded = jax.tree.map(

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def rounded_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """
 
     @functools.wraps(formula)
-    def computed(first, *others):
+    def computed(first: jax.Array, *others: Any) -> jax.Array:
         arrays = (widened(x) if isinstance(x, jax.Array) else x for x in (first, *others))
         return formula(*arrays).astype(first.dtype)
 

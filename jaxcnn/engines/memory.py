@@ -61,7 +61,7 @@ def sum_over_blocks(
         return function(*arrays)
     arrays = [_filled_up(x, images) for x in arrays]
 
-    def add(number, totals):
+    def add(number: Integers, totals: Any) -> Any:
         blocks = lax.optimization_barrier([block_of(x, number, images) for x in arrays])
         return jax.tree.map(jnp.add, totals, function(*blocks))
 
@@ -83,7 +83,7 @@ def in_blocks(function: Callable[[Numbers], Any], x: Numbers, images: Length) ->
         return function(x)
     x = _filled_up(x, images)
 
-    def put(number, results):
+    def put(number: Integers, results: Any) -> Any:
         block = lax.optimization_barrier(block_of(x, number, images))
         parts = lax.optimization_barrier(function(block))
         return jax.tree.map(

@@ -58,7 +58,7 @@ def forward(
     X, W = (each.astype(sum_dtype(each.dtype)) for each in (X, W))
 
     @group_by_group
-    def product(X, W):
+    def product(X: Numbers, W: Numbers) -> Numbers:
         W = W.reshape(-1, W.shape[-1])
         return jnp.matmul(patches(X, window, layout), W, precision=precision)
 
@@ -78,7 +78,7 @@ def weight_gradient(
     """dWᵀ = dYᵀ·P(X)."""
     X, dY = (each.astype(sum_dtype(each.dtype)) for each in (X, dY))
 
-    def product(X, dY):
+    def product(X: Numbers, dY: Numbers) -> Numbers:
         return sum_of_outer_products(dY, patches(X, window, layout), precision)
 
     products = partial(group_by_group(product, 0), groups=groups)

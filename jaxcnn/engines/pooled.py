@@ -116,7 +116,7 @@ def max_pool_gradient(
     winner = lax.pad(winner, jnp.full((), NOBODY, winner.dtype), pads)
     dY, winner = lax.optimization_barrier((dY, winner))
 
-    def arriving(distance):
+    def arriving(distance: tuple[int, ...]) -> Numbers:
         first = [len(table) - 1 - a for table, a in zip(tables, distance, strict=True)]
         last = [f + step for f, step in zip(first, steps, strict=True)]
         start = with_spatial([0] * dY.ndim, first, layout)

@@ -87,7 +87,7 @@ def weight_gradient(
     del precision
     multiplier = dY.shape[-1] // groups
 
-    def by_rows(X, dY):
+    def by_rows(X: Numbers, dY: Numbers) -> list[Numbers]:
         X, dY = (_split(each, groups, layout) for each in (X, dY))
         X, inner = padded(X, window, grouped(layout))
         X, dY = lax.optimization_barrier((X, dY))

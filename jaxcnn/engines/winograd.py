@@ -87,7 +87,7 @@ def forward(
     W = _combined(filtering.G, [W[..., k, :, :] for k in range(window.kernel_size[-1])])
 
     @group_by_group
-    def convolved(X, W):
+    def convolved(X: Numbers, W: Numbers) -> Numbers:
         P = filtering.patches(X, layout)
         W = W.reshape(len(W), -1, W.shape[-1])
         Y = _product("trk,tko->tro", _matrices(P), W, precision)
@@ -111,7 +111,7 @@ def weight_gradient(
     X, dY = (each.astype(sum_dtype(each.dtype)) for each in (X, dY))
     filtering = _Filtering(window, spatial_size(X, layout))
 
-    def products(X, dY):
+    def products(X: Numbers, dY: Numbers) -> Numbers:
         P = _matrices(filtering.patches(X, layout))
         dY = _matrices(_combined(filtering.A_T.T, filtering.outputs(dY)))
         return _product("tro,trk->tok", dY, P, precision)
