@@ -1,37 +1,24 @@
 """Convolutional networks for JAX, with gradients written by hand from the equations.
 
-The map of the package, from the bottom up; imports point one way:
+Every public function can be imported from here. Inside, the imports point one way, from the
+bottom up:
 
-    layout            which axis of an array means what
-    sharding          arrays that are spread over devices
-    window            a sliding window, tap and untap
-    equations         the document's sums as explicit loops over taps: the reference
-    rounding          half precisions: computed in float32, rounded once
-    engines           the sums made fast, one file for each way
-    plan              which engine computes what
-    rules             which rule differentiates, and what JAX must be told around it
-    convolution_rule  how JAX differentiates and maps a convolution
-    pooling_rule      … a pooling and patches
-    arguments         from what a user writes to what the library computes with
-
-The public functions, by what they are for:
-
-    convolution  convolution_gradients  transposed_convolution  separable_convolution
-    max_pooling  average_pooling  adaptive_pooling (by adaptive_rule)  unfolding
-    activations  smooth_activations  softmax  dense  losses
-    normalization (by normalization_rule)  dropout
-
-And around them:
-
-    checking          is a gradient right? every derivative against differences
-    comparing         two functions side by side
-    explain           what the plan chooses for a call, and why
-    compiling         options for XLA's compiler
-    drop_in           the same behind the signatures of jax.lax (lax_arguments) and flax
-    patching          … in the place of JAX's own functions (originals)
-    models            networks as (init, apply) pairs; deep_models, those with batch norm
-    inspection        their layers: shapes, cost, activations
-    training          state, one step, a whole epoch, evaluation
+    layout  window          which axis means what; a sliding window, tap and untap
+    sharding  rounding      arrays on several devices; half precisions
+    originals               JAX's own functions, whatever is patched
+    equations               the sums as explicit loops over taps: the reference
+    problem                 what is to be computed, described before there are arrays
+    engines/                the sums made fast, one file for each way
+    plan                    which engine computes what, and why
+    mapping                 how vmap folds the sums
+    differentiation         who differentiates an operation: its rule, or JAX
+    arguments               from what a user writes to what the library computes with
+    convolution/  pooling/  the operations, each beside its rule
+    layers/                 activations, losses, normalization, dense, dropout
+    patching/               the operations in the place of JAX's own
+    checking/  compiling    is a gradient right? and options for XLA's compiler
+    models/                 networks as (init, apply) pairs
+    inspection  training    a network's layers; its training, step by step
 """
 
 from jaxcnn import inspection as inspection
@@ -114,7 +101,7 @@ from jaxcnn.pooling.maximum import (
 )
 from jaxcnn.pooling.unfolding import fold, unfold
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "adaptive_avg_pool1d",

@@ -9,7 +9,7 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,14 @@ from jaxcnn.engines import ENGINES
 from jaxcnn.layout import LAYOUTS, Floats, Integers, spatial_axes, weight_layout
 from jaxcnn.problem import Problem
 from jaxcnn.sharding import replicated_along
-from jaxcnn.window import EXTENSIONS, PADDING_NAMES, Window, named_padding, rounded_up
+from jaxcnn.window import (
+    EXTENSIONS,
+    PADDING_NAMES,
+    Pairs,
+    Window,
+    named_padding,
+    rounded_up,
+)
 
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
@@ -55,7 +62,7 @@ class PoolingOptions(Options, total=False):
     ceil_mode: bool
 
 
-def float_array(name: str, value: ArrayLike) -> Floats:
+def float_array(name: str, value: ArrayLike | None) -> Floats:
     """``value`` as a JAX array of one of the float dtypes."""
     if isinstance(value, list | tuple | str) or value is None:
         raise TypeError(
@@ -84,7 +91,7 @@ def integers(name: str, value: ArrayLike) -> Integers:
 
 
 def in_range(name: str, array: Integers, end: int, of_what: str) -> None:
-    """Look at integers, where they can be looked at: not under ``jit``."""
+    """Refuse integers outside 0 … end − 1. Under ``jit`` they cannot be looked at."""
     if isinstance(array, Tracer) or not array.size:
         return
     values = np.asarray(array)  # under jit, np.min(array) would be traced
@@ -104,7 +111,7 @@ def same_dtype(name: str, array: Floats, other_name: str, other: Floats) -> None
 
 
 def number(name: str, value: float) -> float:
-    """A number that is known now: neither an array nor a NaN."""
+    """A number, and neither an array nor a NaN."""
     if not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}; it must be a number, and not an array")
     if math.isnan(value):
@@ -113,7 +120,7 @@ def number(name: str, value: float) -> float:
 
 
 def positive(name: str, value: float) -> int | float:
-    """A positive, finite number: an int where it is whole, which powers are exact for."""
+    """A positive, finite number; an int where it is whole: powers by ints are exact."""
     positive = number(name, value)
     if not 0 < positive < math.inf:
         raise ValueError(f"{name} is {value!r}; it must be a positive, finite number")
@@ -128,7 +135,7 @@ def fraction(name: str, value: float) -> float:
 
 
 def flag(name: str, value: bool) -> bool:
-    """True or False, known now."""
+    """True or False, and not traced."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} is {value!r}; it must be True or False, and not traced")
     return bool(value)
@@ -162,7 +169,7 @@ def images(name: str, value: ArrayLike, layout: str) -> tuple[Floats, bool]:
         )
     is_batch = array.ndim == len(layout)
     array = array if is_batch else array[None]
-    # The batch may be sharded, and the channels; a single image may not.
+    # The batch and the channels may be sharded; spatial dimensions may not.
     return replicated_along(array, spatial_axes(layout)), is_batch
 
 
@@ -239,10 +246,10 @@ def transposed_window(
 ) -> tuple[Window, tuple[int, ...]]:
     """The window that has an output of this size, and the size of its input.
 
-    That is s·(H_out − 1) + d·(K−1) + 1 − p_low − p_high, and ``output_padding`` more: less
-    than s, since the window would have taken another step otherwise. Where the padding is
-    named, it is the largest H of which that padding makes ⌈H/s⌉ = H_out, and for
-    ``"VALID"`` the one that :func:`jax.lax.conv_transpose` has.
+    That size is s·(H_out − 1) + d·(K−1) + 1 − p_low − p_high + ``output_padding``. The last
+    is less than s, since the window would take another step otherwise. With a named padding
+    it is the largest H for which that padding makes ⌈H/s⌉ = H_out, and with ``"VALID"``
+    that of :func:`jax.lax.conv_transpose`.
 
     Raises:
       TypeError, ValueError: when an argument is of another form, or no input is left.
@@ -282,7 +289,7 @@ def transposed_window(
             f"padding is {padding!r}, which leaves nothing of the result: its size would "
             f"be {size}"
         )
-    # So much padding after the input that there are no more positions than these.
+    # The padding after the input that leaves room for exactly these positions.
     sums = zip(output_size, size, stride, window.extent, pairs, strict=True)
     pairs = tuple(
         (low, s * (out - 1) + extent - low - h) for out, h, s, extent, (low, _) in sums
@@ -310,7 +317,7 @@ def size(name: str, value: int | Sequence[int], n: int) -> tuple[int, ...]:
     return entries
 
 
-def _padding_pairs(padding, input_size, window):
+def _padding_pairs(padding: Padding, input_size: Sequence[int], window: Window) -> Pairs:
     n = len(input_size)
     names = PADDING_NAMES if n == 1 else PADDING_NAMES[:-1]  # time is one-dimensional
     wanted = (
@@ -331,12 +338,12 @@ def _padding_pairs(padding, input_size, window):
     return pairs
 
 
-def _low_and_high(entry):
+def _low_and_high(entry: int | Sequence[int]) -> tuple[int, int]:
     low, high = entry if isinstance(entry, Sequence) else (entry, entry)
     return operator.index(low), operator.index(high)
 
 
-def _repeated(value, n):
+def _repeated(value: Any, n: int) -> Sequence:
     return value if isinstance(value, Sequence) else (value,) * n
 
 
@@ -350,7 +357,7 @@ def convolution_problem(
     layout: str,
     engine: str = "auto",
     groups: int = 1,
-    **options,
+    **options: Any,
 ) -> Problem:
     """The static description of a convolution."""
     one_engine(engine)
@@ -370,7 +377,7 @@ def number_of_groups(groups: int) -> int:
 
 
 def preferred_dtype(preferred: DTypeLike | None, x: Floats) -> DTypeLike | None:
-    """The dtype of a result, where another than x's is asked for."""
+    """The dtype that is asked for the result; None for that of x."""
     if preferred is None:
         return None
     wanted = f"preferred_element_type is {preferred!r}; it must be one of {_FLOATS}"
@@ -389,7 +396,7 @@ def preferred_dtype(preferred: DTypeLike | None, x: Floats) -> DTypeLike | None:
 
 
 def padding_mode_fits(mode: str, problem: Problem) -> None:
-    """Whether there are pixels enough to fill the padding with."""
+    """Refuse padding that the input has too few pixels to fill."""
     one_of("padding_mode", mode, ("zeros", *EXTENSIONS))
     window, size = problem.window, problem.input_size
     most = [h - 1 if mode == "reflect" else h for h in size]
@@ -432,7 +439,7 @@ def pooling_problem(
         )
     counted = ((0, 0),) * len(input_size)
     if count_include_pad:
-        # What ceil_mode adds counts for nothing: only the padding that was asked for.
+        # Only the padding that was asked for counts, and nothing that ceil_mode adds.
         counted = _padding_pairs(padding, input_size, window)
     return Problem(
         window,
@@ -460,7 +467,7 @@ def output_channels(w: Floats, problem: Problem) -> int:
 
 
 def input_channels_fit(x: Floats, w: Floats, problem: Problem) -> None:
-    """Whether the weights are for as many channels as x has."""
+    """Refuse weights for another number of channels than x has."""
     c_in = x.shape[problem.layout.index("C")]
     per_group = weight_layout(problem.layout).index("I")
     wanted = list(w.shape)
@@ -496,5 +503,5 @@ def has_entries(name: str, array: Floats) -> None:
         raise ValueError(f"{name} has shape {array.shape}; every size must be at least 1")
 
 
-def _letters_of(layout):
+def _letters_of(layout: str) -> str:
     return f"({', '.join(layout)})"

@@ -5,10 +5,10 @@ from functools import cache
 import jax
 
 SINCE = (0, 12)
-"""The version of jax whose compiler has them and gains from them."""
+"""The first version of jax whose compiler knows these options and gains from them."""
 
 OPTIONS = {"xla_cpu_experimental_onednn_custom_call": True}
-"""Convolutions of few channels go to oneDNN, which jaxlib carries switched off."""
+"""Convolutions of few channels go to oneDNN, which is off in jaxlib by default."""
 
 
 def compiler_options() -> dict[str, bool]:
@@ -16,7 +16,8 @@ def compiler_options() -> dict[str, bool]:
 
     ``jax.jit(step, compiler_options=jaxcnn.compiler_options())`` computes the same, to
     within rounding. The options are experimental ones of XLA: a version of jax that does
-    not know them, or gains nothing from them, gets none. They say nothing to GPUs and TPUs.
+    not know them, or gains nothing from them, gets none. On GPUs and TPUs they change
+    nothing.
 
     Returns:
       Options for ``compiler_options`` of :func:`jax.jit`; a new dict, possibly empty.
@@ -33,11 +34,11 @@ def compiler_options() -> dict[str, bool]:
 
 
 @cache
-def _known_options():
+def _known_options() -> dict[str, bool]:
     return OPTIONS if jax.__version_info__ >= SINCE and _is_known(OPTIONS) else {}
 
 
-def _is_known(options) -> bool:
+def _is_known(options: dict[str, bool]) -> bool:
     """Whether a compiler takes the options, rather than raising an exception."""
     try:
         program = jax.jit(lambda x: x + x, compiler_options=options)

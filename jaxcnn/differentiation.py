@@ -7,14 +7,15 @@ things are done for all of them:
 * A ``custom_vjp`` has no forward mode. :func:`_reverse_only` says so in jaxcnn's words, and
   how to get it. It is the identity; its tangents pass through a primitive that vanishes
   when a linear program is transposed, and raises when one is run.
-* Inside ``shard_map`` an operand may differ from device to device (x) while another does
-  not (w), and the rule's gradient of w would differ where w does not. So all operands are
-  made to differ along the same axes, outside of the rule, and JAX's transposition of that
-  is the sum over devices that the gradient of w needs.
+* Inside ``shard_map`` one operand (x) may vary from device to device while another (w)
+  does not. The rule's gradient of w would then vary, and JAX refuses it. So all operands
+  are made to vary along the same axes, outside the rule. JAX transposes that to a sum over
+  devices, which the gradient of w needs.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any, NoReturn
 
 import jax
 from jax.core import Tracer
@@ -32,19 +33,19 @@ _derivatives = jax.make_user_context("custom")
 def derivatives(which: str) -> AbstractContextManager:
     """Choose how every operation of jaxcnn is differentiated, for the code in a ``with``.
 
-    It is what a function's own ``derivatives`` is where that is not given, and what
-    another library gets under :func:`jaxcnn.patch_jax`. What ``jax.jit`` compiled before
-    is compiled anew, and kept: JAX's caches know of it.
+    It is the default of every function's own ``derivatives``, and what another library
+    gets under :func:`jaxcnn.patch_jax`. ``jax.jit`` keeps one program for each choice:
+    JAX's caches know of it.
 
     Args:
       which: ``"custom"`` for the hand-written rules; ``"autodiff"`` for JAX's own
         differentiation of the same loops, which has forward mode, too.
 
     Returns:
-      A context manager, for one ``with``; of this thread.
+      A context manager, for one ``with`` and for this thread.
 
     Raises:
-      ValueError: when ``which`` is another.
+      ValueError: when ``which`` is neither.
 
     >>> import jax, jax.numpy as jnp, jaxcnn
     >>> x, w = jnp.arange(9.0).reshape(1, 3, 3), jnp.ones((1, 1, 2, 2))
@@ -91,7 +92,7 @@ def _reverse_only(arrays: list) -> list:
     return arrays
 
 
-def _reverse_only_jvp(primals, tangents):
+def _reverse_only_jvp(primals: tuple[list], tangents: tuple[list]) -> tuple[list, list]:
     guarded = [t if isinstance(t, SymbolicZero) else _passed_p.bind(t) for t in tangents[0]]
     return _reverse_only(*primals), guarded  # guarded anew, for a jvp around this one
 
@@ -99,7 +100,7 @@ def _reverse_only_jvp(primals, tangents):
 _reverse_only.defjvp(_reverse_only_jvp, symbolic_zeros=True)
 
 
-def _refuse(*_, **__):
+def _refuse(*_: Any, **__: Any) -> NoReturn:
     raise TypeError(
         "forward-mode differentiation (jax.jvp, jax.jacfwd, jax.linearize, jax.hessian) of "
         "jaxcnn's hand-written rules, which are for reverse mode: use "

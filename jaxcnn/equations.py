@@ -1,4 +1,4 @@
-"""The document's equations, as explicit ``lax`` loops over the taps of a window.
+"""The equations of docs/equations.md, as explicit ``lax`` loops over the taps of a window.
 
 Readable first: this file is what a teacher shows a class, the reference that every
 faster way of computing is tested against, and what runs where there is no faster way.
@@ -18,7 +18,7 @@ with ``HWIO`` weights). There is no index arithmetic here. For every output posi
 (see :mod:`jaxcnn.window`), and every equation is a sum of such terms over m.
 
 Sums of half-precision numbers (bfloat16, float16) are computed and returned in float32,
-so that whoever calls rounds once, at the end. JAX can differentiate everything here, in
+so that the caller rounds once, at the end. JAX can differentiate everything here, in
 forward and in reverse mode: that is what the hand-written rules are compared with.
 """
 
@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 from jaxtyping import Array, Num
 
@@ -47,7 +48,7 @@ from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import varying_like
 from jaxcnn.window import Pairs, Window, tap, untap, valid_positions
 
-ANY_LAYOUT = True  # as an engine: nothing has to be turned around for it
+ANY_LAYOUT = True  # as an engine: it computes channels first, too
 
 
 # --- Convolution ----------------------------------------------------------------------
@@ -72,9 +73,9 @@ def forward(
     window: Window,
     layout: str,
     groups: int = 1,
-    precision=None,
+    precision: PrecisionLike = None,
 ) -> Numbers:
-    """The convolution, its bias aside: the kernel slides over the input.
+    """The convolution without its bias: the kernel slides over the input.
 
         Y[b, c_out, i, j] = Σ_{c_in} Σ_{m,n} W[c_out, c_in, m, n]
                                              · X[b, c_in, s·i + d·m − p, s·j + d·n − p]
@@ -92,7 +93,7 @@ def forward(
     Returns:
       Y: (B, C_out, H_out, W_out).
 
-    Source: the document, "Convolution Operation".
+    Source: docs/equations.md, "Convolution".
     """
     x, w, y = _letters(layout)
     X = split_channels(X, groups, layout)
@@ -117,7 +118,7 @@ def bias_gradient(dY: Numbers, *, layout: str) -> Numbers:
     Returns:
       db: (C_out,).
 
-    Source: the document, "Bias Gradient".
+    Source: docs/equations.md, "Bias gradient".
     """
     positions = (layout.index("N"), *spatial_axes(layout))
     return jnp.sum(dY, axis=positions, dtype=sum_dtype(dY.dtype))
@@ -130,7 +131,7 @@ def weight_gradient(
     window: Window,
     layout: str,
     groups: int = 1,
-    precision=None,
+    precision: PrecisionLike = None,
 ) -> Numbers:
     """The input, correlated with the gradient that arrives.
 
@@ -147,7 +148,7 @@ def weight_gradient(
     Returns:
       dW: (C_out, C_in/groups, K_h, K_w).
 
-    Source: the document, "Weight Gradient".
+    Source: docs/equations.md, "Weight gradient".
     """
     x, w, y = _letters(layout)
     X = split_channels(X, groups, layout)
@@ -169,7 +170,7 @@ def input_gradient(
     input_size: Sequence[int],
     layout: str,
     groups: int = 1,
-    precision=None,
+    precision: PrecisionLike = None,
 ) -> Numbers:
     """Every input pixel collects from the outputs that it fed.
 
@@ -190,7 +191,7 @@ def input_gradient(
     Returns:
       dX: (B, C_in, H, W).
 
-    Source: the document, "Input Gradient".
+    Source: docs/equations.md, "Input gradient".
     """
     x, w, y = _letters(layout)
     dY = split_channels(dY, groups, layout)
@@ -265,7 +266,7 @@ def max_pool(X: Numbers, *, window: Window, layout: str) -> tuple[Numbers, Integ
       row-major order, in the smallest signed integer type that holds it. Where a window
       sees nothing but padding, Y is −∞ and the winner −1.
 
-    Source: the document, "Pooling … takes the max value in each patch".
+    Source: docs/equations.md, "Max pooling".
     """
     input_size = spatial_size(X, layout)
     index = np.arange(window.number_of_taps, dtype=winner_dtype(window))
@@ -311,7 +312,7 @@ def max_pool_gradient(
     Returns:
       dX: (B, C, H, W).
 
-    Source: the document, "for max pooling, place gradient only at max position".
+    Source: docs/equations.md, "Max pooling".
     """
     dY = dY.astype(sum_dtype(dY.dtype))
 
@@ -359,8 +360,8 @@ def average_pool(
     Args:
       X: (B, C, H, W).
       window, layout: as for :func:`forward`.
-      counted: n is how many taps lie inside the input, or in so much (low, high) of the
-        padding around it; None counts them all, so that n is always K_h·K_w.
+      counted: the padding (low, high) that counts as input; n is how many taps lie in
+        the input so enlarged. None counts all taps, so that n is always K_h·K_w.
       divisor: n itself, whatever the taps see.
 
     Returns:
@@ -396,7 +397,7 @@ def average_pool_gradient(
     Returns:
       dX: (B, C, H, W).
 
-    Source: the document, "for pooling, backward pass upsamples the gradient".
+    Source: docs/equations.md, "Average pooling".
     """
     dY = dY.astype(sum_dtype(dY.dtype))
     share = dY / _divisor(window, input_size, layout, counted, divisor, dY.dtype)
@@ -405,7 +406,14 @@ def average_pool_gradient(
     )
 
 
-def _divisor(window, input_size, layout, counted, divisor, dtype):
+def _divisor(
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+    counted: Pairs | None,
+    divisor: int | float | None,
+    dtype: DTypeLike,
+) -> Numbers:
     """n: by how much an average divides, in a shape that broadcasts against Y."""
     if counted is None or divisor is not None:
         return jnp.asarray(window.number_of_taps if divisor is None else divisor, dtype)
@@ -419,7 +427,7 @@ def _divisor(window, input_size, layout, counted, divisor, dtype):
 # --- What the equations are built from ------------------------------------------------
 
 
-def _sum_over(at_tap: Callable[..., Numbers], *taps) -> Numbers:
+def _sum_over(at_tap: Callable[..., Numbers], *taps: Numbers | np.ndarray) -> Numbers:
     """Σ_m at_tap(m): a loop over the taps that keeps a running sum."""
 
     def add(total, tap_m):
@@ -430,7 +438,7 @@ def _sum_over(at_tap: Callable[..., Numbers], *taps) -> Numbers:
     return total
 
 
-def _product(formula: str, a: Numbers, b: Numbers, precision) -> Numbers:
+def _product(formula: str, a: Numbers, b: Numbers, precision: PrecisionLike) -> Numbers:
     return jnp.einsum(
         formula,
         a,

@@ -8,6 +8,7 @@ dimension. Images are channels-first (``"NCHW"``, with weights ``OIHW``) or chan
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -18,6 +19,9 @@ Anything = Shaped[Array, "..."]
 Numbers = Num[Array, "..."]
 Floats = Float[Array, "..."]
 Integers = Int[Array, "..."]
+
+Length = Any
+"""The length of an axis: an int, or a symbol for the batch while a function is exported."""
 
 LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 """The layouts that the public functions take, by number of spatial dimensions."""
@@ -79,8 +83,8 @@ def merge_channels(x: Anything, layout: str) -> Anything:
     return merge_axes(x, layout.index("C"), 2)
 
 
-def split_axis(x: Anything, axis: int, *sizes) -> Anything:
-    """Replace one axis by several, of the given sizes (which may be symbolic)."""
+def split_axis(x: Anything, axis: int, *sizes: Length) -> Anything:
+    """Replace one axis by several, of the given sizes."""
     return x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
 
 

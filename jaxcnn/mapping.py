@@ -1,8 +1,8 @@
-"""How JAX maps the sums: what ``vmap`` makes of them.
+"""How ``vmap`` folds the sums.
 
 A convolution's three sums are one product of three arrays (:mod:`jaxcnn.convolution.rule`).
-``vmap`` adds an axis to one of the arguments or to both. Folding it into an axis that the
-sum has already makes of many small sums a large one:
+``vmap`` adds an axis to one of the arguments or to both. Folded into an axis that the sum
+already has, it turns many small sums into a large one:
 
     which argument is mapped              the axis is folded into
     one; it shares with the result only   b, the batch (X and Y)
@@ -13,15 +13,17 @@ sum has already makes of many small sums a large one:
 A pooling treats all images alike: there the axis is folded into the batch.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from jaxcnn import plan
-from jaxcnn.layout import grouped, merge_axes, split_axis, weight_layout
+from jaxcnn.layout import Length, Numbers, grouped, merge_axes, split_axis, weight_layout
 from jaxcnn.problem import PATCH_ROLES, ROLES, Problem
 from jaxcnn.sharding import with_auto_axes
 
@@ -31,11 +33,13 @@ LETTERS = {"x": {"b", "i"}, "w": {"o", "i"}, "y": {"b", "o"}}
 """The indices of each array, the groups' g aside, which all three have."""
 
 
-def common_dtype(first, second, problem):
+def common_dtype(
+    first: Numbers, second: Numbers, problem: Problem
+) -> tuple[Numbers, Numbers]:
     """Two operands in one dtype: the wider of theirs.
 
-    They differ where the output's preferred dtype is wider than the input's: then its
-    gradient is, too. For a result in float64 all sums are computed in it.
+    They differ where the output's preferred dtype is wider than the input's: its gradient
+    then is, too. For a result in float64 all sums are computed in float64.
     """
     dtypes = [first.dtype, second.dtype]
     if problem.preferred is not None and jnp.dtype(problem.preferred).itemsize > 4:
@@ -44,7 +48,9 @@ def common_dtype(first, second, problem):
     return first.astype(widest), second.astype(widest)
 
 
-def mapped_convolution(sum_name, first, second, problem):
+def mapped_convolution(
+    sum_name: str, first: Numbers, second: Numbers, problem: Problem
+) -> Numbers:
     first, second = common_dtype(first, second, problem)
     plan.record(sum_name, problem, first, second)
     *of_operands, of_result = ROLES[sum_name]
@@ -57,10 +63,11 @@ def mapped_convolution(sum_name, first, second, problem):
     )
 
 
-def _indices(role, problem):
+def _indices(role: str, problem: Problem) -> list[str | None]:
     """The index b, i or o of every axis of an array; None for spatial ones.
 
-    And for the input channels of the weights, where they are those of one group of many.
+    With several groups it is None for the input channels of the weights, too: those are
+    the channels of one group.
     """
     layout = weight_layout(problem.layout) if role == "w" else problem.layout
     known = {"N": "b", "C": "i" if role == "x" else "o", "O": "o"}
@@ -70,18 +77,20 @@ def _indices(role, problem):
 
 
 @lru_cache(maxsize=4096)
-def _convolution_that_folds(sum_name: str, problem: Problem):
+def _convolution_that_folds(sum_name: str, problem: Problem) -> Callable[..., Numbers]:
     """One of the three sums as a function of two arrays that ``vmap`` folds.
 
     Compiled and remembered, so that calls outside of ``jit`` do not trace it anew.
     """
 
     @custom_vmap
-    def the_sum(first, second):
+    def the_sum(first: Numbers, second: Numbers) -> Numbers:
         return plan.compute(sum_name, problem, first, second)
 
     @the_sum.def_vmap
-    def fold_the_mapped_axis(axis_size, is_mapped, first, second):
+    def fold_the_mapped_axis(
+        axis_size: Length, is_mapped: Sequence[bool], first: Numbers, second: Numbers
+    ) -> tuple[Numbers, bool]:
         first_role, second_role, result_role = ROLES[sum_name]
         first_mapped, second_mapped = is_mapped
         letter, folded = "g", replace(problem, groups=problem.groups * axis_size)
@@ -101,14 +110,16 @@ def _convolution_that_folds(sum_name: str, problem: Problem):
     return jax.jit(the_sum)
 
 
-def _fold(array, role, letter, problem):
+def _fold(array: Numbers, role: str, letter: str, problem: Problem) -> Numbers:
     """(V, …) to (…): the mapped axis V becomes part of the axis that holds ``letter``."""
     axis, outer = _place(role, letter, problem)
     array = split_axis(array, axis + 1, outer, array.shape[axis + 1] // outer)
     return merge_axes(jnp.moveaxis(array, 0, axis + 1), axis, 3)
 
 
-def _unfold(array, axis_size, role, letter, problem):
+def _unfold(
+    array: Numbers, axis_size: Length, role: str, letter: str, problem: Problem
+) -> Numbers:
     """The inverse of :func:`_fold`."""
     axis, outer = _place(role, letter, problem)
     inner = array.shape[axis] // (outer * axis_size)
@@ -116,8 +127,8 @@ def _unfold(array, axis_size, role, letter, problem):
     return merge_axes(jnp.moveaxis(array, axis + 1, 0), axis + 1, 2)
 
 
-def _place(role, letter, problem):
-    """Which axis holds an index, and how many groups stand outside of it there."""
+def _place(role: str, letter: str, problem: Problem) -> tuple[int, int]:
+    """Which axis holds an index, and how many groups that axis is split into first."""
     layout = weight_layout(problem.layout) if role == "w" else problem.layout
     if letter == "b":
         return layout.index("N"), 1
@@ -129,7 +140,7 @@ def _place(role, letter, problem):
 # --- Pooling --------------------------------------------------------------------------
 
 
-def mapped_pooling(name, problem, *operands):
+def mapped_pooling(name: str, problem: Problem, *operands: Numbers) -> Any:
     plan.record(name, problem, *operands)
     *of_operands, of_result = PATCH_ROLES.get(name, ("x",) * (len(operands) + 1))
     return with_auto_axes(
@@ -140,14 +151,14 @@ def mapped_pooling(name, problem, *operands):
     )
 
 
-def _images_and_channels(role, layout):
+def _images_and_channels(role: str, layout: str) -> list[str | None]:
     """The axes N and C of an array by name, for :func:`jaxcnn.sharding.with_auto_axes`."""
     letters = grouped(layout) if role == "p" else layout
     return [letter if letter in "NC" else None for letter in letters]
 
 
 @lru_cache(maxsize=4096)
-def _pooling_that_folds(name: str, problem: Problem):
+def _pooling_that_folds(name: str, problem: Problem) -> Callable[..., Any]:
     """One of the poolings as a function of arrays that ``vmap`` folds into the batch.
 
     Compiled and remembered, so that calls outside of ``jit`` do not trace it anew.
@@ -155,17 +166,19 @@ def _pooling_that_folds(name: str, problem: Problem):
     batch = problem.layout.index("N")
 
     @custom_vmap
-    def pool(*operands):
+    def pool(*operands: Numbers) -> Any:
         return plan.compute(name, problem, *operands)
 
     @pool.def_vmap
-    def fold_into_the_batch(axis_size, is_mapped, *operands):
-        operands = [
+    def fold_into_the_batch(
+        axis_size: Length, is_mapped: Sequence[bool], *operands: Numbers
+    ) -> tuple[Any, Any]:
+        all_mapped = [
             operand if mapped else jnp.broadcast_to(operand, (axis_size, *operand.shape))
             for operand, mapped in zip(operands, is_mapped, strict=True)
         ]
         folded = [
-            merge_axes(jnp.moveaxis(operand, 0, batch), batch, 2) for operand in operands
+            merge_axes(jnp.moveaxis(operand, 0, batch), batch, 2) for operand in all_mapped
         ]
         results = pool(*folded)
         unfolded = jax.tree.map(

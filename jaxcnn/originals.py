@@ -11,15 +11,15 @@ import jax
 from jax import lax
 
 EXCHANGED = (lax.conv_general_dilated, lax.reduce_window)
-"""JAX's functions, to which whoever imported them before a patch refers, too."""
+"""JAX's functions whose code a patch exchanges, also for those who imported them before."""
 
 serving = jax.make_user_context(False)
-"""Whether a call of one of them is jaxcnn's to answer, while their code is exchanged."""
+"""Whether jaxcnn answers a call of one of them, while their code is exchanged."""
 
 
 def _copied(function: Callable) -> Callable:
     if not isinstance(function, FunctionType):
-        return function  # which patching will refuse to exchange
+        return function  # patching refuses to exchange it
     copy = FunctionType(
         function.__code__,
         function.__globals__,

@@ -3,8 +3,8 @@
 An engine (see :mod:`jaxcnn.engines`) is a module with functions that have the names and
 the signatures of those in :mod:`jaxcnn.equations`. The plan chooses one for each sum,
 from a static description of it: the first of ON_CPU that fits. It looks at no array and
-asks for no device: what is meant for a CPU and what is meant for accelerators is told
-apart when a program is lowered for one of them.
+asks for no device. A program holds the choices for CPUs and for accelerators until it is
+lowered for one of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
 from jaxcnn.engines import ENGINES
@@ -34,11 +35,11 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine, when it is the one, and why.
+    """An engine, when it is chosen, and why.
 
     Attributes:
       engine: its name.
-      when: whether it is the one for a description.
+      when: whether it fits a description.
       why: in words, for :func:`jaxcnn.explain`.
     """
 
@@ -47,7 +48,7 @@ class Choice:
     why: str
 
 
-def _asked_precision(description: Description) -> Any:
+def _asked_precision(description: Description) -> PrecisionLike:
     """What the user asked for: of this convolution, or of all products."""
     asked = description.problem.precision
     of_all = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
@@ -123,11 +124,11 @@ ON_ACCELERATORS = (
         "one pass over the input, and no slices of it",
     ),
 )
-"""For GPUs and TPUs, before those for CPUs."""
+"""For GPUs and TPUs; where none fits, the choices for CPUs follow."""
 
 
 def chosen(description: Description) -> Choice:
-    """The engine for a CPU, and why it is the one.
+    """The engine for a CPU, and why.
 
     Raises:
       ValueError: when the user named an engine that refuses.
@@ -149,7 +150,7 @@ def chosen(description: Description) -> Choice:
 
 
 def chosen_on_accelerators(description: Description) -> Choice:
-    """The engine for GPUs and TPUs, and why it is the one."""
+    """The engine for GPUs and TPUs, and why."""
     if description.problem.engine == "auto":
         for choice in ON_ACCELERATORS:
             if choice.when(description) and not refusal(choice.engine, description):
@@ -181,18 +182,18 @@ def recording() -> Iterator[list[Description]]:
         _recorded.reset(token)
 
 
-def record(name: str, problem: Problem, *operands) -> None:
-    """Note a call for whoever is recording; called where every call is traced anew."""
+def record(name: str, problem: Problem, *operands: Numbers) -> None:
+    """Note a call for :func:`recording`; called where JAX traces every call anew."""
     descriptions = _recorded.get()
     if descriptions is not None:
         descriptions.append(describe(name, problem, *operands))
 
 
 @partial(jax.jit, static_argnames=("name", "problem"))
-def compute(name: str, problem: Problem, *operands: Numbers):
+def compute(name: str, problem: Problem, *operands: Numbers) -> Any:
     """Call the function of this name in the engine that the plan chooses for it.
 
-    Compiled once for every problem, also when whoever calls is not being compiled.
+    Compiled once for every problem, even where the caller is not compiled.
     """
     description = describe(name, problem, *operands)
     on_cpu = chosen(description).engine
@@ -206,7 +207,7 @@ def compute(name: str, problem: Problem, *operands: Numbers):
     )
 
 
-def _call(engine, name, problem, *operands):
+def _call(engine: str, name: str, problem: Problem, *operands: Numbers) -> Any:
     """The engine's function, between transpositions if it wants channels last.
 
     Between two operations that are both turned around, XLA drops the transpositions and
@@ -232,7 +233,7 @@ def _call(engine, name, problem, *operands):
     )
 
 
-def _turned(x, role, layout, other):
+def _turned(x: Numbers, role: str, layout: str, other: str) -> Numbers:
     """An array from one layout to another; weights between the layouts of weights."""
     if role == "w":
         layout, other = weight_layout(layout), weight_layout(other)
@@ -249,7 +250,7 @@ def explain(
     *shapes: Sequence[int],
     dtype: DTypeLike = jnp.float32,
     platform: str = "cpu",
-    **options,
+    **options: Any,
 ) -> str:
     """Say which engine computes each sum of an operation and of its gradient, and why.
 

@@ -1,14 +1,15 @@
 """What is to be computed, described before there are arrays.
 
-A :class:`Problem` is all that a user's arguments say of a convolution or a pooling. A
-:class:`Description` adds which sum it is and how many channels its arrays have: that is
-what the plan chooses by, and what an engine accepts or refuses.
+A :class:`Problem` is what a user's arguments say about a convolution or a pooling. A
+:class:`Description` adds which sum is wanted and how many channels its arrays have: by it
+the plan chooses, and an engine accepts or refuses.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import numpy as np
 from jax.typing import DTypeLike
 
 from jaxcnn.layout import weight_layout
@@ -26,7 +27,7 @@ STATIC_ARGUMENTS = {
     "average_pool": ("window", "layout", "counted", "divisor"),
     "average_pool_gradient": ("window", "input_size", "layout", "counted", "divisor"),
 }
-"""What each function of an engine must know of the problem, besides its arrays."""
+"""What each function of an engine takes from the problem, besides its arrays."""
 
 ROLES = {
     "forward": ("x", "w", "y"),
@@ -36,12 +37,12 @@ ROLES = {
 """For each sum of a convolution: what its two arguments and its result are."""
 
 PATCH_ROLES = {"unfold": ("x", "p"), "fold": ("p", "x")}
-"""What is laid out with the taps beside the channels."""
+"""The same for patches p, in which the taps lie beside the channels."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """All that is known of a convolution or a pooling before its arrays are.
+    """What is known about a convolution or a pooling before its arrays are.
 
     Hashable, so that it can be a static argument.
 
@@ -68,13 +69,13 @@ class Problem:
 
 
 def loops_by_default(problem: Problem) -> Problem:
-    """The problem for JAX to differentiate: of loops, unless an engine was named."""
+    """The problem with the equations' loops for its engine, unless the user named one."""
     return replace(problem, engine="equations") if problem.engine == "auto" else problem
 
 
 @dataclass(frozen=True)
 class Description:
-    """What the rules and the engines look at: a problem, and the channels of its arrays.
+    """What the plan and the engines look at: a problem, and the channels of its arrays.
 
     Attributes:
       name: which function, one of STATIC_ARGUMENTS.
@@ -106,11 +107,13 @@ class Description:
 
     @property
     def has_one_position(self) -> bool:
-        """Whether the window sees the whole image at once, and stands still."""
+        """Whether the window has a single position, as over a whole image."""
         return set(self.window.output_size(self.problem.input_size)) == {1}
 
 
-def describe(name: str, problem: Problem, *operands) -> Description:
+def describe(
+    name: str, problem: Problem, *operands: jax.Array | np.ndarray | jax.ShapeDtypeStruct
+) -> Description:
     """The description of a function's call with these operands (or their shapes)."""
     dtype = operands[0].dtype
     is_empty = any(size == 0 for operand in operands for size in operand.shape)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def widened(x: jax.Array) -> jax.Array:
     return x.astype(sum_dtype(x.dtype))
 
 
-def rounded_once(formula: Callable) -> Callable:
+def rounded_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """A formula that sees its arrays widened, and whose result is rounded at the end.
 
     The result has the dtype of the first array. JAX differentiates the roundings, too: a
@@ -37,7 +38,7 @@ def rounded_once(formula: Callable) -> Callable:
     """
 
     @functools.wraps(formula)
-    def computed(first, *others):
+    def computed(first: jax.Array, *others: Any) -> jax.Array:
         arrays = (widened(x) if isinstance(x, jax.Array) else x for x in (first, *others))
         return formula(*arrays).astype(first.dtype)
 

@@ -1,17 +1,17 @@
-"""Arrays that are sharded over devices, where JAX must be told what to make of it.
+"""Arrays that are sharded over devices, and what JAX must be told about them.
 
 With automatic sharding there is nothing to say. Inside ``shard_map`` JAX keeps track of
 the mesh axes along which a value differs from device to device ("varies"), and a loop must
 start from a value that varies as its result does. With explicit sharding an array's type
-says how it is sharded, and operations that rearrange it ask how the result is to be: here
-the sums are computed with automatic sharding, and the result's type is said once.
+says how it is sharded, and operations that rearrange it ask how their result is to be
+sharded. So the sums are computed with automatic sharding, and the result's is said once.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 
 def varying_axes(x: jax.Array) -> frozenset[str]:
@@ -20,14 +20,14 @@ def varying_axes(x: jax.Array) -> frozenset[str]:
 
 
 def varying_like(x: jax.Array, *others: jax.Array) -> jax.Array:
-    """x, said to differ along the axes along which the others do, too."""
+    """x, marked as varying along the axes along which any of the others varies."""
     axes = frozenset[str]().union(*map(varying_axes, others))
     missing = tuple(sorted(axes - varying_axes(x)))
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
 def explicit_spec(x: jax.Array) -> Sequence:
-    """How x's axes are sharded, with explicit sharding: an entry for each, None for not."""
+    """How x is sharded explicitly: an entry for each axis, None where it is replicated."""
     spec = jax.typeof(x).sharding.spec
     return (*spec, *[None] * (x.ndim - len(spec)))
 
@@ -41,10 +41,10 @@ def with_auto_axes(
     """``function(*operands)`` with automatic sharding inside, where it is explicit outside.
 
     Args:
-      function: of the operands. axes: for each operand, a name for each of its axes, or
-      None. axes_of_result: likewise. An axis of the result is sharded as are the
-      operands' axes of
-        that name; one without a name is replicated.
+      function: of the operands.
+      axes: for each operand, a name for each of its axes, or None.
+      axes_of_result: likewise. An axis of the result is sharded as the operands' axes of
+        that name are; one without a name is replicated.
       operands: arrays.
     """
     sharded = {}
@@ -79,5 +79,5 @@ def replicated_along(x: jax.Array, axes: Sequence[int]) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(_mesh(x), PartitionSpec(*kept)))
 
 
-def _mesh(x):
+def _mesh(x: jax.Array) -> Mesh | AbstractMesh:
     return jax.typeof(x).sharding.mesh

@@ -5,15 +5,14 @@ of size H. Kernel element m (a *tap*) then meets, at output position i, the inpu
 
     s·i + d·m − p,      i = 0 … H_out − 1,      H_out = ⌊(H + 2p − d·(K−1) − 1)/s⌋ + 1
 
-(for d = 1 the document's ``H_out = ⌊(H + 2p − K)/s⌋ + 1``). Two linear maps follow:
+(for d = 1 the usual ``H_out = ⌊(H + 2p − K)/s⌋ + 1``). Two linear maps follow:
 
     tap(x, m)[i]            = x[s·i + d·m − p]         zero outside the input
     untap(y, m)[s·i+d·m−p]  = y[i]                     zero everywhere else
 
 and they are each other's transpose: ⟨tap(x, m), y⟩ = ⟨x, untap(y, m)⟩ for all x, y.
-The document's "only if the division is integer (i.e., aligns with stride)" is
-``untap``: input position k receives from tap m only where (k + p − d·m)/s is a whole
-number i, and that is exactly where ``untap`` puts y[i].
+Input position k receives from tap m only where (k + p − d·m)/s is a whole number i, and
+that is exactly where ``untap`` puts y[i].
 
 Convolution, pooling and all of their gradients are sums of these over m. This is the
 only index arithmetic that the equations need; the engines that order the same sums in
@@ -27,6 +26,7 @@ for every spatial dimension.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,9 +37,11 @@ from jaxtyping import Array, Int
 from jaxcnn.layout import Anything, Integers, spatial_axes, spatial_size, with_spatial
 
 Tap = Sequence[int] | Int[np.ndarray, " dimensions"] | Int[Array, " dimensions"]
-"""A traced array may stand for a tap in a loop; a tap that is known makes better code."""
+"""In a loop a tap may be a traced array; a tap that is known compiles to better code."""
 Pairs = tuple[tuple[int, int], ...]
 """(low, high), before and after the input, for each spatial dimension."""
+Edges = tuple[int, int, int]
+"""What ``lax.pad`` adds along an axis: low, high, and between two entries."""
 PADDING_NAMES = ("SAME", "SAME_LOWER", "VALID", "CAUSAL")
 
 
@@ -69,7 +71,7 @@ class Window:
     padding: Pairs
     dilation: tuple[int, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("stride", "padding", "dilation"):
             if len(getattr(self, name)) != len(self.kernel_size):
                 raise ValueError(
@@ -108,13 +110,13 @@ class Window:
         )
 
     def only(self, *dimensions: int) -> "Window":
-        """The window in these spatial dimensions; one that changes nothing in the others.
+        """The window in these spatial dimensions; in the others, one that changes nothing.
 
         >>> Window((3, 5), (1, 2), ((0, 0), (1, 1)), (1, 1)).only(0).kernel_size
         (3, 1)
         """
 
-        def one_for_each(field, idle):
+        def one_for_each(field: tuple, idle: Any) -> tuple:
             return tuple(each if k in dimensions else idle for k, each in enumerate(field))
 
         return Window(
@@ -127,7 +129,7 @@ class Window:
     def within(
         self, counted: Pairs, input_size: Sequence[int]
     ) -> tuple["Window", tuple[int, ...]]:
-        """The same window over an input that has so much of its padding in it.
+        """The same window, over an input that already holds the ``counted`` padding.
 
         >>> Window((3,), (1,), ((1, 2),), (1,)).within(((1, 1),), (5,))
         (Window(kernel_size=(3,), stride=(1,), padding=((0, 1),), dilation=(1,)), (7,))
@@ -200,7 +202,7 @@ def tap(
       m: the tap, one offset for each spatial dimension; may be traced, so that a
         ``lax`` loop can run over taps.
       window: the sliding window.
-      layout: such as ``"NCHW"`` or ``"NHWC"``; the letters N, G and C are left alone.
+      layout: such as ``"NCHW"`` or ``"NHWC"``; the axes N, G and C stay as they are.
 
     Returns:
       An array like x whose spatial dimensions have the window's output size.
@@ -248,8 +250,8 @@ def untap(
     """
     zero = jnp.zeros((), y.dtype)
     if not isinstance(m, Array):
-        # Where it is known how far, a pad does it all; cropping apart from that, since
-        # XLA cannot do both at once to an image that is sharded.
+        # For a known tap, one pad. Cropping is another, since XLA cannot pad and crop a
+        # sharded image at once.
         place = [
             (first - low, size - span - (first - low), s - 1)
             for first, (low, _), size, span, s in zip(
@@ -279,7 +281,7 @@ def untap(
 def padded(
     x: Anything, window: Window, layout: str, fill: ArrayLike = 0
 ) -> tuple[Anything, Window]:
-    """x with its padding around it, and the window that slides over that unpadded."""
+    """x with its padding around it, and the same window without padding."""
     return _pad(x, window, layout, fill), unpadded(window)
 
 
@@ -351,11 +353,11 @@ def named_padding(name: str, window: Window, input_size: Sequence[int]) -> Pairs
     * ``"VALID"``: none;
     * ``"SAME"``: so much that H_out = ⌈H/s⌉; an odd zero goes to the high side;
     * ``"SAME_LOWER"``: likewise; an odd zero goes to the low side;
-    * ``"CAUSAL"``: as many before the input as let no output see what comes after it.
+    * ``"CAUSAL"``: d·(K − 1) before the input, so that no output sees what comes later.
 
     Args:
       name: one of the four.
-      window: the window, whose own padding does not count.
+      window: the window; its own padding is ignored.
       input_size: H, one entry for each spatial dimension.
 
     >>> w = Window((3, 4), (2, 2), ((0, 0), (0, 0)), (1, 1))
@@ -380,8 +382,8 @@ def rounded_up(window: Window, input_size: Sequence[int]) -> Window:
     """The window with one more position where the last one leaves a part unseen.
 
     H_out = ⌈(H + p_low + p_high − d·(K−1) − 1)/s⌉ + 1, but no window begins in the padding
-    after the input: PyTorch's and Keras's ``ceil_mode``. It is the padding after the input
-    that is changed; none may have been cropped there.
+    after the input: PyTorch's and Keras's ``ceil_mode``. Only the padding after the input
+    changes; it must not be negative.
 
     >>> w = Window((2,), (2,), ((0, 0),), (1,))
     >>> rounded_up(w, (5,)).padding, rounded_up(w, (5,)).output_size((5,))
@@ -402,28 +404,28 @@ def rounded_up(window: Window, input_size: Sequence[int]) -> Window:
     return replace(window, padding=tuple(padding))
 
 
-def _config(ndim, spatial, layout):
+def _config(ndim: int, spatial: Sequence[Edges], layout: str) -> list[Edges]:
     """A ``lax.pad`` configuration that leaves the other axes alone."""
     return with_spatial([(0, 0, 0)] * ndim, spatial, layout)
 
 
-def _pad(x, window, layout, fill: ArrayLike = 0):
+def _pad(x: Anything, window: Window, layout: str, fill: ArrayLike = 0) -> Anything:
     pads = [(low, high, 0) for low, high in window.padding]
     return lax.pad(x, jnp.asarray(fill, x.dtype), _config(x.ndim, pads, layout))
 
 
-def _first(m, window):
+def _first(m: Tap, window: Window) -> list[int]:
     """Where tap m meets the padded input first: d·m."""
     return [int(each) * d for each, d in zip(m, window.dilation, strict=True)]
 
 
-def _start(ndim, m, window, layout):
+def _start(ndim: int, m: Integers, window: Window, layout: str) -> list[Integers]:
     """d·m for a traced m, as ``lax.dynamic_slice`` wants it."""
     first = [jnp.asarray(m[k] * d, jnp.int32) for k, d in enumerate(window.dilation)]
     return with_spatial([jnp.int32(0)] * ndim, first, layout)
 
 
-def _span(input_size, window):
+def _span(input_size: Sequence[int], window: Window) -> list[int]:
     """s·(H_out − 1) + 1: from the first output position to the last, in input steps."""
     return [
         s * (out - 1) + 1 if out else 0

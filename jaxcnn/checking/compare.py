@@ -61,7 +61,7 @@ class Comparison:
         """The largest of all differences."""
         return max(each.error for each in self.differences)
 
-    def __str__(self):
+    def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("", "off by", "at", *self.names)]
         for each in self.differences:
             if not each.problem:
@@ -115,8 +115,8 @@ def compare(
 
     >>> import jax.numpy as jnp, jaxcnn
     >>> x = jnp.linspace(-1.0, 1.0, 64).reshape(1, 8, 8)
-    >>> found = jaxcnn.compare(jaxcnn.relu, lambda x: jnp.where(x > 0, x, 0), x)
-    >>> [(each.what, each.error) for each in found.differences]
+    >>> comparison = jaxcnn.compare(jaxcnn.relu, lambda x: jnp.where(x > 0, x, 0), x)
+    >>> [(each.what, each.error) for each in comparison.differences]
     [('value', 0.0), ('gradient', 0.0), ('second derivative', 0.0)]
     """
     args = jax.tree.map(jnp.asarray, args)
@@ -182,7 +182,7 @@ def compare(
     )
 
 
-def _random_like(tree, key):
+def _random_like(tree: Any, key: jax.Array) -> list[jax.Array | None]:
     """For each array one like it, normal; None where it has no derivative."""
     leaves = jax.tree.leaves(tree)
     keys = jax.random.split(key, max(1, len(leaves)))
@@ -194,13 +194,18 @@ def _random_like(tree, key):
     ]
 
 
-def _inner_product(tree, drawn):
+def _inner_product(tree: Any, drawn: Sequence[jax.Array | None]) -> jax.Array | int:
     """Re Σ a* b, over all arrays that have derivatives."""
     pairs = zip(jax.tree.leaves(tree), drawn, strict=True)
     return sum(jnp.real(jnp.vdot(b, a)) for a, b in pairs if b is not None)
 
 
-def _attempts(of, functions, names, point):
+def _attempts(
+    of: Callable[[Callable], Callable],
+    functions: tuple[Callable, Callable],
+    names: tuple[str, str],
+    point: list[jax.Array],
+) -> tuple[list[jax.stages.Compiled], str]:
     """Both programs, or what is wrong."""
     programs = []
     for name, function in zip(names, functions, strict=True):
@@ -212,14 +217,16 @@ def _attempts(of, functions, names, point):
     return programs, ""
 
 
-def _differences(what: str, names: Sequence[str], ours, theirs) -> list[Difference]:
-    found = []
+def _differences(
+    what: str, names: Sequence[str], ours: Any, theirs: Any
+) -> list[Difference]:
+    differences = []
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
     for name, pair in zip(names, pairs, strict=True):
         wide = np.complex128 if np.iscomplexobj(pair[0]) else np.float64
         a, b = (np.asarray(each).astype(wide) for each in pair)
         if not a.size:
-            found.append(Difference(what, name, 0.0))
+            differences.append(Difference(what, name, 0.0))
             continue
         with np.errstate(invalid="ignore"):
             deviations = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
@@ -229,11 +236,13 @@ def _differences(what: str, names: Sequence[str], ours, theirs) -> list[Differen
         worst = float(deviations[place])
         error = worst / float(largest) if largest else worst
         entries = a[place].item(), b[place].item()
-        found.append(Difference(what, name, error, tuple(map(int, place)), entries))
-    return found
+        differences.append(Difference(what, name, error, tuple(map(int, place)), entries))
+    return differences
 
 
-def _milliseconds(programs, point, rounds: int) -> list[float]:
+def _milliseconds(
+    programs: Sequence[jax.stages.Compiled], point: list[jax.Array], rounds: int
+) -> list[float]:
     """The median of each, all taking turns."""
     seconds = [[] for _ in programs]
     for program in programs:

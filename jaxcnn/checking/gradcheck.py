@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float
 
 MODES = ("reverse", "forward")
 MOST = 10**8  # entries of a Jacobian, 800 MB
@@ -41,7 +42,7 @@ class Derivative(NamedTuple):
         error = abs(self.rule - self.difference)
         return math.inf if math.isnan(error) else error
 
-    def __str__(self):
+    def __str__(self) -> str:
         text = (
             f"∂ {self.output} / ∂ {self.input} is {self.rule:.10g} by its rule and "
             f"{self.difference:.10g} by differences: they differ by {self.error:.2g}, "
@@ -58,7 +59,7 @@ class Derivative(NamedTuple):
 
 @dataclass(frozen=True)
 class ArgumentCheck:
-    """What was found of one argument, or of one array of it.
+    """What was found for one argument, or for one array of it.
 
     Attributes:
       name: as f's signature has it, and where in it the array is.
@@ -78,7 +79,7 @@ class ArgumentCheck:
     def ok(self) -> bool:
         return self.worst is None or self.worst.error <= self.worst.tolerance
 
-    def __str__(self):
+    def __str__(self) -> str:
         text = f"{self.name}: {kind_of(self)}"
         if self.worst is None:
             return f"– {text} has no derivatives"
@@ -95,7 +96,7 @@ class GradientCheck:
     """What :func:`gradcheck` found; prints as a line for each argument.
 
     Attributes:
-      arguments: what was found of each, in order.
+      arguments: what was found for each, in order.
     """
 
     arguments: tuple[ArgumentCheck, ...]
@@ -105,7 +106,7 @@ class GradientCheck:
         """Whether all derivatives are right."""
         return all(each.ok for each in self.arguments)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n".join(map(str, self.arguments))
 
 
@@ -313,7 +314,9 @@ class _Flat(NamedTuple):
 
         return self.stacked(slope, n).T
 
-    def kink(self, x, step, row: int, column: int) -> tuple[float, float] | None:
+    def kink(
+        self, x: jax.Array, step: jax.Array, row: int, column: int
+    ) -> tuple[float, float] | None:
         """The slopes on both sides, if they are two."""
         moved = step * _unit(self.inputs.size, column)
         y = self(x)
@@ -324,7 +327,15 @@ class _Flat(NamedTuple):
         return (left, right) if differ else None
 
 
-def _checked(f, args, mode, rtol, atol, jit, raises) -> GradientCheck:
+def _checked(
+    f: Callable,
+    args: tuple,
+    mode: str,
+    rtol: float,
+    atol: float,
+    jit: bool,
+    raises: bool,
+) -> GradientCheck:
     names = leaf_names(args, argument_names(f, args))
     point = jax.tree.map(_precise, args)
     inputs = _Tree(point, names)
@@ -347,7 +358,7 @@ def _checked(f, args, mode, rtol, atol, jit, raises) -> GradientCheck:
             rule[:, columns], slopes[:, columns], noise[columns], rtol, atol
         )
         number = part.start + column
-        found = Derivative(
+        derivative = Derivative(
             results.entry(row),
             inputs.entry(number),
             float(rule[row, number]),
@@ -355,26 +366,32 @@ def _checked(f, args, mode, rtol, atol, jit, raises) -> GradientCheck:
             tolerance,
             None,
         )
-        if found.error <= tolerance:
-            return found
-        return found._replace(kink=flat.kink(x, steps[number], row, number))
+        if derivative.error <= tolerance:
+            return derivative
+        return derivative._replace(kink=flat.kink(x, steps[number], row, number))
 
-    found = []
+    checks = []
     for i, (name, leaf) in enumerate(zip(names, jax.tree.leaves(args), strict=True)):
         part = inputs.parts.get(i)
         size = part.stop - part.start if part else 0
         worst = worst_of(part) if part and size else None
         dtype = str(leaf.dtype) if hasattr(leaf, "dtype") else type(leaf).__name__
         checked = size * results.size
-        found.append(ArgumentCheck(name, dtype, np.shape(leaf), checked, worst))
-    check = GradientCheck(tuple(found))
+        checks.append(ArgumentCheck(name, dtype, np.shape(leaf), checked, worst))
+    check = GradientCheck(tuple(checks))
     if raises and not check.ok:
         raise AssertionError(f"a derivative is wrong:\n{check}")
     return check
 
 
-def _worst(rule, slopes, noise, rtol: float, atol: float) -> tuple[int, int, float]:
-    """Where the error is the largest part of what is tolerated, and what that is."""
+def _worst(
+    rule: Float[np.ndarray, "m n"],
+    slopes: Float[np.ndarray, "m n"],
+    noise: Float[np.ndarray, " n"],
+    rtol: float,
+    atol: float,
+) -> tuple[int, int, float]:
+    """Where the error is largest for its tolerance, and that tolerance."""
     largest = np.abs(slopes[np.isfinite(slopes)]).max(initial=0)
     tolerance = np.broadcast_to(atol + rtol * largest + noise, slopes.shape)
     with np.errstate(invalid="ignore"):
@@ -405,5 +422,5 @@ def _check_kinds(inputs: _Tree, results: _Tree) -> None:
         )
 
 
-def _unit(size: int, number) -> jax.Array:
+def _unit(size: int, number: int | jax.Array) -> jax.Array:
     return jnp.zeros(size).at[number].set(1.0)

@@ -6,7 +6,7 @@ Each checks its arguments, describes the problem statically and hands its arrays
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
@@ -79,12 +79,12 @@ def conv2d(
       preferred_element_type: a float dtype no narrower than x's, for the result.
       engine: how the sums are computed: ``"auto"`` lets the plan choose.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the loops itself. By default
-        ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
+        that JAX differentiates the loops itself. By default ``"custom"``, or what ``with``
+        :func:`jaxcnn.derivatives` says.
 
     Returns:
-      Images ``(B, C_out, H_out, W_out)`` in the same layout and dtype (or that which
-      is preferred), without B where x had none.
+      Images ``(B, C_out, H_out, W_out)`` in the same layout and dtype (or the
+      preferred one), without B where x had none.
 
     Raises:
       TypeError: when an array is not of a supported float dtype, or dtypes differ.
@@ -101,7 +101,7 @@ def conv2d(
     Cost: B · C_out · H_out · W_out · C_in/G · K_h · K_w multiply-adds; each of the two
     large gradients costs the same.
 
-    Source: the document, "Convolution Operation".
+    Source: docs/equations.md, "Convolution".
 
     >>> import jax.numpy as jnp
     >>> image = jnp.arange(9.0).reshape(1, 3, 3)
@@ -176,17 +176,17 @@ def conv3d(
 
 
 def _convolution(
-    dimensions,
-    x,
-    w,
-    b,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None,
+    layout: str,
     *,
-    padding_mode="zeros",
-    preferred_element_type=None,
-    derivatives=None,
-    **options,
-):
+    padding_mode: str = "zeros",
+    preferred_element_type: DTypeLike | None = None,
+    derivatives: str | None = None,
+    **options: Any,
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     w = arguments.weights("w", w, layout)
@@ -205,7 +205,7 @@ def _convolution(
     if padding_mode != "zeros":
         arguments.padding_mode_fits(padding_mode, problem)
         dtype = x.dtype if problem.preferred is None else problem.preferred
-        # A pixel that stands in the padding, too, adds up gradients: as wide as sums are.
+        # The gradients of a pixel and of its copies are added: as wide as sums are.
         x, window = extended(widened(x), problem.window, layout, padding_mode)
         w, b = widened(w), None if b is None else widened(b)
         size = spatial_size(x, layout)

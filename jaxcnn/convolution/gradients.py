@@ -5,7 +5,7 @@ Each checks its arguments, describes the problem statically and hands its arrays
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import ConvolvingOptions, Padding
 from jaxcnn.convolution import rule
-from jaxcnn.layout import Floats, spatial_size, weight_layout, with_spatial
+from jaxcnn.layout import Floats, Length, spatial_size, weight_layout, with_spatial
 from jaxcnn.problem import Problem
 
 
@@ -50,7 +50,7 @@ def conv2d_bias_gradient(
 
     Cost: B · C_out · H_out · W_out additions.
 
-    Source: the document, "Bias Gradient".
+    Source: docs/equations.md, "Bias gradient".
 
     >>> import jax.numpy as jnp
     >>> conv2d_bias_gradient(jnp.ones((2, 3, 4, 5)))
@@ -97,15 +97,15 @@ def conv2d_weight_gradient(
       ``(K_h, K_w, C_in/groups, C_out)``. For unbatched x and dy, too.
 
     Raises:
-      TypeError, ValueError: as for :func:`conv2d`, and when dy has not the shape of the
-        convolution's output.
+      TypeError, ValueError: as for :func:`conv2d`, and when dy does not have the shape of
+        the convolution's output.
 
     Derivatives: linear in x and in dy; its gradients are
     :func:`conv2d_input_gradient` and :func:`conv2d`.
 
     Cost: as many multiply-adds as the convolution.
 
-    Source: the document, "Weight Gradient".
+    Source: docs/equations.md, "Weight gradient".
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(9.0).reshape(1, 3, 3)
@@ -170,8 +170,8 @@ def conv2d_input_gradient(
       dx: ``(B, C_in, H, W)`` in dy's layout and dtype, without B where dy had none.
 
     Raises:
-      TypeError, ValueError: as for :func:`conv2d`, and when dy has not the shape of the
-        convolution's output.
+      TypeError, ValueError: as for :func:`conv2d`, and when dy does not have the shape of
+        the convolution's output.
 
     Derivatives: linear in dy and in w; its gradients are :func:`conv2d` and
     :func:`conv2d_weight_gradient`.
@@ -179,7 +179,7 @@ def conv2d_input_gradient(
     Cost: as many multiply-adds as the convolution; none is spent on the zeros that a
     stride would put between the entries of dy.
 
-    Source: the document, "Input Gradient".
+    Source: docs/equations.md, "Input gradient".
 
     >>> import jax.numpy as jnp
     >>> w = jnp.array([[[[1.0, 2.0], [3.0, 4.0]]]])
@@ -286,7 +286,9 @@ def conv3d_input_gradient(
 # --- For any number of dimensions -----------------------------------------------------
 
 
-def _bias_gradient(dimensions, dy, layout, derivatives):
+def _bias_gradient(
+    dimensions: int, dy: ArrayLike, layout: str, derivatives: str | None
+) -> Float[Array, " C_out"]:
     arguments.one_layout(layout, dimensions)
     dy, _ = arguments.images("dy", dy, layout)
     operation = differentiation.choose(
@@ -296,8 +298,15 @@ def _bias_gradient(dimensions, dy, layout, derivatives):
 
 
 def _weight_gradient(
-    dimensions, x, dy, kernel_size, layout, *, derivatives=None, **options
-):
+    dimensions: int,
+    x: ArrayLike,
+    dy: ArrayLike,
+    kernel_size: int | Sequence[int],
+    layout: str,
+    *,
+    derivatives: str | None = None,
+    **options: Any,
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     dy, dy_is_batch = arguments.images("dy", dy, layout)
@@ -325,7 +334,16 @@ def _weight_gradient(
     return operation(x, dy, problem)
 
 
-def _input_gradient(dimensions, dy, w, input_size, layout, *, derivatives=None, **options):
+def _input_gradient(
+    dimensions: int,
+    dy: ArrayLike,
+    w: ArrayLike,
+    input_size: int | Sequence[int],
+    layout: str,
+    *,
+    derivatives: str | None = None,
+    **options: Any,
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     dy, is_batch = arguments.images("dy", dy, layout)
     w = arguments.weights("w", w, layout)
@@ -347,7 +365,7 @@ def _input_gradient(dimensions, dy, w, input_size, layout, *, derivatives=None, 
     return dx if is_batch else dx[0]
 
 
-def _check_output_shape(dy, batch: int, c_out: int, problem: Problem) -> None:
+def _check_output_shape(dy: Floats, batch: Length, c_out: int, problem: Problem) -> None:
     wanted = [0] * dy.ndim
     wanted[problem.layout.index("N")] = batch
     wanted[problem.layout.index("C")] = c_out

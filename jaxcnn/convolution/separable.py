@@ -1,10 +1,11 @@
 """Depthwise and depthwise separable convolution, as public functions.
 
-Nothing of their own: a depthwise convolution is one with a group for every channel, and a
+Nothing is computed here: a depthwise convolution has a group for every channel, and a
 separable one is two convolutions.
 """
 
-from typing import Unpack
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 from jax.typing import ArrayLike
 
@@ -124,8 +125,8 @@ def separable_conv2d(
       w_depthwise: ``(C·M, 1, K_h, K_w)``; with ``layout="NHWC"``, ``(K_h, K_w, 1, C·M)``.
       w_pointwise: ``(C_out, C·M, 1, 1)``; with ``layout="NHWC"``, ``(1, 1, C·M, C_out)``.
       b: bias, ``(C_out,)``, or None for none.
-      layout, options: as for :func:`depthwise_conv2d`; they are those of the depthwise
-        convolution, but for precision, engine and derivatives, which both have.
+      layout, options: as for :func:`depthwise_conv2d`. The options are those of the
+        depthwise convolution; precision, engine and derivatives are those of both.
 
     Returns:
       Images ``(B, C_out, H_out, W_out)`` in the same layout and dtype, without B where x
@@ -185,14 +186,29 @@ def separable_conv3d(
     return _separable(3, x, w_depthwise, w_pointwise, b, layout, options)
 
 
-def _depthwise(dimensions, x, w, b, layout, options):
+def _depthwise(
+    dimensions: int,
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None,
+    layout: str,
+    options: Mapping[str, Any],
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     images, _ = arguments.images("x", x, layout)
     channels = images.shape[layout.index("C")]
     return _CONVOLUTIONS[dimensions](x, w, b, groups=channels, layout=layout, **options)
 
 
-def _separable(dimensions, x, w_depthwise, w_pointwise, b, layout, options):
+def _separable(
+    dimensions: int,
+    x: ArrayLike,
+    w_depthwise: ArrayLike,
+    w_pointwise: ArrayLike,
+    b: ArrayLike | None,
+    layout: str,
+    options: Mapping[str, Any],
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     w_pointwise = arguments.weights("w_pointwise", w_pointwise, layout)
     wanted = [

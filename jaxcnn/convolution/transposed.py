@@ -7,7 +7,7 @@ convolution that it is the transpose of, and hands its arrays to
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
@@ -53,7 +53,7 @@ def conv_transpose2d(
 
     where only whole-numbered i and j count: every pixel of x is multiplied by the kernel,
     and the results are added up, each s pixels from the last. It is the input gradient of
-    the convolution that makes C_in channels of C_out and images of x's size of Y's. With
+    the convolution that takes C_out channels of Y's size to C_in channels of x's size, with
     :math:`H_{out} = s (H - 1) + d (K_h - 1) + 1 - 2p` + ``output_padding``.
 
     Args:
@@ -68,8 +68,8 @@ def conv_transpose2d(
         dimension, a (low, high) pair for each dimension, or the padding of the convolution
         by its name: ``"SAME"`` and ``"SAME_LOWER"`` make H_out = s·H, ``"VALID"`` makes
         H_out = s·H + max(d·(K_h − 1) + 1 − s, 0), as in :func:`jax.lax.conv_transpose`.
-      output_padding: rows and columns more at the high side, fewer than s or d: several
-        sizes of images are convolved to the size of x, and this tells which one is meant.
+      output_padding: more rows and columns at the high side, fewer than s or d. Images of
+        several sizes are convolved to the size of x; this tells which size is meant.
       dilation: d, the distance between kernel elements: an int, or one for each dimension.
       groups: G: the g-th run of C_out/G outputs sees the g-th run of C_in/G inputs.
       layout: ``"NCHW"`` or ``"NHWC"``.
@@ -77,8 +77,8 @@ def conv_transpose2d(
         :func:`jaxcnn.conv2d`.
 
     Returns:
-      Images ``(B, C_out, H_out, W_out)`` in the same layout and dtype (or that which is
-      preferred), without B where x had none.
+      Images ``(B, C_out, H_out, W_out)`` in the same layout and dtype (or the preferred
+      one), without B where x had none.
 
     Raises:
       TypeError: when an array is not of a supported float dtype, or dtypes differ.
@@ -91,7 +91,8 @@ def conv_transpose2d(
     Cost: B · C_in · H · W · C_out/G · K_h · K_w multiply-adds; none is spent on the zeros
     that a stride would put between the pixels of x.
 
-    Source: the document, "Input Gradient"; ``torch.nn.functional.conv_transpose2d``.
+    Source: docs/equations.md, "Transposed convolution";
+    ``torch.nn.functional.conv_transpose2d``.
 
     >>> import jax.numpy as jnp
     >>> x, w = jnp.array([[[1.0, 2.0]]]), jnp.ones((1, 1, 2, 2))
@@ -163,19 +164,19 @@ def conv_transpose3d(
 
 
 def _transposed(
-    dimensions,
-    x,
-    w,
-    b,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None,
+    layout: str,
     *,
-    groups=1,
-    precision=None,
-    preferred_element_type=None,
-    engine="auto",
-    derivatives=None,
-    **of_window,
-):
+    groups: int = 1,
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+    engine: str = "auto",
+    derivatives: str | None = None,
+    **of_window: Any,
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     w = arguments.weights("w", w, layout)

@@ -1,11 +1,11 @@
 """The ways of computing the sums, one file each.
 
-An engine is a module whose functions have names, signatures and results of those in
-:mod:`jaxcnn.equations` (all of them, or those that it is good for), and a function
-``refuses`` that says why a problem is not for it. :mod:`jaxcnn.plan` chooses.
+An engine is a module with the functions of :mod:`jaxcnn.equations`, or with those that it
+is good for: the same names, signatures and results. Its function ``refuses`` says why a
+problem is not for it. :mod:`jaxcnn.plan` chooses.
 
     equations   loops over taps: any problem, anywhere
-    xla         XLA's convolution and sum of windows, and what JAX makes of them: for
+    xla         XLA's convolution and sum of windows, and JAX's transposes of them: for
                 accelerators
     canonical   all three sums as XLA's channels-last convolution: many channels
     banded      one matrix product of whole runs of pixels: few channels, 1×1 kernels

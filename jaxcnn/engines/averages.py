@@ -1,13 +1,23 @@
 """By how much an average pooling divides."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.layout import spatial_axes
-from jaxcnn.window import valid_positions
+from jaxcnn.layout import Numbers, spatial_axes
+from jaxcnn.window import Pairs, Window, valid_positions
 
 
-def number_averaged(window, input_size, layout, counted, divisor, dtype):
+def number_averaged(
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+    counted: Pairs | None,
+    divisor: int | float | None,
+    dtype: DTypeLike,
+) -> Numbers:
     """n, which is a product with one factor for each dimension."""
     if counted in (None, window.padding) or divisor is not None:
         return jnp.asarray(window.number_of_taps if divisor is None else divisor, dtype)

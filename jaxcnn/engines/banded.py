@@ -29,27 +29,44 @@ o output channel.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
+from jax.lax import PrecisionLike
+from jaxtyping import Array, Num
 
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.sums import sum_of, sum_of_outer_products
-from jaxcnn.layout import merge_axes, resized, spatial_size, split_axis
+from jaxcnn.layout import Numbers, merge_axes, resized, spatial_size, split_axis
+from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Window, tap, untap
 
+# R, M and Y as the matrix products have them.
+Runs = Num[Array, "b h n rqi"]
+Band = Num[Array, "rqi to"]
+Outputs = Num[Array, "b h n to"]
+
 MIN_COLUMNS = 32
-"""So many columns make a matrix product worth its while."""
+"""Matrix products of fewer columns are slow."""
 
 
-def refuses(description) -> str | None:
-    del description  # whatever there is to multiply, a matrix product can
+def refuses(description: Description) -> str | None:
+    del description  # a matrix product serves every problem
     return None
 
 
 @group_by_group
-def forward(X, W, *, window, layout, groups=1, precision=None):
+def forward(
+    X: Numbers,
+    W: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """Y = R·M."""
     runs = _Runs(window, spatial_size(X, layout), W.shape[-1], layout)
     Y = _product("bhnk,kc->bhnc", runs.of(X), runs.band(W), precision)
@@ -57,7 +74,15 @@ def forward(X, W, *, window, layout, groups=1, precision=None):
 
 
 @group_by_group
-def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
+def weight_gradient(
+    X: Numbers,
+    dY: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """dM = Rᵀ·dY; dW is the sum of the copies."""
     runs = _Runs(window, spatial_size(X, layout), dY.shape[-1], layout)
     dM = sum_of_outer_products(runs.of(X), runs.of_outputs(dY), precision)
@@ -65,7 +90,16 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
 
 
 @group_by_group
-def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
+def input_gradient(
+    dY: Numbers,
+    W: Numbers,
+    *,
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """dR = dY·Mᵀ; dX is the sum of the runs."""
     runs = _Runs(window, tuple(input_size), W.shape[-1], layout)
     dR = _product("bhnc,kc->bhnk", runs.of_outputs(dY), runs.band(W), precision)
@@ -78,7 +112,7 @@ class _Runs:
     The last dimension is cut into runs; the others are seen tap by tap.
     """
 
-    def __init__(self, window: Window, input_size, c_out: int, layout: str):
+    def __init__(self, window: Window, input_size: Sequence[int], c_out: int, layout: str):
         *self.rows_in, self.columns_in = input_size
         *self.rows_out, self.columns_out = window.output_size(input_size)
         self.rows = window.along(slice(None, -1))
@@ -87,7 +121,7 @@ class _Runs:
         self.dilation = window.dilation[-1]
         self.low = window.padding[-1][0]
         self.extent = window.extent[-1]
-        # t: enough for the product's columns, and for a run to end within the next one.
+        # t: enough for the product's columns, and for a run to end within the next tile.
         t = max(
             math.ceil(MIN_COLUMNS / c_out),
             math.ceil((self.extent - self.stride) / self.stride),
@@ -98,14 +132,14 @@ class _Runs:
         self.span = self.stride * (self.t - 1) + self.extent
         if self.number == 1:
             self.step = max(self.step, self.span)
-        # How far a run reaches into the next tile; the last one then needs one, too.
+        # How far a run reaches into the next tile, which then the last run needs, too.
         self.tail = max(0, self.span - self.step)
         self.tiles = self.number + (self.tail > 0)
         self.layout = layout
 
     # --- R, and back ---
 
-    def of(self, X):
+    def of(self, X: Numbers) -> Runs:
         """R (b, h, n, r·q·i): the runs that the outputs see."""
         X = X.astype(sum_dtype(X.dtype))
         c_in = X.shape[-1]
@@ -120,7 +154,7 @@ class _Runs:
         R = jnp.concatenate(seen, -1)
         return merge_axes(R, 1, len(self.rows_in))
 
-    def sum_of(self, dR, c_in):
+    def sum_of(self, dR: Runs, c_in: int) -> Numbers:
         """dX: every run added where it was; the transpose of :meth:`of`."""
         dR = dR.reshape(dR.shape[0], *self.rows_out, self.number, -1)
         shares = jnp.split(dR, self.rows.number_of_taps, -1)
@@ -138,7 +172,7 @@ class _Runs:
 
     # --- M, and back ---
 
-    def band(self, W):
+    def band(self, W: Numbers) -> Band:
         """M (r·q·i, t·o): t copies of the weights, each a stride further down."""
         W = W.astype(sum_dtype(W.dtype))
         W = W.reshape(-1, *W.shape[-3:])  # r, K, i, o
@@ -152,7 +186,7 @@ class _Runs:
         M = jnp.stack(copies, -2)
         return M.reshape(-1, self.t * W.shape[-1])
 
-    def sum_of_copies(self, dM, c_in):
+    def sum_of_copies(self, dM: Band, c_in: int) -> Numbers:
         """dW: the transpose of :meth:`band`."""
         c_out = dM.shape[-1] // self.t
         dM = dM.reshape(self.rows.number_of_taps, self.span, c_in, self.t, c_out)
@@ -162,19 +196,19 @@ class _Runs:
         )
         return dW.reshape(*self.rows.kernel_size, self.taps, c_in, c_out)
 
-    def _places(self):
+    def _places(self) -> list[tuple[int, int]]:
         """How many pixels of the run lie before and after the kernel, for each copy."""
         firsts = (copy * self.stride for copy in range(self.t))
         return [(first, self.span - self.extent - first) for first in firsts]
 
     # --- Y, and back ---
 
-    def outputs(self, Y):
-        """Y (b, h, n, t·o) as the convolution's output: the surplus ones cut off."""
+    def outputs(self, Y: Outputs) -> Numbers:
+        """Y (b, h, n, t·o) as the convolution's output, the surplus outputs cut off."""
         Y = Y.reshape(Y.shape[0], *self.rows_out, self.number * self.t, -1)
         return resized(Y, -2, 0, self.columns_out)
 
-    def of_outputs(self, dY):
+    def of_outputs(self, dY: Numbers) -> Outputs:
         """The transpose of :meth:`outputs`."""
         dY = dY.astype(sum_dtype(dY.dtype))
         dY = resized(dY, -2, 0, self.number * self.t)
@@ -184,12 +218,12 @@ class _Runs:
         )
 
     @property
-    def _row_layout(self):
+    def _row_layout(self) -> str:
         """Runs (b, rows…, n, q·i) for ``tap``: everything after the rows is a channel."""
         return self.layout[:-2] + "GC"
 
 
-def _product(formula, a, b, precision):
+def _product(formula: str, a: Numbers, b: Band, precision: PrecisionLike) -> Numbers:
     return jnp.einsum(
         formula, a, b, precision=precision, preferred_element_type=sum_dtype(a.dtype)
     )

@@ -1,35 +1,49 @@
 """All three sums as XLA's convolution in its channels-last form.
 
-Of the many ways to write a convolution XLA has fast code on a CPU for one: channels last,
-weights HWIO, no transposition hidden in its description. Any other is rewritten into it
-with luck, and is a naive loop nest otherwise, always so inside ``scan`` or ``while``. So
-this engine writes out the transpositions, and asks for nothing but that form:
+On a CPU XLA has fast code for one form of a convolution: channels last, weights HWIO, no
+transposition hidden in its description. It rewrites some others into that form; the rest
+become naive loop nests, and inside ``scan`` or ``while`` all others do. So this engine
+writes out the transpositions, and uses that form alone:
 
     forward           X ∗ W                          as it is
     input gradient    spread(dY) ∗ rotated(W)        dY spread by the stride
     weight gradient   Xᵀ ∗ spread(dYᵀ)               the batch takes the channels' place
 
-In the last the images are the channels of X, seen by a kernel as large as dY: output
-position m of that convolution is the sum over images and positions that dW[m] is.
+In the last, the images take the place of X's channels, and dY is the kernel. At output
+position m that convolution sums over images and positions: it is dW[m].
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax.numpy as jnp
+from jax.lax import PrecisionLike
 
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.rotation import rotated, window_over_outputs
-from jaxcnn.layout import spatial_size, weight_layout
+from jaxcnn.layout import Numbers, spatial_size, weight_layout
 from jaxcnn.originals import conv_general_dilated
+from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
+from jaxcnn.window import Window
 
 
-def refuses(description) -> str | None:
+def refuses(description: Description) -> str | None:
     if not jnp.issubdtype(description.dtype, jnp.floating):
         return "computes with floats only"
     return None
 
 
 @group_by_group
-def forward(X, W, *, window, layout, groups=1, precision=None):
+def forward(
+    X: Numbers,
+    W: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """Y = X ∗ W."""
     return _convolve(
         X,
@@ -43,7 +57,15 @@ def forward(X, W, *, window, layout, groups=1, precision=None):
 
 
 @group_by_group
-def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
+def weight_gradient(
+    X: Numbers,
+    dY: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """dW = Xᵀ ∗ spread(dYᵀ), strided by the dilation."""
     X_t, dY_t = jnp.swapaxes(X, 0, -1), jnp.moveaxis(dY, 0, -2)
     sizes = zip(
@@ -55,7 +77,7 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
         spatial_size(dY, layout),
         strict=True,
     )
-    # So much after the image that the last tap sees the last output position.
+    # After the image, enough for the last tap to see the last output position.
     padding = [
         (low, d * (k - 1) + s * (out - 1) + 1 - size - low)
         for k, s, d, (low, _), size, out in sizes
@@ -73,7 +95,16 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
 
 
 @group_by_group
-def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
+def input_gradient(
+    dY: Numbers,
+    W: Numbers,
+    *,
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """dX = spread(dY) ∗ rotated(W)."""
     over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
     return _convolve(
@@ -88,7 +119,7 @@ def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=Non
     )
 
 
-def _convolve(X, W, layout, **options):
+def _convolve(X: Numbers, W: Numbers, layout: str, **options: Any) -> Numbers:
     dtype = sum_dtype(X.dtype)
     return conv_general_dilated(
         X.astype(dtype),

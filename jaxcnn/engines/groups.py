@@ -2,24 +2,27 @@
 
 XLA's own grouped convolution is a naive loop nest on a CPU, 20 to 200 times slower than the
 dense convolutions that it consists of; its weight gradient is slower still. So the engines
-compute each group by itself: what is not a number in one group stays there, and how a
-group is best computed does not depend on how many there are.
+compute each group by itself. A NaN in one group then stays there, and the best way to
+compute a group does not depend on how many there are.
 """
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn.layout import merge_axes, split_axis
+from jaxcnn.layout import Numbers, merge_axes, split_axis
 
 WRITTEN_OUT = 16
-"""So many groups are written out; more go through a loop, which compiles as fast as one."""
+"""Up to so many groups are written out; more go through a loop, compiled once."""
 
 
-def group_by_group(dense: Callable, result_axis: int = -1) -> Callable:
-    """One of the three sums for any number of groups, made of the same without groups.
+def group_by_group(
+    dense: Callable[..., Numbers], result_axis: int = -1
+) -> Callable[..., Numbers]:
+    """One of the three sums for any number of groups, from the same sum without groups.
 
     The groups are runs of channels, and channels are the last axis of X, of dY and (those
     of the output) of W: every array is cut along it, and the results are put together along
@@ -27,7 +30,9 @@ def group_by_group(dense: Callable, result_axis: int = -1) -> Callable:
     """
 
     @wraps(dense)
-    def grouped(first, second, *, groups=1, **known):
+    def grouped(
+        first: Numbers, second: Numbers, *, groups: int = 1, **known: Any
+    ) -> Numbers:
         if groups == 1:
             return dense(first, second, **known)
         if groups <= WRITTEN_OUT:

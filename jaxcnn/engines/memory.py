@@ -1,34 +1,34 @@
 """How many images to work on at a time.
 
-An array that is made, read once and forgotten costs little while it fits into the cache,
-and more than its arithmetic where it does not: the C library maps every buffer of more than
-32 MiB anew at every execution, and each of its pages is faulted in.
+A temporary array costs little while it fits into the cache. A larger one costs more than
+its arithmetic: the C library maps every buffer of more than 32 MiB anew at every execution,
+and each of its pages is faulted in.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn.layout import merge_axes, resized, split_axis
+from jaxcnn.layout import Integers, Length, Numbers, merge_axes, resized, split_axis
 from jaxcnn.sharding import varying_like
 
 BLOCK = 2**21
-"""So many numbers of temporary arrays at a time: 8 MiB."""
+"""How many numbers temporary arrays may have at a time: 8 MiB."""
 
 
-def images_at_once(image: Sequence[int], batch):
+def images_at_once(image: Sequence[int], batch: Length) -> Length:
     """How many images of ``batch`` to work on at a time; at least 1.
 
-    The largest divisor of the batch whose images are within BLOCK, if there is one that
-    makes good use of it. Otherwise blocks of about equal size, the last of which is filled
-    up with images of zeros.
+    The largest divisor of the batch whose images fit into BLOCK, if they fill at least half
+    of it. Otherwise blocks have about equal sizes, and images of zeros fill up the last.
 
     Args:
       image: the shape of what is temporary, for one image.
-      batch: how many images there are. All of them, if that is not known yet.
+      batch: how many images there are. If that is a symbol, the answer is all of them.
     """
     if not isinstance(batch, int):
         return batch
@@ -39,18 +39,20 @@ def images_at_once(image: Sequence[int], batch):
     return math.ceil(batch / math.ceil(batch / most))
 
 
-def block_of(x: jax.Array, number, images) -> jax.Array:
-    """Some of the images of x: every so many-th one, from ``number`` on.
+def block_of(x: Numbers, number: int | Integers, images: int) -> Numbers:
+    """Block ``number`` of x: with n blocks, every n-th image from that number on.
 
-    Not a run of them: where the batch is spread over devices, and a block has images for
-    all of them, each has its part of every block, and none has to fetch another's.
+    A block is no run of images: where the batch is sharded over devices, and a block has
+    images for all of them, each device holds its part of every block.
     """
     blocks = x.shape[0] // images
     split = split_axis(x, 0, images, blocks)
     return lax.dynamic_index_in_dim(split, number, 1, keepdims=False)
 
 
-def sum_over_blocks(function: Callable, arrays: Sequence[jax.Array], images):
+def sum_over_blocks(
+    function: Callable[..., Any], arrays: Sequence[Numbers], images: Length
+) -> Any:
     """Σ ``function(*blocks)``, which sums over images, block by block of all the arrays.
 
     Images of zeros must add nothing.
@@ -59,7 +61,7 @@ def sum_over_blocks(function: Callable, arrays: Sequence[jax.Array], images):
         return function(*arrays)
     arrays = [_filled_up(x, images) for x in arrays]
 
-    def add(number, totals):
+    def add(number: Integers, totals: Any) -> Any:
         blocks = lax.optimization_barrier([block_of(x, number, images) for x in arrays])
         return jax.tree.map(jnp.add, totals, function(*blocks))
 
@@ -71,18 +73,17 @@ def sum_over_blocks(function: Callable, arrays: Sequence[jax.Array], images):
     return lax.fori_loop(0, arrays[0].shape[0] // images, add, zeros)
 
 
-def in_blocks(function: Callable, x: jax.Array, images):
+def in_blocks(function: Callable[[Numbers], Any], x: Numbers, images: Length) -> Any:
     """``function(x)``, for a function that treats all images alike, block by block.
 
-    A loop's result is in memory: XLA does not compute it anew wherever it is read, as it
-    may do otherwise.
+    A loop's result is in memory. XLA may compute other results anew wherever they are read.
     """
     batch = x.shape[0]
     if images == batch:
         return function(x)
     x = _filled_up(x, images)
 
-    def put(number, results):
+    def put(number: Integers, results: Any) -> Any:
         block = lax.optimization_barrier(block_of(x, number, images))
         parts = lax.optimization_barrier(function(block))
         return jax.tree.map(
@@ -105,6 +106,6 @@ def in_blocks(function: Callable, x: jax.Array, images):
     )
 
 
-def _filled_up(x: jax.Array, images: int) -> jax.Array:
-    """x with as many images of zeros after the last as make its blocks complete."""
+def _filled_up(x: Numbers, images: int) -> Numbers:
+    """x with images of zeros after the last, so that its last block is complete."""
     return resized(x, 0, 0, math.ceil(x.shape[0] / images) * images)

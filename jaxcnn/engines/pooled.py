@@ -2,9 +2,10 @@
 
 The sums of :mod:`jaxcnn.equations`, written out tap by tap: one expression that XLA
 compiles to one pass, where a loop writes its running result to memory at every tap. The
-maximum and who it was are two passes, and both are faster than one that carries them along.
+maximum and its winner take two passes, which are faster than one that carries both along.
 """
 
+from collections.abc import Sequence
 from functools import partial, reduce
 from itertools import product
 
@@ -12,25 +13,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Bool, Int
 
 from jaxcnn.engines.averages import number_averaged
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import lowest, winner_dtype
-from jaxcnn.layout import merge_axes, spatial_axes, spatial_size, split_axis, with_spatial
+from jaxcnn.layout import (
+    Integers,
+    Numbers,
+    merge_axes,
+    spatial_axes,
+    spatial_size,
+    split_axis,
+    with_spatial,
+)
+from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
-from jaxcnn.window import padded, tap, untap, valid_positions
+from jaxcnn.window import Pairs, Window, padded, tap, untap, valid_positions
 
 MAX_TAPS = 64
-"""So many can be written out before compiling takes too long."""
+"""With more of them written out, compiling takes too long."""
 
 MAX_TAPS_AT_ONCE = 16
 """Averages over more are taken one dimension after the other, or by ``reduce``."""
 
 NOBODY, NO_TAP = -2, -3
-"""What stands for the winner where there is no output, and for a tap that there is not."""
+"""The winner where there is no output, and the number of a tap where there is none."""
 
 
-def refuses(description) -> str | None:
+def refuses(description: Description) -> str | None:
     window = description.window
     taps = window.number_of_taps
     if _is_tiled(window, description.problem.input_size):
@@ -42,15 +53,15 @@ def refuses(description) -> str | None:
     return None
 
 
-def max_pool(X, *, window, layout):
+def max_pool(X: Numbers, *, window: Window, layout: str) -> tuple[Numbers, Integers]:
     """Y = max_m tap(X, m), then the first tap that is equal to it."""
     input_size = spatial_size(X, layout)
     if _is_tiled(window, input_size, MAX_TAPS):
         tiles, within = _in_tiles(X, window, layout), _within_tiles(window)
         Y = jnp.max(tiles, within)
-        found = (tiles == jnp.expand_dims(Y, within)) | jnp.isnan(tiles)
+        is_largest = (tiles == jnp.expand_dims(Y, within)) | jnp.isnan(tiles)
         number = _numbers_in_tiles(window)
-        winner = jnp.min(jnp.where(found, number, number.size - 1), within)
+        winner = jnp.min(jnp.where(is_largest, number, number.size - 1), within)
         return Y, winner.astype(winner_dtype(window))
     X, inner = padded(X, window, layout, lowest(X.dtype))
     seen = [tap(X, m, inner, layout) for m in window.offsets()]
@@ -58,19 +69,26 @@ def max_pool(X, *, window, layout):
     winner = jnp.full(Y.shape, -1, winner_dtype(window))
     numbered = list(zip(_numbered(window), seen, strict=True))
     for (number, m), value in reversed(numbered):
-        found = (value == Y) | jnp.isnan(value)
+        is_largest = (value == Y) | jnp.isnan(value)
         if window.is_padded:
-            found &= valid_positions(m, window, input_size, layout)
-        winner = jnp.where(found, number, winner)
+            is_largest &= valid_positions(m, window, input_size, layout)
+        winner = jnp.where(is_largest, number, winner)
     return lax.optimization_barrier((Y, winner))
 
 
-def max_pool_gradient(dY, winner, *, window, input_size, layout):
+def max_pool_gradient(
+    dY: Numbers,
+    winner: Integers,
+    *,
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+) -> Numbers:
     """dX[s·q + r − p] = Σ_a dY[q − a] · [winner[q − a] = the tap m with d·m = s·a + r]
 
-    The same sum over taps m, ordered by how far from the position the output lies that it
-    arrives from: a steps. All s positions of a step, r = 0 … s − 1, are computed at once,
-    from one output each, which is compared with as many numbers of taps.
+    The same sum over taps m, ordered by the distance that the gradient travels: a steps of
+    s. All s positions of step q, r = 0 … s − 1, are computed at once from output q − a,
+    whose winner is compared with the number of each position's tap.
     """
     dY = dY.astype(sum_dtype(dY.dtype))
     if _is_tiled(window, input_size, MAX_TAPS):
@@ -88,7 +106,7 @@ def max_pool_gradient(dY, winner, *, window, input_size, layout):
         max(1, -(-(size + low) // s))
         for size, low, s in zip(input_size, lows, strides, strict=True)
     ]
-    # Outputs from as far before the first step as a tap reaches, to the last.
+    # Outputs from the farthest before the first step that reaches it, to the last step.
     pads = [
         (len(table) - 1, step - out, 0)
         for table, step, out in zip(tables, steps, sizes, strict=True)
@@ -98,7 +116,7 @@ def max_pool_gradient(dY, winner, *, window, input_size, layout):
     winner = lax.pad(winner, jnp.full((), NOBODY, winner.dtype), pads)
     dY, winner = lax.optimization_barrier((dY, winner))
 
-    def arriving(distance):
+    def arriving(distance: tuple[int, ...]) -> Numbers:
         first = [len(table) - 1 - a for table, a in zip(tables, distance, strict=True)]
         last = [f + step for f, step in zip(first, steps, strict=True)]
         start = with_spatial([0] * dY.ndim, first, layout)
@@ -133,7 +151,7 @@ def max_pool_gradient(dY, winner, *, window, input_size, layout):
     return lax.pad(dX, jnp.zeros((), dX.dtype), crop)
 
 
-def _arrivals(k, s, d):
+def _arrivals(k: int, s: int, d: int) -> Int[np.ndarray, "steps s"]:
     """table[a, r]: the tap m with d·m = s·a + r, or −1 where there is none."""
     table = np.full((d * (k - 1) // s + 1, s), -1)
     for m in range(k):
@@ -141,14 +159,16 @@ def _arrivals(k, s, d):
     return table
 
 
-def _tap_number(taps, kernel_size):
+def _tap_number(
+    taps: Sequence[Int[np.ndarray, " _"]], kernel_size: Sequence[int]
+) -> Int[np.ndarray, "..."]:
     """The row-major numbers of all combinations of taps; NO_TAP where one is −1."""
     grids = np.meshgrid(*taps, indexing="ij")
     number = np.ravel_multi_index([np.maximum(grid, 0) for grid in grids], kernel_size)
     return np.where(np.all([grid >= 0 for grid in grids], axis=0), number, NO_TAP)
 
 
-def take_winners(X, winner, *, window, layout):
+def take_winners(X: Numbers, winner: Integers, *, window: Window, layout: str) -> Numbers:
     """Y = Σ_m tap(X, m) · [winner = m]"""
     if _is_tiled(window, spatial_size(X, layout), MAX_TAPS):
         tiles, within = _in_tiles(X, window, layout), _within_tiles(window)
@@ -160,7 +180,14 @@ def take_winners(X, winner, *, window, layout):
     )
 
 
-def average_pool(X, *, window, layout, counted=None, divisor=None):
+def average_pool(
+    X: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    counted: Pairs | None = None,
+    divisor: int | float | None = None,
+) -> Numbers:
     """Y = 1/n · Σ_m tap(X, m), for large windows one dimension at a time."""
     X = X.astype(sum_dtype(X.dtype))
     input_size = spatial_size(X, layout)
@@ -173,7 +200,15 @@ def average_pool(X, *, window, layout, counted=None, divisor=None):
     return X / n
 
 
-def average_pool_gradient(dY, *, window, input_size, layout, counted=None, divisor=None):
+def average_pool_gradient(
+    dY: Numbers,
+    *,
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+    counted: Pairs | None = None,
+    divisor: int | float | None = None,
+) -> Numbers:
     """dX = Σ_m untap(dY / n, m), for large windows one dimension at a time."""
     dY = dY.astype(sum_dtype(dY.dtype))
     share = dY / number_averaged(window, input_size, layout, counted, divisor, dY.dtype)
@@ -190,7 +225,9 @@ def average_pool_gradient(dY, *, window, input_size, layout, counted=None, divis
     return share
 
 
-def _is_tiled(window, input_size, large=MAX_TAPS_AT_ONCE):
+def _is_tiled(
+    window: Window, input_size: Sequence[int], large: int = MAX_TAPS_AT_ONCE
+) -> bool:
     """Whether large windows cover the input without overlap, gap or padding."""
     sizes = zip(window.kernel_size, window.stride, input_size, strict=True)
     return (
@@ -201,7 +238,7 @@ def _is_tiled(window, input_size, large=MAX_TAPS_AT_ONCE):
     )
 
 
-def _in_tiles(X, window, layout):
+def _in_tiles(X: Numbers, window: Window, layout: str) -> Numbers:
     """(B, H…, C) to (B, H_out, K…, C)."""
     for axis, k in reversed(
         list(zip(spatial_axes(layout), window.kernel_size, strict=True))
@@ -210,20 +247,22 @@ def _in_tiles(X, window, layout):
     return X
 
 
-def _within_tiles(window):
+def _within_tiles(window: Window) -> tuple[int, ...]:
     """The axes of the kernel in what :func:`_in_tiles` makes."""
     return tuple(range(2, 2 * len(window.kernel_size) + 1, 2))
 
 
-def _numbers_in_tiles(window):
+def _numbers_in_tiles(window: Window) -> Integers:
     """The number of every tap, in a shape that broadcasts against :func:`_in_tiles`."""
     number = np.arange(window.number_of_taps, dtype=winner_dtype(window))
     shape = [1, *(each for k in window.kernel_size for each in (1, k)), 1]
     return jnp.asarray(number.reshape(shape))
 
 
-def _parts(window, input_size):
-    """Windows that sum one after the other what ``window`` does; each with its input."""
+def _parts(
+    window: Window, input_size: Sequence[int]
+) -> list[tuple[Window, tuple[int, ...]]]:
+    """Windows that sum, one after the other, what ``window`` does; each with its input."""
     if window.number_of_taps <= MAX_TAPS_AT_ONCE:
         return [(window, tuple(input_size))]
     output_size = window.output_size(input_size)
@@ -236,11 +275,11 @@ def _parts(window, input_size):
     ]
 
 
-def _where(condition, x):
+def _where(condition: Bool[Array, "..."], x: Numbers) -> Numbers:
     return jnp.where(condition, x, jnp.zeros((), x.dtype))
 
 
-def _numbered(window):
+def _numbered(window: Window) -> list[tuple[np.integer, Int[np.ndarray, " dimensions"]]]:
     """Every tap with its number, as winners are numbered."""
     taps = window.offsets()
     return list(zip(np.arange(len(taps), dtype=winner_dtype(window)), taps, strict=True))

@@ -2,28 +2,30 @@
 
     dX = spread(dY) ∗ rotated(W)
 
-Input position k receives from output i through tap m where s·i + d·m − p = k. Counted from
-the last tap, m' = K − 1 − m, that is a window over the spread dY: it begins at
-k + p − d·(K − 1).
+where spread(dY) has s − 1 zeros between the entries of dY. Input position k receives from
+output i through tap m where s·i + d·m − p = k. Counted from the last tap, m' = K − 1 − m,
+that is a window over the spread dY: it begins at k + p − d·(K − 1).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
+from jax.lax import PrecisionLike
 
-from jaxcnn.layout import merge_axes, spatial_size, split_axis
+from jaxcnn.layout import Numbers, merge_axes, spatial_size, split_axis
 from jaxcnn.window import Window
 
 
-def rotated(W: jax.Array, groups: int = 1) -> jax.Array:
+def rotated(W: Numbers, groups: int = 1) -> Numbers:
     """(K…, I, G·O) to (K…, O, G·I), with its taps in the opposite order."""
     W = jnp.flip(W, range(W.ndim - 2))
     W = jnp.swapaxes(split_axis(W, W.ndim - 1, groups, W.shape[-1] // groups), -3, -1)
     return merge_axes(W, W.ndim - 2, 2)
 
 
-def window_over_outputs(window: Window, input_size, output_size) -> Window:
+def window_over_outputs(
+    window: Window, input_size: Sequence[int], output_size: Sequence[int]
+) -> Window:
     """The window that slides over dY, spread by the stride, and has dX as its output."""
     sizes = zip(
         window.extent,
@@ -41,10 +43,19 @@ def window_over_outputs(window: Window, input_size, output_size) -> Window:
     return Window(window.kernel_size, one, padding, window.dilation)
 
 
-def by_rotation(forward: Callable) -> Callable:
+def by_rotation(forward: Callable[..., Numbers]) -> Callable[..., Numbers]:
     """The input gradient for a stride of one, by an engine's own forward sum."""
 
-    def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
+    def input_gradient(
+        dY: Numbers,
+        W: Numbers,
+        *,
+        window: Window,
+        input_size: Sequence[int],
+        layout: str,
+        groups: int = 1,
+        precision: PrecisionLike = None,
+    ) -> Numbers:
         """dX = dY ∗ rotated(W)."""
         over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
         known = {"layout": layout, "groups": groups, "precision": precision}

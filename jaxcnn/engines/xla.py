@@ -1,26 +1,30 @@
 """XLA's own convolution and sum of windows, and their transposes as JAX derives them.
 
-What GPUs and TPUs have hardware and vendor libraries for. On a CPU the transposes are
-phrased in a way that is slow, above all inside of loops: see :mod:`canonical`; and
-:mod:`pooled` slices taps out of images, which is cheap there, and on a TPU a pass over the
-image for each.
+GPUs and TPUs have hardware and vendor libraries for these. On a CPU the transposes are
+slow, above all inside loops: see :mod:`canonical`. :mod:`pooled` slices taps out of images,
+which is cheap on a CPU; on a TPU every slice is a pass over the image.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.lax import PrecisionLike
 
 from jaxcnn.engines.averages import number_averaged
-from jaxcnn.layout import spatial_size, weight_layout, with_spatial
+from jaxcnn.layout import Numbers, spatial_size, weight_layout, with_spatial
 from jaxcnn.originals import conv_general_dilated, reduce_window
+from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import varying_like
+from jaxcnn.window import Pairs, Window
 
 ANY_LAYOUT = True
 
 
-def refuses(description) -> str | None:
+def refuses(description: Description) -> str | None:
     if description.is_convolution:
         return None  # whatever a Problem can say, XLA can compute
     if any(min(pair) < 0 for pair in description.window.padding):
@@ -28,13 +32,29 @@ def refuses(description) -> str | None:
     return None
 
 
-def forward(X, W, *, window, layout, groups=1, precision=None):
+def forward(
+    X: Numbers,
+    W: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """Y = Σ_m tap(X, m) · W[m], as one convolution."""
     known = {"window": window, "layout": layout, "groups": groups, "precision": precision}
     return _summed(_convolve(X, W, **known))
 
 
-def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
+def weight_gradient(
+    X: Numbers,
+    dY: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """dW[m] = Σ tap(X, m) ⊗ dY: forward, which is linear in W, transposed."""
     letters = weight_layout(layout)
     shape = [0] * len(letters)
@@ -47,7 +67,16 @@ def weight_gradient(X, dY, *, window, layout, groups=1, precision=None):
     return _summed(dW)
 
 
-def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=None):
+def input_gradient(
+    dY: Numbers,
+    W: Numbers,
+    *,
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+    groups: int = 1,
+    precision: PrecisionLike = None,
+) -> Numbers:
     """dX = Σ_m untap(dY · W[m], m): forward, which is linear in X, transposed."""
     shape = with_spatial(dY.shape, input_size, layout)
     shape[layout.index("C")] = W.shape[weight_layout(layout).index("I")] * groups
@@ -57,7 +86,15 @@ def input_gradient(dY, W, *, window, input_size, layout, groups=1, precision=Non
     return _summed(dX)
 
 
-def _convolve(X, W, *, window, layout, groups, precision):
+def _convolve(
+    X: Numbers,
+    W: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int,
+    precision: PrecisionLike,
+) -> Numbers:
     return conv_general_dilated(
         X,
         W,
@@ -70,22 +107,37 @@ def _convolve(X, W, *, window, layout, groups, precision):
     )
 
 
-def _summed(result):
-    """XLA sums half precisions in float32 too, but has rounded when it hands them over."""
+def _summed(result: Numbers) -> Numbers:
+    """A result in the dtype of sums; XLA has already rounded half precisions."""
     return result.astype(sum_dtype(result.dtype))
 
 
 # --- Average pooling ------------------------------------------------------------------
 
 
-def average_pool(X, *, window, layout, counted=None, divisor=None):
+def average_pool(
+    X: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    counted: Pairs | None = None,
+    divisor: int | float | None = None,
+) -> Numbers:
     """Y = 1/n · Σ_m tap(X, m), as one reduction."""
     X = X.astype(sum_dtype(X.dtype))
     known = (window, spatial_size(X, layout), layout, counted, divisor, X.dtype)
     return _sums(X, window, layout) / number_averaged(*known)
 
 
-def average_pool_gradient(dY, *, window, input_size, layout, counted=None, divisor=None):
+def average_pool_gradient(
+    dY: Numbers,
+    *,
+    window: Window,
+    input_size: Sequence[int],
+    layout: str,
+    counted: Pairs | None = None,
+    divisor: int | float | None = None,
+) -> Numbers:
     """dX = Σ_m untap(dY / n, m): the reduction, which is linear in X, transposed."""
     dY = dY.astype(sum_dtype(dY.dtype))
     share = dY / number_averaged(window, input_size, layout, counted, divisor, dY.dtype)
@@ -95,7 +147,7 @@ def average_pool_gradient(dY, *, window, input_size, layout, counted=None, divis
     return dX
 
 
-def _sums(X, window, layout):
+def _sums(X: Numbers, window: Window, layout: str) -> Numbers:
     ones = [1] * X.ndim
     return reduce_window(
         X,

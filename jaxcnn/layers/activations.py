@@ -12,6 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Array, Bool
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.layout import Floats
@@ -21,17 +22,19 @@ from jaxcnn.rounding import rounded_once
 
 
 def elementwise(
-    formula: Callable, derivative: Callable, kept: Callable = lambda x, y: x
-) -> Callable:
+    formula: Callable[..., Floats],
+    derivative: Callable[..., Floats],
+    kept: Callable[[Floats, Floats], jax.Array] = lambda x, y: x,
+) -> Callable[..., Floats]:
     """The function y = f(x) of each element, whose rule is dx = dy · f'.
 
     Args:
       formula: f, of x and f's options.
       derivative: f', of what the rule keeps and f's options.
-      kept: what the rule keeps, of x and y.
+      kept: from x and y, what the rule keeps.
 
     Returns:
-      A function of x, of which rule is wanted, and of f's options.
+      A function of x, of ``derivatives`` and of f's options.
     """
 
     @rounded_once
@@ -43,7 +46,7 @@ def elementwise(
         return plain(x, parameters)
 
     def fwd(x, parameters):
-        y = rule(x, parameters)
+        y: Floats = rule(x, parameters)
         return y, kept(x, y)
 
     @rounded_once
@@ -55,7 +58,7 @@ def elementwise(
 
     rule.defvjp(fwd, bwd)
 
-    def activation(x: ArrayLike, derivatives: str | None, *parameters) -> Floats:
+    def activation(x: ArrayLike, derivatives: str | None, *parameters: float) -> Floats:
         x = arguments.float_array("x", x)
         return differentiation.choose(derivatives, rule, plain)(x, parameters)
 
@@ -65,22 +68,22 @@ def elementwise(
 # --- ReLU and what is like it ---------------------------------------------------------
 
 
-def _relu_formula(x):
-    # Of the second branch, which is 0 or NaN, the derivative is 0.
+def _relu_formula(x: Floats) -> Floats:
+    # The second branch is 0 or NaN; its derivative is 0.
     return jnp.where(x > 0, x, jax.lax.stop_gradient(jnp.maximum(x, 0)))
 
 
 @jax.custom_vjp
-def _relu(x):
+def _relu(x: Floats) -> Floats:
     return _relu_formula(x)
 
 
-def _relu_fwd(x):
+def _relu_fwd(x: Floats) -> tuple[Floats, Bool[Array, "..."]]:
     y = _relu(x)
     return y, y > 0
 
 
-def _relu_bwd(is_positive, dy):
+def _relu_bwd(is_positive: Bool[Array, "..."], dy: Floats) -> tuple[Floats]:
     return (jnp.where(is_positive, dy, jnp.zeros_like(dy)),)
 
 
@@ -111,7 +114,7 @@ def relu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
 
     Derivatives: the rule keeps one truth value for each element.
 
-    Source: the document, "ReLU derivative: 1 if >0, else 0".
+    Source: docs/equations.md, "ReLU and other activations".
 
     >>> relu(jnp.array([-1.0, 0.0, 2.0]))
     Array([0., 0., 2.], dtype=float32)
@@ -165,7 +168,7 @@ def leaky_relu(
     return _leaky_relu(x, derivatives, arguments.number("negative_slope", negative_slope))
 
 
-def _negative_part(x):
+def _negative_part(x: Floats) -> Floats:
     """x where it is negative, else 0: what exp takes without overflowing."""
     return jnp.where(x > 0, 0, x)
 

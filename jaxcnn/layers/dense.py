@@ -10,13 +10,18 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.convolution.rule import bias_gradient
+from jaxcnn.convolution.rule import Operands, bias_gradient
 from jaxcnn.layout import Floats
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import replicated_along, sharded_like, with_auto_axes
 
 
-def _dense_formula(x, w, b, precision):
+def _dense_formula(
+    x: Float[Array, "rows C_in"],
+    w: Float[Array, "C_in C_out"],
+    b: Float[Array, " C_out"] | None,
+    precision: PrecisionLike,
+) -> Float[Array, "rows C_out"]:
     y = jnp.matmul(x, w, precision=precision, preferred_element_type=sum_dtype(x.dtype))
     if b is not None:
         y = y + jnp.expand_dims(b.astype(y.dtype), 0)
@@ -24,21 +29,23 @@ def _dense_formula(x, w, b, precision):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _dense(x, w, b, precision):
+def _dense(x: Floats, w: Floats, b: Floats | None, precision: PrecisionLike) -> Floats:
     return _dense_formula(x, w, b, precision)
 
 
-def _dense_fwd(x, w, b, precision):
+def _dense_fwd(
+    x: Floats, w: Floats, b: Floats | None, precision: PrecisionLike
+) -> tuple[Floats, Operands]:
     return _dense(x, w, b, precision), (x, w, b)
 
 
-def _dense_bwd(precision, residuals, dy):
+def _dense_bwd(precision: PrecisionLike, residuals: Operands, dy: Floats) -> Operands:
     x, w, b = residuals
     dx = _dense(dy, w.T, None, precision)
     dw = with_auto_axes(
         lambda x, dy: _dense(x.T, dy, None, precision), ["ri", "ro"], "io", x, dy
     )
-    db = None if b is None else bias_gradient(dy, dy.shape, "NC")
+    db: Floats | None = None if b is None else bias_gradient(dy, dy.shape, "NC")
     return sharded_like(dx, x), sharded_like(dw, w), db
 
 
@@ -82,9 +89,9 @@ def dense(
     Derivatives: the rule keeps x and w, and its gradients are dense layers again, so
     every order of gradient is hand-written.
 
-    Cost: as many multiply-adds as x has rows, times C_in · C_out.
+    Cost: C_in · C_out multiply-adds for each row of x.
 
-    Source: the document, "Fully connected layers".
+    Source: docs/equations.md, "Fully connected layer".
 
     >>> dense(jnp.array([1.0, 2.0]), jnp.array([[3.0], [4.0]]), jnp.array([0.5]))
     Array([11.5], dtype=float32)

@@ -12,22 +12,24 @@ from jaxcnn import arguments, differentiation
 from jaxcnn.layout import Floats
 from jaxcnn.rounding import rounded_once
 
+Mask = Bool[Array, "..."]
+
 
 @rounded_once
-def _dropout_formula(x, is_kept, p):
+def _dropout_formula(x: Floats, is_kept: Mask, p: float) -> Floats:
     return jnp.where(is_kept, x / (1 - p), 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dropout(x: Floats, is_kept: Bool[Array, "..."], p: float) -> Floats:
+def _dropout(x: Floats, is_kept: Mask, p: float) -> Floats:
     return _dropout_formula(x, is_kept, p)
 
 
-def _dropout_fwd(x, is_kept, p):
+def _dropout_fwd(x: Floats, is_kept: Mask, p: float) -> tuple[Floats, Mask]:
     return _dropout(x, is_kept, p), is_kept
 
 
-def _dropout_bwd(p, is_kept, dy):
+def _dropout_bwd(p: float, is_kept: Mask, dy: Floats) -> tuple[Floats, None]:
     return _dropout(dy, is_kept, p), None
 
 
@@ -50,7 +52,7 @@ def dropout(
         \frac{\partial L}{\partial X} = \frac{M}{1 - p} \frac{\partial L}{\partial Y}
 
     Every element of the mask M is 1 with probability 1 − p, else 0. The mean of Y over all
-    masks is X, so that nothing has to be done but leave it when the network is used.
+    masks is X. So a trained network is used without dropout, and nothing else changes.
 
     Args:
       x: an array of any shape; float32, float64, bfloat16 or float16. Half precisions are
@@ -91,11 +93,11 @@ def dropout(
         return x
     if p == 1:
         return jnp.zeros_like(x)
-    # Of float32 wherever there is float64, too: a key's mask is the same everywhere.
+    # In float32 even where float64 is enabled: a key has the same mask everywhere.
     return operation(x, jax.random.bernoulli(key, np.float32(1 - p), x.shape), p)
 
 
-def _one_key(key) -> jax.Array:
+def _one_key(key: jax.Array | None) -> jax.Array:
     wanted = "it must be a key of jax.random, as jax.random.key(0) makes one"
     if not isinstance(key, jax.Array):
         raise TypeError(f"key is {key!r}; {wanted}")

@@ -10,14 +10,19 @@ from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.layers.softmax import log_softmax, softmax
-from jaxcnn.layout import Floats
+from jaxcnn.layout import Floats, Integers
 from jaxcnn.rounding import rounded_once
 
 # --- Softmax cross-entropy ------------------------------------------------------------
 
 
 @rounded_once
-def _cross_entropy_formula(logits, labels, smoothing, log_softmax):
+def _cross_entropy_formula(
+    logits: Floats,
+    labels: Integers,
+    smoothing: float,
+    log_softmax: Callable[[Floats], Floats],
+) -> Floats:
     log_p = log_softmax(logits)
     loss = -jnp.take_along_axis(log_p, jnp.expand_dims(labels, -1), axis=-1)[..., 0]
     if smoothing:
@@ -26,30 +31,36 @@ def _cross_entropy_formula(logits, labels, smoothing, log_softmax):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _cross_entropy(logits, labels, smoothing):
+def _cross_entropy(logits: Floats, labels: Integers, smoothing: float) -> Floats:
     return _cross_entropy_formula(logits, labels, smoothing, log_softmax)
 
 
-def _cross_entropy_fwd(logits, labels, smoothing):
+def _cross_entropy_fwd(
+    logits: Floats, labels: Integers, smoothing: float
+) -> tuple[Floats, tuple[Floats, Integers]]:
     return _cross_entropy(logits, labels, smoothing), (logits, labels)
 
 
 @rounded_once
-def _cross_entropy_gradient(dloss, logits, labels, smoothing):
+def _cross_entropy_gradient(
+    dloss: Floats, logits: Floats, labels: Integers, smoothing: float
+) -> Floats:
     classes = logits.shape[-1]
     is_label = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
     targets = (1 - smoothing) * is_label + smoothing / classes
     return (softmax(logits) - targets) * jnp.expand_dims(dloss, -1)
 
 
-def _cross_entropy_bwd(smoothing, residuals, dloss):
+def _cross_entropy_bwd(
+    smoothing: float, residuals: tuple[Floats, Integers], dloss: Floats
+) -> tuple[Floats, None]:
     return _cross_entropy_gradient(dloss, *residuals, smoothing), None
 
 
 _cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
 
 
-def _cross_entropy_autodiff(logits, labels, smoothing):
+def _cross_entropy_autodiff(logits: Floats, labels: Integers, smoothing: float) -> Floats:
     plain = partial(log_softmax, derivatives="autodiff")
     return _cross_entropy_formula(logits, labels, smoothing, plain)
 
@@ -69,7 +80,7 @@ def softmax_cross_entropy(
         \frac{\partial L}{\partial Z} = P - T
 
     where T is the one-hot vector of the label t, so that L = −log P_t; or, smoothed,
-    T = (1 − ε) · one-hot + ε/classes, which asks of no class to be certain.
+    T = (1 − ε) · one-hot + ε/classes, which asks for no certainty.
 
     Args:
       logits: Z, ``(…, classes)``; float32, float64, bfloat16 or float16. Half precisions
@@ -88,12 +99,12 @@ def softmax_cross_entropy(
         or ``label_smoothing`` is not a number.
       ValueError: when the shapes do not fit, or a label lies outside 0 … classes − 1, or
         ``label_smoothing`` outside 0 … 1.
-        Labels can only be looked at where they are concrete: not under ``jit``.
+        Labels are only looked at where they are concrete: not under ``jit``.
 
     Derivatives: the rule keeps logits and labels; labels have no gradient.
 
-    Source: the document, "Output layer: Often softmax for classification"; smoothing as
-    in :func:`torch.nn.functional.cross_entropy`.
+    Source: docs/equations.md, "Softmax and cross-entropy"; smoothing as in
+    :func:`torch.nn.functional.cross_entropy`.
 
     >>> logits = jnp.array([[0.0, jnp.log(3.0)]])
     >>> jnp.exp(-softmax_cross_entropy(logits, jnp.array([1])))
@@ -202,7 +213,13 @@ def binary_cross_entropy_with_logits(
     return _reduced(optax.losses.sigmoid_binary_cross_entropy, *given)
 
 
-def _reduced(loss: Callable, name: str, values, targets, reduction: str) -> Floats:
+def _reduced(
+    loss: Callable[[Floats, Floats], Floats],
+    name: str,
+    values: ArrayLike,
+    targets: ArrayLike,
+    reduction: str,
+) -> Floats:
     """A loss of each element, computed and reduced, once the arguments are known to fit."""
     values = arguments.float_array(name, values)
     targets = arguments.float_array("targets", targets)

@@ -12,6 +12,7 @@ All four subtract a mean and divide by a standard deviation, by one rule (see
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -22,6 +23,7 @@ from jaxcnn.layers.normalization_rule import applied, normalize
 from jaxcnn.layout import LAYOUTS as LAYOUTS_OF_IMAGES
 from jaxcnn.layout import (
     Floats,
+    Length,
     grouped,
     merge_channels,
     over_channels,
@@ -63,12 +65,12 @@ def batch_norm(
         \qquad \frac{\partial L}{\partial \hat X} = w \frac{\partial L}{\partial Y}
 
     In training μ and σ² are those of this batch. Afterwards they are the running ones,
-    averages over the batches that training saw; then they are constants, and so is what
-    they contribute to ∂L/∂X: only w/√(σ² + ε) is left.
+    averages over the batches that training saw. Those are constants, so that
+    ∂L/∂X = w/√(σ² + ε) ∂L/∂Y.
 
     A function cannot keep running statistics to itself, as a module of PyTorch does. They
-    come in and their successors go out; whoever trains carries these to the next step, in
-    the same state as the parameters, and hands the last ones to inference::
+    come in and their successors go out. The training loop carries these to the next step,
+    beside the parameters, and the last ones go to inference::
 
         y, mean, var = batch_norm(x, mean, var, w, b, training=True)
         y, _, _ = batch_norm(x, mean, var, w, b)
@@ -79,20 +81,22 @@ def batch_norm(
         included.
       running_mean, running_var: ``(C,)``, of x's dtype, or float32 where x is of a half
         precision. In training, None for none.
-      w, b: scale and shift, likewise; None for 1 and 0. training: whether to use, and
-      to average, the statistics of this batch. momentum: the share of this batch in the
-      average, from 0 to 1. eps: ε, positive. axis_name: inside ``shard_map``, the axis
-      of the mesh along which the batch is sharded:
-        in training, mean and variance are those of the whole batch, not of a device's part
-        of it. Outside, and with automatic or explicit sharding, they always are.
+      w, b: scale and shift, likewise; None for 1 and 0.
+      training: whether to use, and to average, the statistics of this batch.
+      momentum: the share of this batch in the average, from 0 to 1.
+      eps: ε, positive.
+      axis_name: inside ``shard_map``, the axis of the mesh along which the batch is
+        sharded: in training, mean and variance are then those of the whole batch, not of a
+        device's part of it. Outside, and with automatic or explicit sharding, they always
+        are.
       layout: ``"NC"``, ``"NCW"``, ``"NWC"``, ``"NCHW"``, ``"NHWC"``, ``"NCDHW"`` or
         ``"NDHWC"``.
       derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`jaxcnn.relu`.
 
     Returns:
       Y, of x's shape and dtype, and the running mean and variance: in training their
-      successors, or None for None; otherwise those that were given. Of the variance the
-      unbiased estimate is averaged, σ² n/(n − 1) with n elements in a channel.
+      successors, or None for None; otherwise those that were given. The running variance
+      averages the unbiased estimate, σ² n/(n − 1) with n elements in a channel.
 
     Raises:
       TypeError: when an array is not of a supported float dtype, dtypes do not go
@@ -101,8 +105,8 @@ def batch_norm(
       ValueError: when the shapes do not fit, a channel has less than two elements in
         training, or an option is out of its range.
 
-    Derivatives: the rule keeps x, w, b and the statistics, and computes X̂ again: it takes
-    less time than to write and to read it. No gradient flows into or out of the running
+    Derivatives: the rule keeps x, w, b and the statistics. It computes X̂ again, which takes
+    less time than writing and reading it. No gradient flows into or out of the running
     statistics.
 
     Cost: x is read once for each of μ, σ² and Y; x and dY once for the three gradients'
@@ -147,12 +151,14 @@ def batch_norm(
     )
 
 
-def _constant(running, layout):
+def _constant(running: Any, layout: str) -> Floats:
     return over_channels(lax.stop_gradient(widened(running)), layout)
 
 
-def _averaged(running, of_this_batch, momentum):
-    """The running statistic that follows, of which nothing is differentiated."""
+def _averaged(
+    running: Floats | None, of_this_batch: Floats, momentum: float
+) -> Floats | None:
+    """The next running statistic; no gradient flows through it."""
     if running is None:
         return None
     of_this_batch = of_this_batch.reshape(running.shape)
@@ -310,7 +316,7 @@ def instance_norm(
 CHANNELS = "one entry for each channel of x"
 
 
-def _batch(value, layout):
+def _batch(value: ArrayLike, layout: str) -> Floats:
     arguments.one_of("layout", layout, LAYOUTS)
     x = arguments.float_array("x", value)
     if x.ndim != len(layout):
@@ -321,7 +327,9 @@ def _batch(value, layout):
     return x
 
 
-def _vector(name, value, x, shape, because):
+def _vector(
+    name: str, value: ArrayLike | None, x: Floats, shape: tuple[int, ...], because: str
+) -> Floats:
     """w, b or a statistic, which may be float32 where x is of a half precision."""
     array = arguments.float_array(name, value)
     if array.dtype != sum_dtype(x.dtype):
@@ -330,15 +338,21 @@ def _vector(name, value, x, shape, because):
     return array
 
 
-def _scale_and_shift(w, b, x, shape, because):
-    """W and b, or ones and zeros, in the dtype in which x is computed with."""
+def _scale_and_shift(
+    w: ArrayLike | None,
+    b: ArrayLike | None,
+    x: Floats,
+    shape: tuple[int, ...],
+    because: str,
+) -> tuple[Floats, Floats]:
+    """w and b, or ones and zeros, in the dtype in which x is summed."""
     dtype = sum_dtype(x.dtype)
     w = jnp.ones(shape, dtype) if w is None else _vector("w", w, x, shape, because)
     b = jnp.zeros(shape, dtype) if b is None else _vector("b", b, x, shape, because)
     return widened(w), widened(b)
 
 
-def _at_least_two(x, n, each):
+def _at_least_two(x: Floats, n: Length, each: str) -> Length:
     if n < 2:
         raise ValueError(
             f"x has shape {x.shape}, where every {each} has {n} element(s); it must have "

@@ -9,10 +9,10 @@ W and b have as many axes as X, some of length one. With dX̂ = W dY the gradien
     dX = r (dX̂ − mean(dX̂) − X̂ mean(dX̂ X̂)) + (dμ + 2 (X − μ) dσ²)/n
     dW = Σ dY X̂     db = Σ dY
 
-The statistics are results, too. Their gradients dμ and dσ² are what the rule asks of
-itself where its own gradients are differentiated in their turn.
+The statistics are results, too. Their gradients dμ and dσ² arrive where the rule's own
+gradients are differentiated in turn.
 
-Only X may be of a half precision; everything is computed in float32 then.
+Only X may be of a half precision; all is then computed in float32.
 
 Inside ``shard_map`` the n elements may lie on several devices: with the name of a mesh
 axis every mean is taken along that, too.
@@ -32,6 +32,10 @@ from jaxcnn.rounding import rounded_once, widened
 from jaxcnn.sharding import sharded_like
 
 Axes = tuple[int, ...]
+Results = tuple[Floats, Floats, Floats]
+"""Y, μ and σ²."""
+Kept = tuple[Floats, Floats, Floats, Floats, Floats]
+"""X, w, b, μ and σ²."""
 
 
 @rounded_once
@@ -42,21 +46,28 @@ def applied(
     return (x - mean) * (lax.rsqrt(var + eps) * w) + b
 
 
-def normalize(which: str | None) -> Callable:
+def normalize(which: str | None) -> Callable[..., Results]:
     """(x, w, b, axes, eps, axis_name) to (Y, μ, σ²), differentiated as ``which`` says."""
     return differentiation.choose(which, _normalize, _normalize_formula)
 
 
-def _normalize_formula(x, w, b, axes, eps, axis_name=None):
+def _normalize_formula(
+    x: Floats,
+    w: Floats,
+    b: Floats,
+    axes: Axes,
+    eps: float,
+    axis_name: str | None = None,
+) -> Results:
     wide = widened(x)
     mean = over_devices(jnp.mean(wide, axes, keepdims=True), axis_name)
-    # Not mean(X²) − μ², of which a large mean would leave no digits.
+    # Not mean(X²) − μ², which loses its digits where the mean is large.
     var = over_devices(jnp.mean(jnp.square(wide - mean), axes, keepdims=True), axis_name)
     return applied(x, w, b, mean, var, eps), mean, var
 
 
 def over_devices(mean: Floats, axis_name: str | None) -> Floats:
-    """The mean of what devices along an axis found, each of as many elements."""
+    """The mean over the devices along an axis, which all have as many elements."""
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
@@ -68,21 +79,34 @@ def _normalize(
     axes: Axes,
     eps: float,
     axis_name: str | None = None,
-):
+) -> Results:
     return _normalize_formula(x, w, b, axes, eps, axis_name)
 
 
-def _normalize_fwd(x, w, b, axes, eps, axis_name):
-    results = _normalize(x, w, b, axes, eps, axis_name)
-    _, mean, var = results  # pyright: ignore[reportGeneralTypeIssues]
+def _normalize_fwd(
+    x: Floats,
+    w: Floats,
+    b: Floats,
+    axes: Axes,
+    eps: float,
+    axis_name: str | None,
+) -> tuple[Results, Kept]:
+    results: Results = _normalize(x, w, b, axes, eps, axis_name)
+    _, mean, var = results
     return results, (x, w, b, mean, var)
 
 
-def _normalize_bwd(axes, eps, axis_name, kept, cotangents):
+def _normalize_bwd(
+    axes: Axes,
+    eps: float,
+    axis_name: str | None,
+    kept: Kept,
+    cotangents: Results,
+) -> tuple[Floats, Floats, Floats]:
     x, w, b, mean, var = map(widened, kept)
     dy, dmean, dvar = map(widened, cotangents)
     r, centred = lax.rsqrt(var + eps), x - mean
-    # Every sum begins with the axes that all of them have: X and dY are read only once.
+    # Every sum begins with the axes common to all: X and dY are read only once.
     summed_for_w = tuple(axis for axis, size in enumerate(w.shape) if size == 1)
     by_all = tuple(axis for axis in axes if axis in summed_for_w)
     sum_dy = jnp.sum(dy, by_all, keepdims=True)

@@ -80,11 +80,11 @@ def tanh(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     return _tanh(x, derivatives)
 
 
-def _softplus_formula(x, beta, threshold):
+def _softplus_formula(x: Floats, beta: float, threshold: float) -> Floats:
     return jnp.where(beta * x > threshold, x, jax.nn.softplus(beta * x) / beta)
 
 
-def _softplus_derivative(x, beta, threshold):
+def _softplus_derivative(x: Floats, beta: float, threshold: float) -> Floats:
     return jnp.where(beta * x > threshold, 1, jax.nn.sigmoid(beta * x))
 
 
@@ -129,7 +129,9 @@ def softplus(
     return _softplus(x, derivatives, beta, arguments.number("threshold", threshold))
 
 
-def _times_sigmoid(v: Callable, dv: Callable) -> Callable:
+def _times_sigmoid(
+    v: Callable[[Floats], Floats], dv: Callable[[Floats], Floats]
+) -> Callable[..., Floats]:
     """f(x) = x σ(v(x)) and f'(x) = σ(v) + x σ'(v) v'(x), with σ'(v) = σ(v) σ(−v)."""
     s = jax.nn.sigmoid
     return elementwise(
@@ -169,11 +171,11 @@ def silu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     return _silu(x, derivatives)
 
 
-def _normal_cdf(x):
+def _normal_cdf(x: Floats) -> Floats:
     return jax.lax.erfc(-x / math.sqrt(2)) / 2
 
 
-def _normal_density(x):
+def _normal_density(x: Floats) -> Floats:
     return jnp.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
 

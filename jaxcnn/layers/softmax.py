@@ -11,34 +11,34 @@ from jaxcnn.layout import Floats
 from jaxcnn.rounding import rounded_once
 
 
-def _less_the_largest(x, axis):
-    """x − max x: what softmax makes of both is the same, and no exponential overflows."""
-    largest = jnp.max(x, axis, keepdims=True, initial=-jnp.inf)  # of nothing, too
+def _less_the_largest(x: Floats, axis: int) -> Floats:
+    """x − max x, which has the same softmax, and whose exponentials do not overflow."""
+    largest = jnp.max(x, axis, keepdims=True, initial=-jnp.inf)  # x may be empty
     return x - jax.lax.stop_gradient(largest)
 
 
 @rounded_once
-def _softmax_formula(x, axis):
+def _softmax_formula(x: Floats, axis: int) -> Floats:
     e = jnp.exp(_less_the_largest(x, axis))
     return e / jnp.sum(e, axis, keepdims=True)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _softmax(x, axis):
+def _softmax(x: Floats, axis: int) -> Floats:
     return _softmax_formula(x, axis)
 
 
-def _softmax_fwd(x, axis):
-    y = _softmax(x, axis)
+def _softmax_fwd(x: Floats, axis: int) -> tuple[Floats, Floats]:
+    y: Floats = _softmax(x, axis)
     return y, y
 
 
 @rounded_once
-def _softmax_gradient(dy, y, axis):
+def _softmax_gradient(dy: Floats, y: Floats, axis: int) -> Floats:
     return y * (dy - jnp.sum(y * dy, axis, keepdims=True))
 
 
-def _softmax_bwd(axis, y, dy):
+def _softmax_bwd(axis: int, y: Floats, dy: Floats) -> tuple[Floats]:
     return (_softmax_gradient(dy, y, axis),)
 
 
@@ -71,7 +71,7 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> 
 
     Derivatives: the rule keeps y.
 
-    Source: the document, "Output layer: Often softmax for classification".
+    Source: docs/equations.md, "Softmax and cross-entropy".
 
     >>> softmax(jnp.array([0.0, 0.0, jnp.log(2.0)]))
     Array([0.25, 0.25, 0.5 ], dtype=float32)
@@ -81,27 +81,27 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> 
 
 
 @rounded_once
-def _log_softmax_formula(x, axis):
+def _log_softmax_formula(x: Floats, axis: int) -> Floats:
     x = _less_the_largest(x, axis)
     return x - jnp.log(jnp.sum(jnp.exp(x), axis, keepdims=True))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _log_softmax(x, axis):
+def _log_softmax(x: Floats, axis: int) -> Floats:
     return _log_softmax_formula(x, axis)
 
 
-def _log_softmax_fwd(x, axis):
-    y = _log_softmax(x, axis)
+def _log_softmax_fwd(x: Floats, axis: int) -> tuple[Floats, Floats]:
+    y: Floats = _log_softmax(x, axis)
     return y, y
 
 
 @rounded_once
-def _log_softmax_gradient(dy, y, axis):
+def _log_softmax_gradient(dy: Floats, y: Floats, axis: int) -> Floats:
     return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
 
 
-def _log_softmax_bwd(axis, y, dy):
+def _log_softmax_bwd(axis: int, y: Floats, dy: Floats) -> tuple[Floats]:
     return (_log_softmax_gradient(dy, y, axis),)
 
 
@@ -135,7 +135,7 @@ def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None)
     return differentiation.choose(derivatives, _log_softmax, _log_softmax_formula)(x, axis)
 
 
-def _along(name, value, axis):
+def _along(name: str, value: ArrayLike, axis: int) -> tuple[Floats, int]:
     """A float array, and one of its axes."""
     array = arguments.float_array(name, value)
     if array.ndim == 0:

@@ -44,6 +44,7 @@ from jaxcnn.patching.lax_arguments import (
 )
 from jaxcnn.pooling import rule as pooling_rule
 from jaxcnn.problem import Problem
+from jaxcnn.window import Window
 
 Padding = str | Sequence[tuple[int, int]]
 
@@ -140,7 +141,7 @@ def conv_general_dilated(
     if not fits or min((1, *stride)) < 1 or not are_known((c_in, *size, *rhs.shape)):
         return jax_own(lhs, rhs)
     window = window_over(kernel_size, stride, padding, dilation, size)
-    if n == 0:  # one dimension, of size 1, is as many as none
+    if n == 0:  # no dimension is the same as one of size 1
         lhs, rhs, window, spread = lhs[..., None], rhs[..., None], IDLE, (1,)
         axes = lax.ConvDimensionNumbers(*((*spec, 2) for spec in axes))
     y = _convolution(
@@ -157,8 +158,17 @@ def conv_general_dilated(
     return y[..., 0] if n == 0 else y
 
 
-def _convolution(lhs, rhs, axes, window, spread, batch_groups, groups, **options):
-    """The convolution of lhs, spread by so much; ``axes`` says what each axis is."""
+def _convolution(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    axes: lax.ConvDimensionNumbers,
+    window: Window,
+    spread: tuple[int, ...],
+    batch_groups: int,
+    groups: int,
+    **options: Any,
+) -> jax.Array:
+    """The convolution of lhs, spread by ``spread``; ``axes`` says what each axis is."""
     layout, order = layout_of_images(axes)
     x = lhs.transpose([axes.lhs_spec[k] for k in order])
     w = rhs.transpose([axes.rhs_spec[k] for k in (*range(2, rhs.ndim), 1, 0)])  # …IO
@@ -225,7 +235,7 @@ def reduce_window(
     Array([[5., 2.]], dtype=float32)
     """
     if isinstance(init_value, jax.Array) and not isinstance(init_value, Tracer):
-        init_value = np.asarray(init_value)  # which stays what it is while JAX traces
+        init_value = np.asarray(init_value)  # stays concrete while JAX traces
     jax_own = partial(
         originals.reduce_window,
         init_value=init_value,
@@ -264,8 +274,10 @@ def reduce_window(
     return y.reshape(whole)
 
 
-def _pooling_of(computation, init_value):
-    """The maximum or the sum, if that is what begins with this value; or else None."""
+def _pooling_of(
+    computation: Callable, init_value: Any
+) -> Callable[[jax.Array, Problem], jax.Array] | None:
+    """The maximum or the sum, if a reduction from this value is one; else None."""
     if not isinstance(init_value, int | float | np.generic | np.ndarray):
         return None
     if np.ndim(init_value) == 0 and init_value == -np.inf:
@@ -275,12 +287,12 @@ def _pooling_of(computation, init_value):
     return None
 
 
-def _maxima(x, problem):
+def _maxima(x: jax.Array, problem: Problem) -> jax.Array:
     y, _ = differentiation.choose(None, *MAX_POOLING)(x, problem)
     return y
 
 
-def _sums(x, problem):
+def _sums(x: jax.Array, problem: Problem) -> jax.Array:
     return differentiation.choose(None, *AVERAGE_POOLING)(x, replace(problem, divisor=1))
 
 
@@ -359,7 +371,12 @@ def avg_pool(
     return sums / reduce_window(jnp.ones(one_image, sums.dtype), 0, lax.add, *windows)
 
 
-def _over_images(ndim, window_shape, strides, padding):
+def _over_images(
+    ndim: int,
+    window_shape: Sequence[int],
+    strides: Sequence[int] | None,
+    padding: Padding,
+) -> tuple[tuple[int, ...], tuple[int, ...], Padding]:
     """Windows and strides for all axes, and padding, as :func:`reduce_window` has them."""
     n = len(window_shape)
     strides = entries(strides, n)

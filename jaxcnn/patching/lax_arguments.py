@@ -1,13 +1,14 @@
 """From what is written for ``jax.lax`` to what the library computes with.
 
 It is for :mod:`jaxcnn.patching.drop_in` what :mod:`jaxcnn.arguments` is for jaxcnn's own
-functions, except that nothing is refused here: what jaxcnn does not compute, or is
-malformed, is JAX's.
+functions, except that nothing is refused here: what jaxcnn does not compute goes to JAX,
+and so does what is malformed.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn.arguments import DTYPES
-from jaxcnn.layout import merge_axes, split_axis
+from jaxcnn.layout import Length, merge_axes, split_axis
 from jaxcnn.window import Window
 
 FLOATS = tuple(map(jnp.dtype, DTYPES))
@@ -24,13 +25,13 @@ LETTERS = "abcdefgh"
 """For the spatial dimensions of a layout: up to eight, as the equations have letters."""
 
 IDLE = Window((1,), (1,), ((0, 0),), (1,))
-"""The window along an axis along which there is none."""
+"""The window along an axis where none slides."""
 
 
-def served(jax_own: Callable, *operands) -> jax.ShapeDtypeStruct | None:
-    """What JAX's own function would return, if jaxcnn computes the like; or else None.
+def served(jax_own: Callable, *operands: Any) -> jax.ShapeDtypeStruct | None:
+    """What JAX's own function would return, if jaxcnn computes the same; else None.
 
-    JAX is asked for it, so that what is malformed raises JAX's own error.
+    JAX itself is asked, so that malformed arguments raise JAX's own error.
     """
     if not all(isinstance(x, jax.Array | np.ndarray) for x in operands):
         return None
@@ -42,14 +43,14 @@ def served(jax_own: Callable, *operands) -> jax.ShapeDtypeStruct | None:
     is_served = (
         all(x.dtype in FLOATS for x in (*shapes, result))
         and all(size != 0 for x in (*shapes, result) for size in x.shape)
-        # With explicit sharding it is JAX's to say how the result is sharded.
+        # With explicit sharding, JAX says how the result is sharded.
         and all(axis is None for x in operands for axis in jax.typeof(x).sharding.spec)
     )
     return result if is_served else None
 
 
-def are_known(sizes: Sequence) -> bool:
-    """Whether sizes are numbers, which the batch's need not be while one exports."""
+def are_known(sizes: Sequence[Length]) -> bool:
+    """Whether sizes are numbers; while a function is exported, the batch's is a symbol."""
     return all(isinstance(size, int) for size in sizes)
 
 
@@ -57,10 +58,16 @@ def entries(given: Sequence[int] | None, n: int) -> tuple[int, ...]:
     return (1,) * n if given is None else tuple(given)
 
 
-def window_over(kernel_size, stride, padding, dilation, input_size) -> Window:
+def window_over(
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: str | Sequence[tuple[int, int]],
+    dilation: tuple[int, ...],
+    input_size: Sequence[Length],
+) -> Window:
     """The window, its padding given as pairs or by one of JAX's names.
 
-    A size that is a symbol may be any: it is the batch's, along which there is no window.
+    A symbol is the batch's size. No window slides along it, so that any number will do.
     """
     window = Window(kernel_size, stride, ((0, 0),) * len(kernel_size), dilation)
     if isinstance(padding, str):
@@ -102,7 +109,7 @@ def layout_of_pooled(shape: Sequence[int], spatial: slice) -> tuple[str, tuple[i
 
 
 def batch_groups_as_channels(x: jax.Array, groups: int, layout: str) -> jax.Array:
-    """(G·B, …, C) to (B, …, G·C): as many runs of images become as many of channels."""
+    """(G·B, …, C) to (B, …, G·C): G runs of images become G runs of channels."""
     x = split_axis(x, 0, groups, x.shape[0] // groups)
     channels = layout.index("C")
     return merge_axes(jnp.moveaxis(x, 0, channels), channels, 2)
@@ -113,8 +120,8 @@ def transpose_of(
 ) -> tuple[Window, tuple[int, ...]]:
     """The convolution, by its window and input size, of which this one is the transpose.
 
-    This one slides, in steps of 1, over an input of ``size`` that is spread. What
-    :func:`jaxcnn.engines.rotation.window_over_outputs` does, backwards.
+    This one slides, in steps of 1, over an input of ``size`` that is spread. It is the
+    inverse of :func:`jaxcnn.engines.rotation.window_over_outputs`.
 
     >>> window_over_y, y_size = transpose_of(
     ...     Window((3,), (1,), ((1, 2),), (1,)), spread=(2,), size=(4,)

@@ -1,19 +1,20 @@
 """jaxcnn behind JAX's own names, so that code written for ``jax.lax`` runs its rules.
 
-Many hold a reference to JAX's functions from before the patch: ``from jax.lax import …`` in
-a module, a default argument in a class, JAX's own modules. So it is not the functions that
-are exchanged but their *code*: whoever refers to one of them calls the new code. It asks
-:data:`jaxcnn.originals.serving`, which JAX's caches know of, whether jaxcnn is to answer or
-a copy of the function with JAX's code. So other threads and what was compiled before the
-patch keep JAX's meaning, and what is traced under the patch is traced anew.
+Much code refers to JAX's functions from before the patch: ``from jax.lax import …`` in a
+module, a default argument in a class, JAX's own modules. So the patch exchanges not the
+functions but their *code*, and every reference calls the new code. That asks
+:data:`jaxcnn.originals.serving`, which JAX's caches know of, who answers: jaxcnn, or a copy
+of the function with JAX's code. So other threads, and programs compiled before the patch,
+keep JAX's meaning, and what is traced under the patch is traced anew.
 """
 
 import inspect
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
+from typing import Any
 
 import jax
 
@@ -26,8 +27,8 @@ def patch_jax(*, verbose: bool = True) -> None:
 
     :func:`jax.lax.conv_general_dilated` and :func:`jax.lax.reduce_window`, and all who call
     them (flax, equinox, haiku, Keras on JAX, :func:`jax.lax.conv_transpose` …), run the
-    functions of :mod:`jaxcnn.patching.drop_in`, in all threads. What was compiled before
-    is kept for when the patch is gone, and compiled anew until then.
+    functions of :mod:`jaxcnn.patching.drop_in`, in all threads. Programs compiled before
+    are kept for when the patch is gone; until then functions are compiled anew.
 
     Args:
       verbose: whether to say so, in one line to stderr.
@@ -70,7 +71,7 @@ def unpatch_jax() -> None:
 def patched_jax() -> Iterator[None]:
     """Let jaxcnn compute what ``jax.lax`` does, for the code in a ``with``, in its thread.
 
-    The same as :func:`patch_jax`, and nothing is said.
+    The same as :func:`patch_jax`, without its line to stderr.
 
     >>> x = jax.numpy.arange(4.0)
     >>> with patched_jax():
@@ -104,7 +105,7 @@ def _conv_general_dilated(
     out_sharding,
 ):
     arguments = locals()
-    from jaxcnn import originals  # the names around this code are JAX's own
+    from jaxcnn import originals  # this code's globals are those of JAX's module
     from jaxcnn.patching import drop_in
 
     asked = drop_in if originals.serving.value else originals
@@ -136,7 +137,7 @@ _lock = threading.RLock()
 _patches = 0
 
 
-def _count_patches(change):
+def _count_patches(change: int) -> None:
     """One patch more or less: JAX's functions have their own code when there is none."""
     global _patches  # noqa: PLW0603
     with _lock:
@@ -148,8 +149,8 @@ def _count_patches(change):
             function.__code__ = source.__code__
 
 
-def _check():
-    """Whether JAX's functions can be exchanged, and take what jaxcnn's take."""
+def _check() -> None:
+    """Refuse functions of JAX that cannot be exchanged for jaxcnn's."""
     for function in _CODE:
         name = f"jax.lax.{function.__name__} of JAX {jax.__version__}"
         if not isinstance(function, FunctionType) or function.__closure__:
@@ -162,7 +163,7 @@ def _check():
             )
 
 
-def _defaults(function):
+def _defaults(function: Callable) -> dict[str, Any]:
     """The parameters, by name, and what they are by default."""
     parameters = inspect.signature(function).parameters.values()
     return {each.name: each.default for each in parameters}

@@ -1,11 +1,11 @@
 """Pooling to a size that is asked for, and over whole images, as public functions.
 
-Where it divides that of x, it is a pooling with windows of H/H_out. Where it does not, the
-windows are of two sizes (:mod:`jaxcnn.pooling.adaptive_rule`).
+Where it divides the size of x, every window has H/H_out elements. Where it does not, there
+are windows of two sizes (:mod:`jaxcnn.pooling.adaptive_rule`).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 import jax.numpy as jnp
@@ -14,10 +14,11 @@ from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Options
-from jaxcnn.layout import Floats, spatial_axes, spatial_size
+from jaxcnn.layout import Floats, Integers, spatial_axes, spatial_size
 from jaxcnn.pooling import adaptive_rule
 from jaxcnn.pooling.adaptive_rule import Adaptive, Windows, along_axis
 from jaxcnn.pooling.maximum import Pooled, flat_index
+from jaxcnn.pooling.rule import Winner
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import positions
 
@@ -120,15 +121,15 @@ def adaptive_max_pool3d(
 
 
 def _adaptive_max_pool(
-    dimensions,
-    x,
-    output_size,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    output_size: Size,
+    layout: str,
     *,
-    return_indices=False,
-    engine="auto",
-    derivatives=None,
-):
+    return_indices: bool = False,
+    engine: str = "auto",
+    derivatives: str | None = None,
+) -> Pooled:
     arguments.flag("return_indices", return_indices)
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
     # Where windows share pixels, their gradients are added: as wide as sums are.
@@ -144,7 +145,7 @@ def _adaptive_max_pool(
     return (y, at) if is_batch else (y[0], at[0])
 
 
-def _places(winner, adaptive):
+def _places(winner: Winner, adaptive: Adaptive) -> Iterator[Integers]:
     """Where in the image the winners are, for each spatial dimension."""
     side_by_side = positions(winner, adaptive.side_by_side.window, adaptive.layout)
     for (axis, windows), place in zip(adaptive.along_axes, side_by_side, strict=True):
@@ -225,8 +226,14 @@ def adaptive_avg_pool3d(
 
 
 def _adaptive_avg_pool(
-    dimensions, x, output_size, layout, *, engine="auto", derivatives=None
-):
+    dimensions: int,
+    x: ArrayLike,
+    output_size: Size,
+    layout: str,
+    *,
+    engine: str = "auto",
+    derivatives: str | None = None,
+) -> Floats:
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
     operation = differentiation.choose(
         derivatives, adaptive_rule.sums, adaptive_rule.sums_autodiff
@@ -297,7 +304,13 @@ def global_avg_pool(
     return _globally(_adaptive_avg_pool, x, keepdims, layout, options)
 
 
-def _globally(pool: Callable[..., Any], x, keepdims, layout, options):
+def _globally(
+    pool: Callable[..., Floats],
+    x: ArrayLike,
+    keepdims: bool,
+    layout: str,
+    options: Mapping[str, Any],
+) -> Floats:
     arguments.one_of("layout", layout, arguments.EVERY_LAYOUT)
     arguments.flag("keepdims", keepdims)
     dimensions = len(layout) - 2
@@ -310,7 +323,9 @@ def _globally(pool: Callable[..., Any], x, keepdims, layout, options):
 # --- What they share ------------------------------------------------------------------
 
 
-def _described(dimensions, x, output_size, layout, engine):
+def _described(
+    dimensions: int, x: ArrayLike, output_size: Size, layout: str, engine: str
+) -> tuple[Floats, bool, Adaptive]:
     """The batch, whether it was one, and the static description of its pooling."""
     arguments.one_layout(layout, dimensions)
     arguments.one_engine(engine)
@@ -320,7 +335,7 @@ def _described(dimensions, x, output_size, layout, engine):
     entries = (
         output_size if isinstance(output_size, Sequence) else (output_size,) * dimensions
     )
-    # A None beyond x's dimensions stays one too many.
+    # A None beyond x's dimensions stays, as an entry too many.
     wanted = [
         (*size, -1)[min(k, dimensions)] if entry is None else entry
         for k, entry in enumerate(entries)

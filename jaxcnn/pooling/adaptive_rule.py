@@ -4,10 +4,10 @@ Output i of H_out sees the inputs from ⌊i·H/H_out⌋ to ⌈(i+1)·H/H_out⌉ 
 sizes, some of which overlap. Laid out side by side, each with as many places as the largest
 has, they are windows like any other, which :mod:`jaxcnn.pooling.rule` pools.
 
-To lay them out copies inputs, and its gradient adds up what arrives at the copies. JAX does
-that by a scatter, of which XLA's CPU compiler makes a loop over single entries. Where the
-input is made smaller, no more than two windows along a dimension overlap, and the rules in
-this file go to every input and take what they have for it.
+Laying them out copies inputs, and its gradient adds up what arrives at the copies. JAX does
+that by a scatter, which XLA's CPU compiler turns into a loop over single entries. Where the
+output is smaller than the input, no more than two windows overlap at an input. There the
+rules in this file gather, for every input, what its windows have for it.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from itertools import product
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.layout import Floats, spatial_axes
+from jaxcnn.layout import Floats, Numbers, spatial_axes
 from jaxcnn.pooling import rule
 from jaxcnn.pooling.rule import Winner
 from jaxcnn.problem import Problem
@@ -62,7 +62,7 @@ class Windows:
 
     @property
     def are_even(self) -> bool:
-        """Whether they are side by side as they are."""
+        """Whether they lie side by side already."""
         return self.width * self.output_size == self.input_size
 
     @cached_property
@@ -85,8 +85,8 @@ class Windows:
         """
         of_each = [np.flatnonzero(self.seen == k) for k in range(self.input_size)]
         places = np.full((max(map(len, of_each)), self.input_size), -1)
-        for k, found in enumerate(of_each):
-            places[: len(found), k] = found
+        for k, of_input in enumerate(of_each):
+            places[: len(of_input), k] = of_input
         return places
 
 
@@ -138,17 +138,17 @@ def maxima(x: Floats, adaptive: Adaptive) -> tuple[Floats, Winner]:
     return pool(x, adaptive)
 
 
-def _maxima(x, adaptive):
-    there = laid_out(x, adaptive, -np.inf)
-    return rule.max_pooling(there, adaptive.side_by_side)
+def _maxima(x: Floats, adaptive: Adaptive) -> tuple[Floats, Winner]:
+    windows = laid_out(x, adaptive, -np.inf)
+    return rule.max_pooling(windows, adaptive.side_by_side)
 
 
 _maxima_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_maxima)
 
 
-def maxima_autodiff(x, adaptive):
-    there = laid_out(x, adaptive, -np.inf)
-    return rule.max_pooling_autodiff(there, adaptive.side_by_side)
+def maxima_autodiff(x: Floats, adaptive: Adaptive) -> tuple[Floats, Winner]:
+    windows = laid_out(x, adaptive, -np.inf)
+    return rule.max_pooling_autodiff(windows, adaptive.side_by_side)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -159,7 +159,8 @@ def place_at_winners(dy: Floats, winner: Winner, adaptive: Adaptive) -> Floats:
         theirs, winners, number = dy, winner, np.zeros((1,) * dy.ndim, int)
         is_seen = np.ones_like(number, bool)
         for (axis, windows), places in zip(adaptive.along_axes, chosen, strict=True):
-            of_window, tap = np.divmod(places, windows.width)  # of −1, the tap is one
+            # Of −1, which is no place, this makes a tap, too; is_seen leaves it out.
+            of_window, tap = np.divmod(places, windows.width)
             theirs, winners = (_take(each, of_window, axis) for each in (theirs, winners))
             number = number * windows.width + along_axis(tap, axis, dy.ndim)
             is_seen = is_seen & along_axis(places >= 0, axis, dy.ndim)
@@ -171,13 +172,13 @@ def place_at_winners(dy: Floats, winner: Winner, adaptive: Adaptive) -> Floats:
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def take_from_winners(x: Floats, winner: Winner, adaptive: Adaptive) -> Floats:
     """Y = Σ over each window: X · [winner = its place]"""
-    there = laid_out(x, adaptive, 0)
-    return rule.take_from_winners(there, winner, adaptive.side_by_side)
+    windows = laid_out(x, adaptive, 0)
+    return rule.take_from_winners(windows, winner, adaptive.side_by_side)
 
 
-def _maxima_fwd(x, adaptive):
-    y, winner = _maxima_of_overlapping(x, adaptive)  # pyright: ignore[reportGeneralTypeIssues]
-    return (y, winner), winner
+def _maxima_fwd(x: Floats, adaptive: Adaptive) -> tuple[tuple[Floats, Winner], Winner]:
+    results: tuple[Floats, Winner] = _maxima_of_overlapping(x, adaptive)
+    return results, results[1]
 
 
 _maxima_of_overlapping.defvjp(
@@ -203,24 +204,24 @@ def sums(x: Floats, adaptive: Adaptive) -> Floats:
     return pool(x, adaptive)
 
 
-def _sums(x, adaptive):
-    there = laid_out(x, adaptive, 0)
-    return rule.average_pooling(there, adaptive.sums_side_by_side)
+def _sums(x: Floats, adaptive: Adaptive) -> Floats:
+    windows = laid_out(x, adaptive, 0)
+    return rule.average_pooling(windows, adaptive.sums_side_by_side)
 
 
 _sums_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_sums)
 
 
-def sums_autodiff(x, adaptive):
-    there = laid_out(x, adaptive, 0)
-    return rule.average_pooling_autodiff(there, adaptive.sums_side_by_side)
+def sums_autodiff(x: Floats, adaptive: Adaptive) -> Floats:
+    windows = laid_out(x, adaptive, 0)
+    return rule.average_pooling_autodiff(windows, adaptive.sums_side_by_side)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def sums_gradient(dy: Floats, adaptive: Adaptive) -> Floats:
     """dX[k] = Σ over the windows that see k: dY"""
     for axis, windows in adaptive.along_axes:
-        # Of −1, no place, the window is −1, too.
+        # The place −1, which is none, is in window −1.
         of_each = (places // windows.width for places in windows.places)
         dy = sum_of([_taken(dy, each, axis, 0) for each in of_each])
     return dy
@@ -236,17 +237,21 @@ sums_gradient.defvjp(
 )
 
 
-def _taken(x, entries, axis, fill):
+def _taken(
+    x: Numbers, entries: Int[np.ndarray, " entries"], axis: int, fill: int | float
+) -> Numbers:
     """These entries of x along an axis, and ``fill`` for −1."""
     is_there = along_axis(entries >= 0, axis, x.ndim)
     return jnp.where(is_there, _take(x, entries, axis), fill)
 
 
-def _take(x, entries, axis):
-    """These entries of x along an axis; for −1 any."""
+def _take(x: Numbers, entries: Int[np.ndarray, " entries"], axis: int) -> Numbers:
+    """These entries of x along an axis; any entry for −1."""
     return jnp.take(x, np.maximum(entries, 0), axis, mode="clip")
 
 
-def along_axis(vector, axis, ndim):
+def along_axis(
+    vector: Shaped[np.ndarray, " length"], axis: int, ndim: int
+) -> Shaped[np.ndarray, "..."]:
     """A vector along an axis, of length 1 along the others."""
     return vector.reshape([-1 if k == axis else 1 for k in range(ndim)])

@@ -5,7 +5,7 @@ Each checks its arguments, describes the problem statically and hands its array 
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 from jax.typing import ArrayLike
 
@@ -49,9 +49,9 @@ def avg_pool2d(
     Args:
       x, kernel_size, stride, padding, dilation, ceil_mode, layout, engine, derivatives: as
         for :func:`jaxcnn.max_pool2d`.
-      count_include_pad: whether n counts the zeros of the padding (n is then K_h·K_w, but
-        for windows that ``ceil_mode`` lets reach beyond it), as PyTorch and flax do by
-        default, or only elements of the image.
+      count_include_pad: whether n counts the zeros of the padding, as in PyTorch and flax
+        by default, or only elements of the image. With the zeros n is K_h·K_w, except for
+        windows that ``ceil_mode`` lets reach beyond the padding.
       divisor_override: n itself, for every window; 1 makes it sum pooling.
 
     Returns:
@@ -67,7 +67,7 @@ def avg_pool2d(
     Cost: B · C · H_out · W_out · K_h · K_w additions. Half precisions are summed in
     float32 and rounded once.
 
-    Source: the document, "for pooling, backward pass upsamples the gradient".
+    Source: docs/equations.md, "Average pooling".
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[1.0, 5.0, 2.0, 2.0], [3.0, 3.0, 2.0, 2.0]]])
@@ -136,17 +136,17 @@ def avg_pool3d(
 
 
 def _avg_pool(
-    dimensions,
-    x,
-    kernel_size,
-    stride,
-    padding,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    layout: str,
     *,
-    divisor_override=None,
-    derivatives=None,
-    **options,
-):
+    divisor_override: float | None = None,
+    derivatives: str | None = None,
+    **options: Any,
+) -> Floats:
     if divisor_override is not None:
         divisor_override = arguments.number("divisor_override", divisor_override)
         if divisor_override == 0:
@@ -282,17 +282,17 @@ def lp_pool3d(
 
 
 def _lp_pool(
-    dimensions,
-    x,
-    norm_type,
-    kernel_size,
-    stride,
-    padding,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    norm_type: float,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    layout: str,
     *,
-    derivatives=None,
-    **options,
-):
+    derivatives: str | None = None,
+    **options: Any,
+) -> Floats:
     norm_type = arguments.positive("norm_type", norm_type)
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)

@@ -5,7 +5,7 @@ Each checks its arguments, describes the problem statically and hands its array 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypedDict, Unpack
 
@@ -77,8 +77,8 @@ def max_pool2d(
       layout: ``"NCHW"`` or ``"NHWC"``.
       engine: how it is computed: ``"auto"`` lets the plan choose.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the loops itself. By default
-        ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
+        that JAX differentiates the loops itself. By default ``"custom"``, or what ``with``
+        :func:`jaxcnn.derivatives` says.
 
     Returns:
       Images ``(B, C, H_out, W_out)`` in x's layout and dtype, without B where x had none;
@@ -96,8 +96,7 @@ def max_pool2d(
 
     Cost: B · C · H_out · W_out · K_h · K_w comparisons.
 
-    Source: the document, "Pooling (e.g., max pooling) … takes the max value in each
-    patch", and "place gradient only at max position".
+    Source: docs/equations.md, "Max pooling".
 
     >>> x = jnp.array([[[1.0, 5.0, 2.0, 2.0], [3.0, 4.0, 2.0, 2.0]]])
     >>> max_pool2d(x, 2)
@@ -164,17 +163,17 @@ def max_pool3d(
 
 
 def _max_pool(
-    dimensions,
-    x,
-    kernel_size,
-    stride,
-    padding,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    layout: str,
     *,
-    return_indices=False,
-    derivatives=None,
-    **options,
-):
+    return_indices: bool = False,
+    derivatives: str | None = None,
+    **options: Any,
+) -> Pooled:
     arguments.one_layout(layout, dimensions)
     arguments.flag("return_indices", return_indices)
     x, is_batch = arguments.images("x", x, layout)
@@ -191,7 +190,7 @@ def _max_pool(
     return (y, at) if is_batch else (y[0], at[0])
 
 
-def flat_index(position: Sequence[Integers], size: Sequence[int]):
+def flat_index(position: Sequence[Integers], size: Sequence[int]) -> Integers:
     """The row-major number of a position in a grid of this size."""
     index = jnp.zeros_like(position[0])
     for each, length in zip(position, size, strict=True):
@@ -202,29 +201,33 @@ def flat_index(position: Sequence[Integers], size: Sequence[int]):
 # --- Its inverse ----------------------------------------------------------------------
 
 
-def _unpool_formula(x, indices, length, axis):
+def _unpool_formula(x: Floats, indices: Integers, length: int, axis: int) -> Floats:
     def put(x, at):
         return jnp.zeros(length, x.dtype).at[at].set(x, mode="drop")
 
     return _for_each_channel(put, axis)(x, indices)
 
 
-def _for_each_channel(function, axis):
+def _for_each_channel(function: Callable, axis: int) -> Callable:
     """For arrays (B, C, positions), or with positions along another axis than the last."""
     channels = 2 - axis  # of the two axes of one image, the one that is left
     return jax.vmap(jax.vmap(function, channels, channels))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _unpool(x, indices, length, axis):
+def _unpool(x: Floats, indices: Integers, length: int, axis: int) -> Floats:
     return _unpool_formula(x, indices, length, axis)
 
 
-def _unpool_fwd(x, indices, length, axis):
+def _unpool_fwd(
+    x: Floats, indices: Integers, length: int, axis: int
+) -> tuple[Floats, Integers]:
     return _unpool(x, indices, length, axis), indices
 
 
-def _unpool_bwd(length, axis, indices, dy):
+def _unpool_bwd(
+    length: int, axis: int, indices: Integers, dy: Floats
+) -> tuple[Floats, None]:
     del length
 
     def take(dy, at):
@@ -237,7 +240,7 @@ _unpool.defvjp(_unpool_fwd, _unpool_bwd)
 
 
 class UnpoolOptions(TypedDict, total=False):
-    """The options of :func:`max_unpool2d`, likewise."""
+    """The options of :func:`max_unpool2d`, whatever the number of dimensions."""
 
     output_size: int | Sequence[int] | None
     derivatives: str | None
@@ -271,7 +274,7 @@ def max_unpool2d(
       indices: integers of x's shape, as :func:`max_pool2d` returns them.
       kernel_size, stride, padding: those of the pooling, which tell the size of its input
         where the windows covered it exactly: s·(H_out − 1) + K − 2p.
-      output_size: (H, W), where it was another: the size of the pooling's input, or its
+      output_size: (H, W), the size of the pooling's input where it was another, or its
         whole shape.
       layout: ``"NCHW"`` or ``"NHWC"``.
       derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`max_pool2d`.
@@ -353,17 +356,17 @@ def max_unpool3d(
 
 
 def _max_unpool(
-    dimensions,
-    x,
-    indices,
-    kernel_size,
-    stride,
-    padding,
-    layout,
+    dimensions: int,
+    x: ArrayLike,
+    indices: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    layout: str,
     *,
-    output_size=None,
-    derivatives=None,
-):
+    output_size: int | Sequence[int] | None = None,
+    derivatives: str | None = None,
+) -> Floats:
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     indices = arguments.integers("indices", indices)
@@ -381,7 +384,7 @@ def _max_unpool(
     arguments.in_range(
         "indices", indices, length, f"an output of size {size} has the places"
     )
-    indices = jnp.where(indices < 0, length, indices)  # which else would count from the end
+    indices = jnp.where(indices < 0, length, indices)  # which would count from the end
     axis = 1 if channels_last(layout) else 2
     operation = differentiation.choose(derivatives, _unpool, _unpool_formula)
     y = operation(
@@ -394,7 +397,9 @@ def _max_unpool(
     return y if is_batch else y[0]
 
 
-def _size_of_output(output_size, x, is_batch, layout):
+def _size_of_output(
+    output_size: int | Sequence[int], x: Floats, is_batch: bool, layout: str
+) -> tuple[int, ...]:
     """(H, W), given as such or within the whole shape of the output."""
     letters = layout if is_batch else layout.replace("N", "")
     if not isinstance(output_size, Sequence) or len(output_size) != len(letters):

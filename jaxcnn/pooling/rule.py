@@ -1,7 +1,6 @@
 """How JAX differentiates a pooling.
 
-Max pooling is not linear, but once the winners are known it is a
-choice of entries, and that is:
+Max pooling is not linear. Once the winners are known, taking their entries is:
 
     max_pooling         Y = max_m tap(X, m), and the winner of each window
     place_at_winners    dX = Σ_m untap(dY · [winner = m], m)
@@ -12,7 +11,9 @@ transpose, so each is the other's gradient. Average pooling is linear; it and it
 are each other's transpose.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +37,14 @@ def max_pooling(x: Floats, problem: Problem) -> tuple[Floats, Winner]:
     return mapped_pooling("max_pool", problem, x)
 
 
-def _max_pooling_fwd(x, problem):
-    y, winner = max_pooling(x, problem)  # pyright: ignore[reportGeneralTypeIssues]
-    return (y, winner), winner
+def _max_pooling_fwd(x: Floats, problem: Problem) -> tuple[tuple[Floats, Winner], Winner]:
+    results: tuple[Floats, Winner] = max_pooling(x, problem)
+    return results, results[1]
 
 
-def _max_pooling_bwd(problem, winner, cotangents):
+def _max_pooling_bwd(
+    problem: Problem, winner: Winner, cotangents: tuple[Floats, Any]
+) -> tuple[Floats]:
     dy, _ = cotangents
     return (place_at_winners(dy, winner, problem),)
 
@@ -55,11 +58,15 @@ def place_at_winners(dy: Floats, winner: Winner, problem: Problem) -> Floats:
     return mapped_pooling("max_pool_gradient", problem, dy, winner).astype(dy.dtype)
 
 
-def _place_at_winners_fwd(dy, winner, problem):
+def _place_at_winners_fwd(
+    dy: Floats, winner: Winner, problem: Problem
+) -> tuple[Floats, Winner]:
     return place_at_winners(dy, winner, problem), winner
 
 
-def _place_at_winners_bwd(problem, winner, ddx):
+def _place_at_winners_bwd(
+    problem: Problem, winner: Winner, ddx: Floats
+) -> tuple[Floats, None]:
     return take_from_winners(ddx, winner, problem), None
 
 
@@ -72,11 +79,15 @@ def take_from_winners(x: Floats, winner: Winner, problem: Problem) -> Floats:
     return mapped_pooling("take_winners", problem, x, winner)
 
 
-def _take_from_winners_fwd(x, winner, problem):
+def _take_from_winners_fwd(
+    x: Floats, winner: Winner, problem: Problem
+) -> tuple[Floats, Winner]:
     return take_from_winners(x, winner, problem), winner
 
 
-def _take_from_winners_bwd(problem, winner, dy):
+def _take_from_winners_bwd(
+    problem: Problem, winner: Winner, dy: Floats
+) -> tuple[Floats, None]:
     return place_at_winners(dy, winner, problem), None
 
 
@@ -92,11 +103,11 @@ def average_pooling(x: Floats, problem: Problem) -> Floats:
     return mapped_pooling("average_pool", problem, x).astype(x.dtype)
 
 
-def _average_pooling_fwd(x, problem):
+def _average_pooling_fwd(x: Floats, problem: Problem) -> tuple[Floats, None]:
     return average_pooling(x, problem), None
 
 
-def _average_pooling_bwd(problem, _, dy):
+def _average_pooling_bwd(problem: Problem, _: None, dy: Floats) -> tuple[Floats]:
     return (average_pooling_gradient(dy, problem),)
 
 
@@ -109,11 +120,11 @@ def average_pooling_gradient(dy: Floats, problem: Problem) -> Floats:
     return mapped_pooling("average_pool_gradient", problem, dy).astype(dy.dtype)
 
 
-def _average_pooling_gradient_fwd(dy, problem):
+def _average_pooling_gradient_fwd(dy: Floats, problem: Problem) -> tuple[Floats, None]:
     return average_pooling_gradient(dy, problem), None
 
 
-def _average_pooling_gradient_bwd(problem, _, ddx):
+def _average_pooling_gradient_bwd(problem: Problem, _: None, ddx: Floats) -> tuple[Floats]:
     return (average_pooling(ddx, problem),)
 
 
@@ -128,15 +139,20 @@ average_pooling_gradient.defvjp(
 # every position that was summed, p cancels.
 
 
-def _power_formula(average, x, p, problem):
+def _power_formula(
+    average: Callable[..., Any],
+    x: Floats,
+    p: int | float,
+    problem: Problem,
+) -> Floats:
     """Y, as wide as sums are; and 0 where S is 0, so that its gradient is 0 there, too."""
     x = x.astype(sum_dtype(x.dtype))
-    # The averages, as if every window had as many elements as the kernel.
+    # A sum of fewer elements than the kernel has is scaled up to as many.
     S = average(x**p, problem) * jnp.asarray(problem.window.number_of_taps, x.dtype)
     return jnp.where(S == 0, 0, _nonzero(S) ** (1 / p))
 
 
-def _nonzero(x):
+def _nonzero(x: Floats) -> Floats:
     return jnp.where(x == 0, 1, x)
 
 
@@ -146,16 +162,21 @@ def power_pooling(x: Floats, p: int | float, problem: Problem) -> Floats:
     return _power_pooling_fwd(x, p, problem)[0]
 
 
-def _power_pooling_fwd(x, p, problem):
+def _power_pooling_fwd(
+    x: Floats, p: int | float, problem: Problem
+) -> tuple[Floats, tuple[Floats, Floats]]:
     y = _power_formula(average_pooling, x, p, problem)
     return y.astype(x.dtype), (x, y)
 
 
-def _power_pooling_bwd(p, problem, residuals, dy):
+def _power_pooling_bwd(
+    p: int | float, problem: Problem, residuals: tuple[Floats, Floats], dy: Floats
+) -> tuple[Floats]:
     x, y = residuals
     arriving = jnp.where(y == 0, 0, dy.astype(y.dtype) * _nonzero(y) ** (1 - p))
     arriving *= jnp.asarray(problem.window.number_of_taps, y.dtype)
-    dx = x.astype(y.dtype) ** (p - 1) * average_pooling_gradient(arriving, problem)
+    shared: Floats = average_pooling_gradient(arriving, problem)
+    dx = x.astype(y.dtype) ** (p - 1) * shared
     return (dx.astype(x.dtype),)
 
 
@@ -171,11 +192,11 @@ def unfolding(x: Floats, problem: Problem) -> Floats:
     return mapped_pooling("unfold", problem, x)
 
 
-def _unfolding_fwd(x, problem):
+def _unfolding_fwd(x: Floats, problem: Problem) -> tuple[Floats, None]:
     return unfolding(x, problem), None
 
 
-def _unfolding_bwd(problem, _, dp):
+def _unfolding_bwd(problem: Problem, _: None, dp: Floats) -> tuple[Floats]:
     return (folding(dp, problem),)
 
 
@@ -188,11 +209,11 @@ def folding(p: Floats, problem: Problem) -> Floats:
     return mapped_pooling("fold", problem, p).astype(p.dtype)
 
 
-def _folding_fwd(p, problem):
+def _folding_fwd(p: Floats, problem: Problem) -> tuple[Floats, None]:
     return folding(p, problem), None
 
 
-def _folding_bwd(problem, _, dx):
+def _folding_bwd(problem: Problem, _: None, dx: Floats) -> tuple[Floats]:
     return (unfolding(dx, problem),)
 
 
@@ -202,21 +223,21 @@ folding.defvjp(_folding_fwd, _folding_bwd)
 # --- The same without the rules: what ``derivatives="autodiff"`` means ----------------
 
 
-def max_pooling_autodiff(x, problem):
+def max_pooling_autodiff(x: Floats, problem: Problem) -> tuple[Floats, Winner]:
     return plan.compute("max_pool", loops_by_default(problem), x)
 
 
-def average_pooling_autodiff(x, problem):
+def average_pooling_autodiff(x: Floats, problem: Problem) -> Floats:
     return plan.compute("average_pool", loops_by_default(problem), x).astype(x.dtype)
 
 
-def unfolding_autodiff(x, problem):
+def unfolding_autodiff(x: Floats, problem: Problem) -> Floats:
     return plan.compute("unfold", loops_by_default(problem), x)
 
 
-def folding_autodiff(p, problem):
+def folding_autodiff(p: Floats, problem: Problem) -> Floats:
     return plan.compute("fold", loops_by_default(problem), p).astype(p.dtype)
 
 
-def power_pooling_autodiff(x, p, problem):
+def power_pooling_autodiff(x: Floats, p: int | float, problem: Problem) -> Floats:
     return _power_formula(average_pooling_autodiff, x, p, problem).astype(x.dtype)

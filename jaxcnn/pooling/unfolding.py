@@ -104,8 +104,8 @@ def fold(
         X_{b,c,k,l} = \sum_{m,n} P_{b,\; (c, m, n),\; (i, j)},
         \qquad i = \frac{k + p - d m}{s},\; j = \frac{l + p - d n}{s}
 
-    where only whole-numbered i and j count. It is no inverse: where patches overlap,
-    pixels are added.
+    where only whole-numbered i and j count. It is not the inverse: where patches
+    overlap, pixels are added.
 
     Args:
       p: patches ``(B, C·K_h·K_w, H_out·W_out)``, as :func:`unfold` returns them; with
