@@ -9,6 +9,7 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -30,10 +31,11 @@ def drawn(rng, layout):
     if layout == "NHWC":
         x, w = x.transpose(0, 2, 3, 1), w.transpose(2, 3, 1, 0)
     parameters = {"w": w, "b": rng.standard_normal(8), "d": rng.standard_normal((8, 5))}
-    floats = jax.tree.map(lambda each: jnp.asarray(each, "float32"), (parameters, x))
-    return *floats, jnp.arange(B) % 5
+    floats = jax.tree.map(lambda each: each.astype("float32"), (parameters, x))
+    return *floats, np.arange(B) % 5
 
 
+@functools.cache
 def loss_of(layout):
     """A network: its losses, one for each image."""
 
@@ -96,12 +98,13 @@ OPERATIONS = {
 
 
 def images(rng):
-    return jnp.asarray(rng.standard_normal((B, C, H, H)), "float32")
+    return rng.standard_normal((B, C, H, H)).astype("float32")
 
 
-def gradients(losses, *arrays):
-    """Of the mean loss, with respect to parameters and images."""
-    return jax.grad(lambda *a: losses(*a).mean(), (0, 1))(*arrays)
+@functools.cache
+def gradients(losses):
+    """Of the mean loss, with respect to parameters and images, compiled."""
+    return jax.jit(jax.grad(lambda *arrays: losses(*arrays).mean(), (0, 1)))
 
 
 def close(ours, theirs):
@@ -149,12 +152,10 @@ every_kind = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 )
 def test_gradients_are_those_of_one_device(rng, kind, layout, way):
     arrays, losses = drawn(rng, layout), loss_of(layout)
-    wanted = jax.jit(functools.partial(gradients, losses))(*arrays)
+    wanted = gradients(losses)(*arrays)
     specs = specs_of(layout, **WAYS[way])
     with jax.set_mesh(mesh(kind)):
-        computed = jax.jit(functools.partial(gradients, losses))(
-            *spread(arrays, specs, kind)
-        )
+        computed = gradients(losses)(*spread(arrays, specs, kind))
     close(computed, wanted)
 
 
@@ -163,7 +164,7 @@ def test_explicit_sharding_says_how_outputs_and_gradients_are_spread(rng, layout
     parameters, x, labels = spread(arrays, specs_of(layout), AxisType.Explicit)
     with jax.set_mesh(mesh(AxisType.Explicit)):
         assert jax.typeof(losses(parameters, x, labels)).sharding.spec == P("data")
-        dw, dx = gradients(losses, parameters, x, labels)
+        dw, dx = gradients(losses)(parameters, x, labels)
     assert jax.typeof(dx) == jax.typeof(x)
     assert jax.tree.map(jax.typeof, dw) == jax.tree.map(jax.typeof, parameters)
 
@@ -173,14 +174,20 @@ def squares(operation):
     return lambda x: jnp.sum(jnp.square(operation(x)))
 
 
+@functools.cache
+def gradient(name):
+    """Of an operation's sum of squares, compiled."""
+    return jax.jit(jax.grad(squares(OPERATIONS[name])))
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_explicit_sharding_is_known_to_every_operation(rng, name):
-    x, gradient = images(rng), jax.grad(squares(OPERATIONS[name]))
+    x = images(rng)
     spread_x = spread(x, P("data", "model"), AxisType.Explicit)
     with jax.set_mesh(mesh(AxisType.Explicit)):
-        dx = jax.jit(gradient)(spread_x)
+        dx = gradient(name)(spread_x)
     assert jax.typeof(dx) == jax.typeof(spread_x)
-    close(dx, gradient(x))
+    close(dx, gradient(name)(x))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -193,8 +200,8 @@ def test_inside_of_shard_map_every_operation_knows_what_varies(rng, name):
         out_specs=P(),
         check_vma=True,
     )
-    wanted = [jax.grad(loss)(part) for part in jnp.split(x, 4)]
-    close(jax.jit(jax.grad(over_devices))(x), jnp.concatenate(wanted))
+    wanted = [gradient(name)(part) for part in np.split(x, 4)]
+    close(jax.jit(jax.grad(over_devices))(x), np.concatenate(wanted))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +227,7 @@ def test_gradients_inside_of_shard_map_are_those_of_one_device(rng, layout, deri
 
     with jaxcnn.derivatives(derivatives):
         computed = jax.jit(jax.grad(mean_loss, (0, 1)))(parameters, x, labels)
-        wanted = jax.jit(functools.partial(gradients, losses))(parameters, x, labels)
+        wanted = gradients(losses)(parameters, x, labels)
     close(computed, wanted)
 
 
@@ -229,8 +236,8 @@ def test_loops_over_blocks_and_taps_know_what_varies_inside_of_shard_map(
     rng, engine, monkeypatch
 ):
     monkeypatch.setattr("jaxcnn.engines.memory.BLOCK", 1)  # a block for every image
-    x = jnp.asarray(rng.standard_normal((16, 6, 6, 3)), "float32")
-    w = jnp.asarray(rng.standard_normal((3, 3, 3, 4)), "float32")
+    x = rng.standard_normal((16, 6, 6, 3)).astype("float32")
+    w = rng.standard_normal((3, 3, 3, 4)).astype("float32")
 
     def loss(w, x):
         y = jaxcnn.conv2d(x, w, layout="NHWC", engine=engine)
@@ -245,13 +252,14 @@ def test_loops_over_blocks_and_taps_know_what_varies_inside_of_shard_map(
             check_vma=True,
         )(w, x)
 
-    close(jax.jit(jax.grad(over_devices, (0, 1)))(w, x), jax.grad(loss, (0, 1))(w, x))
+    computed, wanted = (jax.jit(jax.grad(each, (0, 1))) for each in (over_devices, loss))
+    close(computed(w, x), wanted(w, x))
 
 
 @pytest.mark.parametrize("derivatives", ["custom", "autodiff"])
 def test_batch_norm_inside_of_shard_map_is_that_of_the_whole_batch(rng, derivatives):
     x, dy = images(rng), images(rng)
-    w, b = jnp.asarray(rng.standard_normal((2, C)), "float32")
+    w, b = rng.standard_normal((2, C)).astype("float32")
 
     def results(x, dy, w, b, axis_name=None):
         def y_and_statistics(x, w, b):
@@ -277,4 +285,4 @@ def test_batch_norm_inside_of_shard_map_is_that_of_the_whole_batch(rng, derivati
         out_specs=(P("data"), (P("data"), P(), P()), P()),
         check_vma=True,
     )
-    close(jax.jit(over_devices)(x, dy, w, b), results(x, dy, w, b))
+    close(jax.jit(over_devices)(x, dy, w, b), jax.jit(results)(x, dy, w, b))
