@@ -4,6 +4,7 @@ Two columns of it, ``shard_map`` and explicit sharding, are in test_sharding, wh
 operations these are. What an operation gives by itself is proved elsewhere.
 """
 
+import functools
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import chex
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -47,22 +49,33 @@ def close(ours, theirs):
 
 
 def drawn(rng, *leading):
-    return jnp.asarray(rng.standard_normal((*leading, B, C, H, H)), "float32")
+    return rng.standard_normal((*leading, B, C, H, H)).astype("float32")
 
 
+# What several transformations are compared with is compiled once for all of them.
+value = functools.cache(jax.jit)
+
+
+@functools.cache
 def gradient(f):
     """Of its sum of squares, compiled."""
     return jax.jit(jax.grad(squares(f)))
 
 
+@functools.cache
+def pulled_back(f):
+    """A cotangent, by reverse mode, compiled."""
+    return jax.jit(lambda x, cotangent: jax.vjp(f, x)[1](cotangent))
+
+
 def jit(f, rng):
     x = drawn(rng)
-    close(jax.jit(f)(x), f(x))
+    close(value(f)(x), f(x))
 
 
 def vmap(f, rng):
     x = drawn(rng, 3)
-    close(jax.vmap(f)(x), jnp.stack([f(each) for each in x]))
+    close(jax.jit(jax.vmap(f))(x), np.stack([value(f)(each) for each in x]))
 
 
 def grad(f, rng):
@@ -89,10 +102,10 @@ def jvp(f, rng):
     x, dx = drawn(rng, 2)
     with jaxcnn.derivatives("autodiff"):
         y, dy = jax.jit(lambda x, dx: jax.jvp(f, (x,), (dx,)))(x, dx)
-    cotangent = jnp.cos(y)
-    (pulled,) = jax.jit(lambda x, c: jax.vjp(f, x)[1](c))(x, cotangent)
-    scale = jnp.linalg.norm(pulled) * jnp.linalg.norm(dx)
-    close(jnp.vdot(cotangent, dy) / scale, jnp.vdot(pulled, dx) / scale)
+    cotangent = np.cos(y)
+    (pulled,) = pulled_back(f)(x, cotangent)
+    scale = np.linalg.norm(pulled) * np.linalg.norm(dx)
+    close(np.vdot(cotangent, dy) / scale, np.vdot(pulled, dx) / scale)
 
 
 def hessian(f, rng):
@@ -100,7 +113,7 @@ def hessian(f, rng):
     x = drawn(rng)
 
     def of_row(row):
-        return squares(f)(x.at[0, 0, 0].set(row))
+        return squares(f)(jnp.asarray(x).at[0, 0, 0].set(row))
 
     row = x[0, 0, 0]
     with jaxcnn.derivatives("autodiff"):
@@ -110,7 +123,7 @@ def hessian(f, rng):
 
 def checkpoint(f, rng):
     x = drawn(rng)
-    checkpointed = gradient(jax.checkpoint(f))(x)
+    checkpointed = jax.jit(jax.grad(squares(jax.checkpoint(f))))(x)
     close(checkpointed, gradient(f)(x))
 
 
@@ -120,14 +133,13 @@ def scan(f, rng):
     def total(x):
         return jax.lax.scan(lambda sum_, each: (sum_ + squares(f)(each), None), 0.0, x)[0]
 
-    alone = gradient(f)
-    close(jax.jit(jax.grad(total))(x), jnp.stack([alone(each) for each in x]))
+    close(jax.jit(jax.grad(total))(x), np.stack([gradient(f)(each) for each in x]))
 
 
 def automatic_sharding(f, rng):
     x = drawn(rng)
-    spread = jax.device_put(x, NamedSharding(mesh(AxisType.Auto), P("data", "model")))
-    close(gradient(f)(spread), gradient(f)(x))
+    sharded = jax.device_put(x, NamedSharding(mesh(AxisType.Auto), P("data", "model")))
+    close(gradient(f)(sharded), gradient(f)(x))
 
 
 def export(f, rng):
@@ -140,10 +152,10 @@ def export(f, rng):
 
 def linear_transpose(f, rng):
     x = drawn(rng)
-    y = f(x)
+    cotangent = np.cos(value(f)(x))
     with jaxcnn.derivatives("autodiff"):
-        transposed = jax.jit(jax.linear_transpose(f, x))(jnp.cos(y))
-    close(transposed, jax.jit(lambda x, c: jax.vjp(f, x)[1](c))(x, jnp.cos(y)))
+        transposed = jax.jit(jax.linear_transpose(f, x))(cotangent)
+    close(transposed, pulled_back(f)(x, cotangent))
 
 
 TRANSFORMATIONS = {
