@@ -42,7 +42,7 @@ def loss_of(layout):
     def losses(parameters, x, labels):
         w, b, d = (parameters[name] for name in "wbd")
         y = jaxcnn.conv2d(x, w, b, padding=1, groups=2, layout=layout)
-        y = jaxcnn.max_pool2d(jaxcnn.relu(y), 3, 2, padding=1, layout=layout)
+        y = jaxcnn.max_pool2d(jaxcnn.relu(y), (3, 2), 2, padding=(1, 0), layout=layout)
         y = jaxcnn.avg_pool2d(y, 2, layout=layout)
         y = jaxcnn.global_avg_pool(y, layout=layout)
         return jaxcnn.softmax_cross_entropy(jaxcnn.dense(y, d), labels)
@@ -61,15 +61,15 @@ def kernel(*shape):
 OPERATIONS = {
     "conv2d": lambda x: jaxcnn.conv2d(x, kernel(C, C, 3, 3), ones(C)),
     "conv2d with mirrors": lambda x: jaxcnn.conv2d(
-        x, kernel(C, C, 3, 3), padding=1, padding_mode="reflect"
+        x, kernel(C, C, 3, 2), padding=1, padding_mode="reflect"
     ),
-    "conv_transpose2d": lambda x: jaxcnn.conv_transpose2d(x, kernel(C, C, 3, 3), stride=2),
-    "depthwise_conv2d": lambda x: jaxcnn.depthwise_conv2d(x, kernel(2 * C, 1, 3, 3)),
-    "max_pool2d": functools.partial(jaxcnn.max_pool2d, kernel_size=3, stride=2),
+    "conv_transpose2d": lambda x: jaxcnn.conv_transpose2d(x, kernel(C, C, 3, 2), stride=2),
+    "depthwise_conv2d": lambda x: jaxcnn.depthwise_conv2d(x, kernel(2 * C, 1, 3, 2)),
+    "max_pool2d": functools.partial(jaxcnn.max_pool2d, kernel_size=(3, 2), stride=2),
     "max_unpool2d": lambda x: jaxcnn.max_unpool2d(
         *jaxcnn.max_pool2d(x, 2, return_indices=True), 2
     ),
-    "avg_pool2d": functools.partial(jaxcnn.avg_pool2d, kernel_size=3, stride=2),
+    "avg_pool2d": functools.partial(jaxcnn.avg_pool2d, kernel_size=(3, 2), stride=2),
     "lp_pool2d": functools.partial(jaxcnn.lp_pool2d, norm_type=2, kernel_size=2),
     "adaptive_max_pool2d": lambda x: jaxcnn.max_unpool2d(
         *jaxcnn.adaptive_max_pool2d(x, 3, return_indices=True), 2, output_size=H
@@ -78,7 +78,7 @@ OPERATIONS = {
         jaxcnn.adaptive_avg_pool2d, output_size=(3, 5)
     ),
     "global_avg_pool": jaxcnn.global_avg_pool,
-    "unfold": functools.partial(jaxcnn.unfold, kernel_size=3),
+    "unfold": functools.partial(jaxcnn.unfold, kernel_size=2),
     "fold": lambda x: jaxcnn.fold(jaxcnn.unfold(x, 2), H, 2),
     "batch_norm": lambda x: jaxcnn.batch_norm(
         x, None, None, ones(C), ones(C), training=True
@@ -97,8 +97,8 @@ OPERATIONS = {
 }
 
 
-def images(rng):
-    return rng.standard_normal((B, C, H, H)).astype("float32")
+def images(rng, devices=1):
+    return rng.standard_normal((devices * B, C, H, H)).astype("float32")
 
 
 @functools.cache
@@ -192,7 +192,7 @@ def test_explicit_sharding_is_known_to_every_operation(rng, name):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_inside_of_shard_map_every_operation_knows_what_varies(rng, name):
-    x, loss = images(rng), squares(OPERATIONS[name])
+    x, loss = images(rng, devices=4), squares(OPERATIONS[name])
     over_devices = jax.shard_map(
         lambda x: jax.lax.psum(loss(x), "data"),
         mesh=mesh(AxisType.Auto),
