@@ -68,6 +68,13 @@ def pulled_back(f):
     return jax.jit(lambda x, cotangent: jax.vjp(f, x)[1](cotangent))
 
 
+@functools.cache
+def second(f):
+    """The gradient of its gradient's product with v, compiled."""
+    slope = jax.grad(squares(f))
+    return jax.jit(jax.grad(lambda x, v: jnp.vdot(slope(x), v)))
+
+
 def jit(f, rng):
     x = drawn(rng)
     close(value(f)(x), f(x))
@@ -85,16 +92,11 @@ def grad(f, rng):
     close(gradient(f)(x), wanted)
 
 
-def second(f):
-    """The gradient of how steep it is."""
-    return jax.grad(lambda x: jnp.sum(jnp.sin(jax.grad(squares(f))(x))))
-
-
 def grad_of_grad(f, rng):
-    x = drawn(rng)
+    x, v = drawn(rng, 2)
     with jaxcnn.derivatives("autodiff"):
-        wanted = jax.jit(second(f))(x)
-    close(jax.jit(second(f))(x), wanted)
+        wanted = second(f)(x, v)
+    close(second(f)(x, v), wanted)
 
 
 def jvp(f, rng):
@@ -108,17 +110,20 @@ def jvp(f, rng):
     close(np.vdot(cotangent, dy) / scale, np.vdot(pulled, dx) / scale)
 
 
+def of_first_row(f, x):
+    """The sum of squares as a function of an image's first row, and that row."""
+    return lambda row: squares(f)(jnp.asarray(x).at[0, 0, 0].set(row)), x[0, 0, 0]
+
+
 def hessian(f, rng):
-    """Of one image's sum of squares, by its first row, and by reverse mode twice."""
+    """Row by row it is the gradient of one entry of the gradient."""
     x = drawn(rng)
-
-    def of_row(row):
-        return squares(f)(jnp.asarray(x).at[0, 0, 0].set(row))
-
-    row = x[0, 0, 0]
+    of_row, row = of_first_row(f, x)
     with jaxcnn.derivatives("autodiff"):
         computed = jax.jit(jax.hessian(of_row))(row)
-    close(computed, jax.jit(jax.jacrev(jax.jacrev(of_row)))(row))
+    ones = np.zeros((H, *x.shape), "float32")
+    ones[range(H), 0, 0, 0, range(H)] = 1
+    close(computed, np.stack([second(f)(x, v)[0, 0, 0] for v in ones]))
 
 
 def checkpoint(f, rng):
@@ -190,6 +195,22 @@ def strict_jax():
 @pytest.mark.parametrize(("operation", "transformation"), CELLS)
 def test_a_cell_is_true(operation, transformation, rng):
     TRANSFORMATIONS[transformation](OPERATIONS[operation], rng)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        operation
+        if operation in ("conv2d", "max_pool2d", "unfold", "batch_norm", "gelu")
+        else pytest.param(operation, marks=pytest.mark.slow)
+        for operation in OPERATIONS
+    ],
+)
+def test_reverse_mode_twice_gives_the_hessian_too(operation, rng):
+    of_row, row = of_first_row(OPERATIONS[operation], drawn(rng))
+    with jaxcnn.derivatives("autodiff"):
+        wanted = jax.jit(jax.hessian(of_row))(row)
+    close(jax.jit(jax.jacrev(jax.jacrev(of_row)))(row), wanted)
 
 
 def test_the_table_lists_these_operations():
