@@ -197,6 +197,18 @@ def test_a_cell_is_true(operation, transformation, rng):
     TRANSFORMATIONS[transformation](OPERATIONS[operation], rng)
 
 
+def test_what_is_compiled_is_compiled_anew_for_autodiff(rng):
+    """… or the cells that compare with it would compare the rules with themselves."""
+    x, dx = drawn(rng, 2)
+    compiled = value(jaxcnn.relu)
+    compiled(x)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(compiled, (x,), (dx,))
+    with jaxcnn.derivatives("autodiff"):
+        _, dy = jax.jvp(compiled, (x,), (dx,))
+    close(dy, np.where(x > 0, dx, 0))
+
+
 @pytest.mark.parametrize(
     "operation",
     [
