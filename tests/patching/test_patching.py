@@ -137,7 +137,7 @@ def test_a_mesh_of_devices_is_served():
 
     with patched_jax():
         assert is_served(jax.jit(gradients), X, W)
-        close(jax.jit(gradients)(X, W), jax.grad(loss, (0, 1))(X, W))
+        close(jax.jit(gradients)(X, W), jax.jit(jax.grad(loss, (0, 1)))(X, W))
 
 
 def test_a_symbolic_batch_is_exported():
@@ -147,7 +147,7 @@ def test_a_symbolic_batch_is_exported():
         return maxima(convolution(x, w))
 
     symbolic = jax.ShapeDtypeStruct(export.symbolic_shape("b, 6, 5, 3"), X.dtype)
-    theirs = network(X, W)
+    theirs = jax.jit(network)(X, W)
     with patched_jax():
         export_it = export.export(jax.jit(network))
         assert is_served(export_it, symbolic, W)
@@ -296,16 +296,14 @@ def test_engines_compute_with_what_is_jaxs_own(engine):
     # What an engine asks of JAX does not come back to jaxcnn; nor does what JAX's own
     # transposition, within an engine, asks of its convolution by name: it says how the
     # result is to be sharded, which jaxcnn leaves to JAX.
-    def gradients(x, w):
-        return jax.grad(
-            lambda x, w: jnp.sin(jaxcnn.conv2d(x, w, layout="NHWC", engine=engine)).sum(),
-            (0, 1),
-        )(x, w)
-
+    gradients = jax.grad(
+        lambda x, w: jnp.sin(jaxcnn.conv2d(x, w, layout="NHWC", engine=engine)).sum(),
+        (0, 1),
+    )
     with plan.recording() as plain:
-        theirs = gradients(X, W)
+        theirs = jax.jit(gradients)(X, W)
     with patched_jax(), plan.recording() as patched:
-        ours = gradients(X, W)
+        ours = jax.jit(gradients)(X, W)
     names = [each.name for each in patched]
     assert names == [each.name for each in plain]
     assert sorted(names) == ["forward", "input_gradient", "weight_gradient"]
@@ -350,12 +348,12 @@ FORWARD = {
 @pytest.mark.parametrize("mode", FORWARD)
 def test_forward_mode_wants_autodiff_and_says_so(mode):
     call = FORWARD[mode](lambda w: jnp.sin(maxima(convolution(SMALL_X, w))))
-    theirs = call()
+    theirs = jax.jit(call)()
     with patched_jax():
         with pytest.raises(TypeError, match=r"with jaxcnn.derivatives\('autodiff'\)"):
             call()
         with jaxcnn.derivatives("autodiff"):
-            close(call(), theirs)
+            close(jax.jit(call)(), theirs)
 
 
 def test_functions_that_jaxcnn_does_not_know_are_not_exchanged(monkeypatch):

@@ -4,6 +4,7 @@ Two columns of it, ``shard_map`` and explicit sharding, are in test_sharding, wh
 operations these are. What an operation gives by itself is proved elsewhere.
 """
 
+import functools
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import chex
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -47,22 +49,40 @@ def close(ours, theirs):
 
 
 def drawn(rng, *leading):
-    return jnp.asarray(rng.standard_normal((*leading, B, C, H, H)), "float32")
+    return rng.standard_normal((*leading, B, C, H, H)).astype("float32")
 
 
+# What several transformations are compared with is compiled once for all of them.
+value = functools.cache(jax.jit)
+
+
+@functools.cache
 def gradient(f):
     """Of its sum of squares, compiled."""
     return jax.jit(jax.grad(squares(f)))
 
 
+@functools.cache
+def pulled_back(f):
+    """A cotangent, by reverse mode, compiled."""
+    return jax.jit(lambda x, cotangent: jax.vjp(f, x)[1](cotangent))
+
+
+@functools.cache
+def second(f):
+    """The gradient of its gradient's product with v, compiled."""
+    slope = jax.grad(squares(f))
+    return jax.jit(jax.grad(lambda x, v: jnp.vdot(slope(x), v)))
+
+
 def jit(f, rng):
     x = drawn(rng)
-    close(jax.jit(f)(x), f(x))
+    close(value(f)(x), f(x))
 
 
 def vmap(f, rng):
     x = drawn(rng, 3)
-    close(jax.vmap(f)(x), jnp.stack([f(each) for each in x]))
+    close(jax.jit(jax.vmap(f))(x), np.stack([value(f)(each) for each in x]))
 
 
 def grad(f, rng):
@@ -72,16 +92,11 @@ def grad(f, rng):
     close(gradient(f)(x), wanted)
 
 
-def second(f):
-    """The gradient of how steep it is."""
-    return jax.grad(lambda x: jnp.sum(jnp.sin(jax.grad(squares(f))(x))))
-
-
 def grad_of_grad(f, rng):
-    x = drawn(rng)
+    x, v = drawn(rng, 2)
     with jaxcnn.derivatives("autodiff"):
-        wanted = jax.jit(second(f))(x)
-    close(jax.jit(second(f))(x), wanted)
+        wanted = second(f)(x, v)
+    close(second(f)(x, v), wanted)
 
 
 def jvp(f, rng):
@@ -89,28 +104,31 @@ def jvp(f, rng):
     x, dx = drawn(rng, 2)
     with jaxcnn.derivatives("autodiff"):
         y, dy = jax.jit(lambda x, dx: jax.jvp(f, (x,), (dx,)))(x, dx)
-    cotangent = jnp.cos(y)
-    (pulled,) = jax.jit(lambda x, c: jax.vjp(f, x)[1](c))(x, cotangent)
-    scale = jnp.linalg.norm(pulled) * jnp.linalg.norm(dx)
-    close(jnp.vdot(cotangent, dy) / scale, jnp.vdot(pulled, dx) / scale)
+    cotangent = np.cos(y)
+    (pulled,) = pulled_back(f)(x, cotangent)
+    scale = np.linalg.norm(pulled) * np.linalg.norm(dx)
+    close(np.vdot(cotangent, dy) / scale, np.vdot(pulled, dx) / scale)
+
+
+def of_first_row(f, x):
+    """The sum of squares as a function of an image's first row, and that row."""
+    return lambda row: squares(f)(jnp.asarray(x).at[0, 0, 0].set(row)), x[0, 0, 0]
 
 
 def hessian(f, rng):
-    """Of one image's sum of squares, by its first row, and by reverse mode twice."""
+    """Row by row it is the gradient of one entry of the gradient."""
     x = drawn(rng)
-
-    def of_row(row):
-        return squares(f)(x.at[0, 0, 0].set(row))
-
-    row = x[0, 0, 0]
+    of_row, row = of_first_row(f, x)
     with jaxcnn.derivatives("autodiff"):
         computed = jax.jit(jax.hessian(of_row))(row)
-    close(computed, jax.jit(jax.jacrev(jax.jacrev(of_row)))(row))
+    ones = np.zeros((H, *x.shape), "float32")
+    ones[range(H), 0, 0, 0, range(H)] = 1
+    close(computed, np.stack([second(f)(x, v)[0, 0, 0] for v in ones]))
 
 
 def checkpoint(f, rng):
     x = drawn(rng)
-    checkpointed = gradient(jax.checkpoint(f))(x)
+    checkpointed = jax.jit(jax.grad(squares(jax.checkpoint(f))))(x)
     close(checkpointed, gradient(f)(x))
 
 
@@ -120,14 +138,13 @@ def scan(f, rng):
     def total(x):
         return jax.lax.scan(lambda sum_, each: (sum_ + squares(f)(each), None), 0.0, x)[0]
 
-    alone = gradient(f)
-    close(jax.jit(jax.grad(total))(x), jnp.stack([alone(each) for each in x]))
+    close(jax.jit(jax.grad(total))(x), np.stack([gradient(f)(each) for each in x]))
 
 
 def automatic_sharding(f, rng):
     x = drawn(rng)
-    spread = jax.device_put(x, NamedSharding(mesh(AxisType.Auto), P("data", "model")))
-    close(gradient(f)(spread), gradient(f)(x))
+    sharded = jax.device_put(x, NamedSharding(mesh(AxisType.Auto), P("data", "model")))
+    close(gradient(f)(sharded), gradient(f)(x))
 
 
 def export(f, rng):
@@ -140,10 +157,10 @@ def export(f, rng):
 
 def linear_transpose(f, rng):
     x = drawn(rng)
-    y = f(x)
+    cotangent = np.cos(value(f)(x))
     with jaxcnn.derivatives("autodiff"):
-        transposed = jax.jit(jax.linear_transpose(f, x))(jnp.cos(y))
-    close(transposed, jax.jit(lambda x, c: jax.vjp(f, x)[1](c))(x, jnp.cos(y)))
+        transposed = jax.jit(jax.linear_transpose(f, x))(cotangent)
+    close(transposed, pulled_back(f)(x, cotangent))
 
 
 TRANSFORMATIONS = {
@@ -178,6 +195,34 @@ def strict_jax():
 @pytest.mark.parametrize(("operation", "transformation"), CELLS)
 def test_a_cell_is_true(operation, transformation, rng):
     TRANSFORMATIONS[transformation](OPERATIONS[operation], rng)
+
+
+def test_what_is_compiled_is_compiled_anew_for_autodiff(rng):
+    """… or the cells that compare with it would compare the rules with themselves."""
+    x, dx = drawn(rng, 2)
+    compiled = value(jaxcnn.relu)
+    compiled(x)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(compiled, (x,), (dx,))
+    with jaxcnn.derivatives("autodiff"):
+        _, dy = jax.jvp(compiled, (x,), (dx,))
+    close(dy, np.where(x > 0, dx, 0))
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        operation
+        if operation in ("conv2d", "max_pool2d", "unfold", "batch_norm", "gelu")
+        else pytest.param(operation, marks=pytest.mark.slow)
+        for operation in OPERATIONS
+    ],
+)
+def test_reverse_mode_twice_gives_the_hessian_too(operation, rng):
+    of_row, row = of_first_row(OPERATIONS[operation], drawn(rng))
+    with jaxcnn.derivatives("autodiff"):
+        wanted = jax.jit(jax.hessian(of_row))(row)
+    close(jax.jit(jax.jacrev(jax.jacrev(of_row)))(row), wanted)
 
 
 def test_the_table_lists_these_operations():

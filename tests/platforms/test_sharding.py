@@ -9,6 +9,7 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -30,17 +31,18 @@ def drawn(rng, layout):
     if layout == "NHWC":
         x, w = x.transpose(0, 2, 3, 1), w.transpose(2, 3, 1, 0)
     parameters = {"w": w, "b": rng.standard_normal(8), "d": rng.standard_normal((8, 5))}
-    floats = jax.tree.map(lambda each: jnp.asarray(each, "float32"), (parameters, x))
-    return *floats, jnp.arange(B) % 5
+    floats = jax.tree.map(lambda each: each.astype("float32"), (parameters, x))
+    return *floats, np.arange(B) % 5
 
 
+@functools.cache
 def loss_of(layout):
     """A network: its losses, one for each image."""
 
     def losses(parameters, x, labels):
         w, b, d = (parameters[name] for name in "wbd")
         y = jaxcnn.conv2d(x, w, b, padding=1, groups=2, layout=layout)
-        y = jaxcnn.max_pool2d(jaxcnn.relu(y), 3, 2, padding=1, layout=layout)
+        y = jaxcnn.max_pool2d(jaxcnn.relu(y), (3, 2), 2, padding=(1, 0), layout=layout)
         y = jaxcnn.avg_pool2d(y, 2, layout=layout)
         y = jaxcnn.global_avg_pool(y, layout=layout)
         return jaxcnn.softmax_cross_entropy(jaxcnn.dense(y, d), labels)
@@ -59,15 +61,15 @@ def kernel(*shape):
 OPERATIONS = {
     "conv2d": lambda x: jaxcnn.conv2d(x, kernel(C, C, 3, 3), ones(C)),
     "conv2d with mirrors": lambda x: jaxcnn.conv2d(
-        x, kernel(C, C, 3, 3), padding=1, padding_mode="reflect"
+        x, kernel(C, C, 3, 2), padding=1, padding_mode="reflect"
     ),
-    "conv_transpose2d": lambda x: jaxcnn.conv_transpose2d(x, kernel(C, C, 3, 3), stride=2),
-    "depthwise_conv2d": lambda x: jaxcnn.depthwise_conv2d(x, kernel(2 * C, 1, 3, 3)),
-    "max_pool2d": functools.partial(jaxcnn.max_pool2d, kernel_size=3, stride=2),
+    "conv_transpose2d": lambda x: jaxcnn.conv_transpose2d(x, kernel(C, C, 3, 2), stride=2),
+    "depthwise_conv2d": lambda x: jaxcnn.depthwise_conv2d(x, kernel(2 * C, 1, 3, 2)),
+    "max_pool2d": functools.partial(jaxcnn.max_pool2d, kernel_size=(3, 2), stride=2),
     "max_unpool2d": lambda x: jaxcnn.max_unpool2d(
         *jaxcnn.max_pool2d(x, 2, return_indices=True), 2
     ),
-    "avg_pool2d": functools.partial(jaxcnn.avg_pool2d, kernel_size=3, stride=2),
+    "avg_pool2d": functools.partial(jaxcnn.avg_pool2d, kernel_size=(3, 2), stride=2),
     "lp_pool2d": functools.partial(jaxcnn.lp_pool2d, norm_type=2, kernel_size=2),
     "adaptive_max_pool2d": lambda x: jaxcnn.max_unpool2d(
         *jaxcnn.adaptive_max_pool2d(x, 3, return_indices=True), 2, output_size=H
@@ -76,7 +78,7 @@ OPERATIONS = {
         jaxcnn.adaptive_avg_pool2d, output_size=(3, 5)
     ),
     "global_avg_pool": jaxcnn.global_avg_pool,
-    "unfold": functools.partial(jaxcnn.unfold, kernel_size=3),
+    "unfold": functools.partial(jaxcnn.unfold, kernel_size=2),
     "fold": lambda x: jaxcnn.fold(jaxcnn.unfold(x, 2), H, 2),
     "batch_norm": lambda x: jaxcnn.batch_norm(
         x, None, None, ones(C), ones(C), training=True
@@ -95,13 +97,14 @@ OPERATIONS = {
 }
 
 
-def images(rng):
-    return jnp.asarray(rng.standard_normal((B, C, H, H)), "float32")
+def images(rng, devices=1):
+    return rng.standard_normal((devices * B, C, H, H)).astype("float32")
 
 
-def gradients(losses, *arrays):
-    """Of the mean loss, with respect to parameters and images."""
-    return jax.grad(lambda *a: losses(*a).mean(), (0, 1))(*arrays)
+@functools.cache
+def gradients(losses):
+    """Of the mean loss, with respect to parameters and images, compiled."""
+    return jax.jit(jax.grad(lambda *arrays: losses(*arrays).mean(), (0, 1)))
 
 
 def close(ours, theirs):
@@ -149,12 +152,10 @@ every_kind = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 )
 def test_gradients_are_those_of_one_device(rng, kind, layout, way):
     arrays, losses = drawn(rng, layout), loss_of(layout)
-    wanted = jax.jit(functools.partial(gradients, losses))(*arrays)
+    wanted = gradients(losses)(*arrays)
     specs = specs_of(layout, **WAYS[way])
     with jax.set_mesh(mesh(kind)):
-        computed = jax.jit(functools.partial(gradients, losses))(
-            *spread(arrays, specs, kind)
-        )
+        computed = gradients(losses)(*spread(arrays, specs, kind))
     close(computed, wanted)
 
 
@@ -163,7 +164,7 @@ def test_explicit_sharding_says_how_outputs_and_gradients_are_spread(rng, layout
     parameters, x, labels = spread(arrays, specs_of(layout), AxisType.Explicit)
     with jax.set_mesh(mesh(AxisType.Explicit)):
         assert jax.typeof(losses(parameters, x, labels)).sharding.spec == P("data")
-        dw, dx = gradients(losses, parameters, x, labels)
+        dw, dx = gradients(losses)(parameters, x, labels)
     assert jax.typeof(dx) == jax.typeof(x)
     assert jax.tree.map(jax.typeof, dw) == jax.tree.map(jax.typeof, parameters)
 
@@ -173,19 +174,25 @@ def squares(operation):
     return lambda x: jnp.sum(jnp.square(operation(x)))
 
 
+@functools.cache
+def gradient(name):
+    """Of an operation's sum of squares, compiled."""
+    return jax.jit(jax.grad(squares(OPERATIONS[name])))
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_explicit_sharding_is_known_to_every_operation(rng, name):
-    x, gradient = images(rng), jax.grad(squares(OPERATIONS[name]))
+    x = images(rng)
     spread_x = spread(x, P("data", "model"), AxisType.Explicit)
     with jax.set_mesh(mesh(AxisType.Explicit)):
-        dx = jax.jit(gradient)(spread_x)
+        dx = gradient(name)(spread_x)
     assert jax.typeof(dx) == jax.typeof(spread_x)
-    close(dx, gradient(x))
+    close(dx, gradient(name)(x))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_inside_of_shard_map_every_operation_knows_what_varies(rng, name):
-    x, loss = images(rng), squares(OPERATIONS[name])
+    x, loss = images(rng, devices=4), squares(OPERATIONS[name])
     over_devices = jax.shard_map(
         lambda x: jax.lax.psum(loss(x), "data"),
         mesh=mesh(AxisType.Auto),
@@ -193,8 +200,8 @@ def test_inside_of_shard_map_every_operation_knows_what_varies(rng, name):
         out_specs=P(),
         check_vma=True,
     )
-    wanted = [jax.grad(loss)(part) for part in jnp.split(x, 4)]
-    close(jax.jit(jax.grad(over_devices))(x), jnp.concatenate(wanted))
+    wanted = [gradient(name)(part) for part in np.split(x, 4)]
+    close(jax.jit(jax.grad(over_devices))(x), np.concatenate(wanted))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +227,7 @@ def test_gradients_inside_of_shard_map_are_those_of_one_device(rng, layout, deri
 
     with jaxcnn.derivatives(derivatives):
         computed = jax.jit(jax.grad(mean_loss, (0, 1)))(parameters, x, labels)
-        wanted = jax.jit(functools.partial(gradients, losses))(parameters, x, labels)
+        wanted = gradients(losses)(parameters, x, labels)
     close(computed, wanted)
 
 
@@ -229,8 +236,8 @@ def test_loops_over_blocks_and_taps_know_what_varies_inside_of_shard_map(
     rng, engine, monkeypatch
 ):
     monkeypatch.setattr("jaxcnn.engines.memory.BLOCK", 1)  # a block for every image
-    x = jnp.asarray(rng.standard_normal((16, 6, 6, 3)), "float32")
-    w = jnp.asarray(rng.standard_normal((3, 3, 3, 4)), "float32")
+    x = rng.standard_normal((16, 6, 6, 3)).astype("float32")
+    w = rng.standard_normal((3, 3, 3, 4)).astype("float32")
 
     def loss(w, x):
         y = jaxcnn.conv2d(x, w, layout="NHWC", engine=engine)
@@ -245,13 +252,14 @@ def test_loops_over_blocks_and_taps_know_what_varies_inside_of_shard_map(
             check_vma=True,
         )(w, x)
 
-    close(jax.jit(jax.grad(over_devices, (0, 1)))(w, x), jax.grad(loss, (0, 1))(w, x))
+    computed, wanted = (jax.jit(jax.grad(each, (0, 1))) for each in (over_devices, loss))
+    close(computed(w, x), wanted(w, x))
 
 
 @pytest.mark.parametrize("derivatives", ["custom", "autodiff"])
 def test_batch_norm_inside_of_shard_map_is_that_of_the_whole_batch(rng, derivatives):
     x, dy = images(rng), images(rng)
-    w, b = jnp.asarray(rng.standard_normal((2, C)), "float32")
+    w, b = rng.standard_normal((2, C)).astype("float32")
 
     def results(x, dy, w, b, axis_name=None):
         def y_and_statistics(x, w, b):
@@ -277,4 +285,4 @@ def test_batch_norm_inside_of_shard_map_is_that_of_the_whole_batch(rng, derivati
         out_specs=(P("data"), (P("data"), P(), P()), P()),
         check_vma=True,
     )
-    close(jax.jit(over_devices)(x, dy, w, b), results(x, dy, w, b))
+    close(jax.jit(over_devices)(x, dy, w, b), jax.jit(results)(x, dy, w, b))

@@ -18,7 +18,7 @@ import pytest
 import jaxcnn
 from tests import oracles
 
-INDICES = jnp.array([[[3, 0, 5], [1, 4, 2]], [[5, 3, 1], [0, 2, 4]]], jnp.int32)
+INDICES = np.array([[[3, 0, 5], [1, 4, 2]], [[5, 3, 1], [0, 2, 4]]], np.int32)
 
 
 def max_unpool(x, **options):
@@ -87,9 +87,9 @@ WITH_ENGINES = [name for name in OPERATIONS if name != "max_unpool1d"]
 def drawn(rng, name, times=()):
     """The operation, its operands and a gradient that arrives; mapped axes first."""
     operation, shapes = OPERATIONS[name]
-    operands = [jnp.asarray(rng.standard_normal((*times, *shape))) for shape in shapes]
-    out = jax.eval_shape(operation, *(jnp.zeros(shape) for shape in shapes)).shape
-    return operation, operands, jnp.asarray(rng.standard_normal((*times, *out)))
+    operands = [rng.standard_normal((*times, *shape)) for shape in shapes]
+    out = jax.eval_shape(operation, *map(np.zeros, shapes)).shape
+    return operation, operands, rng.standard_normal((*times, *out))
 
 
 def at_each_time(function, *columns):
@@ -98,7 +98,10 @@ def at_each_time(function, *columns):
     return jax.tree.map(lambda *each: np.stack(each), *results)
 
 
+@functools.cache
 def with_gradients(operation):
+    """A function of dy and the operands, compiled once for all tests."""
+
     def computed(dy, *operands):
         y, pullback = jax.vjp(operation, *operands)
         return y, pullback(dy)
@@ -126,7 +129,7 @@ def test_vmap_may_leave_the_parameters_alone(rng, name):
     function = with_gradients(operation)
     wanted = at_each_time(lambda dy, x: function(dy, x, *parameters), dy, x)
     mapped = jax.vmap(function, (0, 1, *[None] * len(parameters)))
-    close(mapped(dy, jnp.moveaxis(x, 0, 1), *parameters), wanted)
+    close(jax.jit(mapped)(dy, np.moveaxis(x, 0, 1), *parameters), wanted)
 
 
 def second_gradients(operation, dy, directions, operands):
@@ -148,7 +151,7 @@ def test_gradients_of_gradients_are_the_rules_and_agree_with_autodiff(
     rng, opaque_engine, name
 ):
     operation, operands, dy = drawn(rng, name)
-    directions = [jnp.asarray(rng.standard_normal(each.shape)) for each in operands]
+    directions = [rng.standard_normal(each.shape) for each in operands]
     hidden = {"engine": opaque_engine} if name in WITH_ENGINES else {}
     close(
         second_gradients(functools.partial(operation, **hidden), dy, directions, operands),
@@ -161,21 +164,24 @@ def test_gradients_of_gradients_are_the_rules_and_agree_with_autodiff(
 @every_operation
 def test_forward_mode_works_without_the_rule_alone_and_is_its_transpose(rng, name):
     operation, operands, dy = drawn(rng, name)
-    directions = [jnp.asarray(rng.standard_normal(each.shape)) for each in operands]
+    directions = [rng.standard_normal(each.shape) for each in operands]
     y, gradients = with_gradients(operation)(dy, *operands)
     plain = functools.partial(operation, derivatives="autodiff")
-    same_y, y_dot = jax.jit(lambda *x: jax.jvp(plain, x, tuple(directions)))(*operands)
+
+    def forward(operation):
+        return jax.jit(functools.partial(jax.jvp, operation))(operands, directions)
+
+    same_y, y_dot = forward(plain)
     close(same_y, y)
-    close(jnp.vdot(y_dot, dy), oracles.along(gradients, directions))
+    close(np.vdot(y_dot, dy), oracles.along(gradients, directions))
     with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(operation, tuple(operands), tuple(directions))
+        forward(operation)
 
 
 @every_operation
 def test_an_empty_batch_has_an_empty_result_and_zero_gradients(rng, name):
     operation, (x, *parameters), dy = drawn(rng, name)
-    y, pullback = jax.vjp(operation, x[:0], *parameters)
+    y, (dx, *gradients) = with_gradients(operation)(dy[:0], x[:0], *parameters)
     chex.assert_equal_shape([y, dy[:0]])
-    dx, *gradients = pullback(dy[:0])
     chex.assert_equal_shape([dx, x[:0]])
-    close(gradients, list(map(jnp.zeros_like, parameters)))
+    close(gradients, list(map(np.zeros_like, parameters)))
