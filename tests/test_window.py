@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxcnn.layout import spatial_size
 from jaxcnn.window import Window, named_padding, padded, tap, untap, valid_positions
 from tests import oracles
 
@@ -62,17 +63,19 @@ def random_windows(dimensions, count):
     return found
 
 
-SAMPLE = [
-    *PECULIAR,
-    *random_windows(1, 12),
-    *random_windows(2, 12),
-    *random_windows(3, 6),
-]
-# The layouts take turns: two compilations for each window would prove no more than one.
-SAMPLE = [
-    (size, window, LAYOUTS[len(size)][number % 2])
-    for number, (size, window) in enumerate(SAMPLE)
-]
+def sampled():
+    """The peculiar windows, and random ones: a few always, and as many more for slow runs.
+
+    The layouts take turns: two compilations for each window would prove no more than one.
+    """
+    random = [*random_windows(1, 12), *random_windows(2, 12), *random_windows(3, 6)]
+    for number, (size, window) in enumerate([*PECULIAR, *random]):
+        is_slow = number >= len(PECULIAR) and number % 6 > 1
+        marks = pytest.mark.slow if is_slow else ()
+        yield pytest.param(size, window, LAYOUTS[len(size)][number % 2], marks=marks)
+
+
+SAMPLE = [*sampled()]
 every_window = pytest.mark.parametrize(("size", "window", "layout"), SAMPLE)
 
 
@@ -82,38 +85,61 @@ def integers_over(size, layout, seed):
     return oracles.in_layout(first, layout)
 
 
-@functools.partial(jax.jit, static_argnames=("window", "layout"))
 def at_every_tap(x, y, window, layout):
     """tap(x, m), untap(y, m) and the valid positions for every m, which is traced."""
-    size = tuple(h for h, letter in zip(x.shape, layout, strict=True) if letter not in "NC")
-
-    def at(m):
-        return (
-            tap(x, m, window, layout),
-            untap(y, m, window, size, layout),
-            valid_positions(m, window, size, layout),
-        )
-
-    return lax.map(at, window.offsets())
+    size = spatial_size(x, layout)
+    return lax.map(lambda m: at_tap(x, y, m, window, size, layout), window.offsets())
 
 
+def at_every_known_tap(x, y, window, layout):
+    """As at_every_tap, but every m is known when it is compiled."""
+    size = spatial_size(x, layout)
+    at = [at_tap(x, y, m, window, size, layout) for m in window.offsets()]
+    return [jnp.stack(each) for each in zip(*at, strict=True)]
+
+
+def at_tap(x, y, m, window, size, layout):
+    return (
+        tap(x, m, window, layout),
+        untap(y, m, window, size, layout),
+        valid_positions(m, window, size, layout),
+    )
+
+
+@functools.cache
 def computed(size, window, layout):
-    """x and y, and what becomes of them at every tap."""
+    """x and y, and what becomes of them at every tap: traced, known, and of x padded.
+
+    Compiled together, and once for all tests. The window over x padded comes last.
+    """
     x = integers_over(size, layout, seed=1)
     y = integers_over(oracles.output_size(size, window), layout, seed=2)
-    return x, y, *map(np.asarray, at_every_tap(x, y, window, layout))
+
+    inner = []
+
+    @jax.jit
+    def everything(x, y):
+        around, over_it = padded(x, window, layout)
+        inner.append(over_it)
+        return (
+            at_every_tap(x, y, window, layout),
+            at_every_known_tap(x, y, window, layout),
+            at_every_tap(around, y, over_it, layout)[0],
+        )
+
+    return x, y, *jax.tree.map(np.asarray, everything(x, y)), *inner
 
 
 @every_window
 def test_tap_and_untap_are_transposes(size, window, layout):
-    x, y, seen, placed, _ = computed(size, window, layout)
+    x, y, (seen, placed, _), *_ = computed(size, window, layout)
     for seen_m, placed_m in zip(seen, placed, strict=True):
         assert np.vdot(seen_m, y) == np.vdot(x, placed_m)
 
 
 @every_window
 def test_tap_sees_the_input_where_the_equation_says_and_zero_outside(size, window, layout):
-    x, _, seen, _, valid = computed(size, window, layout)
+    x, _, (seen, _, valid), *_ = computed(size, window, layout)
     x = oracles.channels_first(x, layout)
     for number, m in enumerate(window.offsets()):
         seen_m = oracles.channels_first(seen[number], layout)
@@ -128,7 +154,7 @@ def test_tap_sees_the_input_where_the_equation_says_and_zero_outside(size, windo
 
 @every_window
 def test_untap_puts_y_back_where_it_was_seen_and_nowhere_else(size, window, layout):
-    _, y, _, placed, _ = computed(size, window, layout)
+    _, y, (_, placed, _), *_ = computed(size, window, layout)
     y = oracles.channels_first(y, layout)
     out = oracles.output_size(size, window)
     for number, m in enumerate(window.offsets()):
@@ -140,39 +166,22 @@ def test_untap_puts_y_back_where_it_was_seen_and_nowhere_else(size, window, layo
             np.testing.assert_array_equal(placed_m[(..., *k)], wanted)
 
 
-@functools.partial(jax.jit, static_argnames=("window", "size", "layout"))
-def at_every_known_tap(x, y, window, size, layout):
-    """As at_every_tap, but every m is known when it is compiled."""
-    at = [
-        (
-            tap(x, m, window, layout),
-            untap(y, m, window, size, layout),
-            valid_positions(m, window, size, layout),
-        )
-        for m in window.offsets()
-    ]
-    return [jnp.stack(each) for each in zip(*at, strict=True)]
-
-
 @every_window
 def test_a_known_tap_is_the_same_as_a_traced_one(size, window, layout):
-    x, y, *traced = computed(size, window, layout)
-    known = at_every_known_tap(x, y, window, size, layout)
+    _, _, traced, known, *_ = computed(size, window, layout)
     for ours, wanted in zip(known, traced, strict=True):
         np.testing.assert_array_equal(ours, wanted)
 
 
 @every_window
 def test_padded_takes_the_padding_into_the_array(size, window, layout):
-    x, y, seen, _, _ = computed(size, window, layout)
-    around, inner = padded(jnp.asarray(x), window, layout)
+    *_, (seen, _, _), _, seen_around, inner = computed(size, window, layout)
     assert not inner.is_padded
     assert inner == dataclasses.replace(window, padding=inner.padding)
     assert window.is_padded == any(map(any, window.padding))
     inner_size = window.padded_size(size)
     assert inner.output_size(inner_size) == window.output_size(size)
-    again, _, _ = at_every_tap(around, jnp.asarray(y), inner, layout)
-    np.testing.assert_array_equal(again, seen)
+    np.testing.assert_array_equal(seen_around, seen)
 
 
 def test_padded_fills_with_what_it_is_told():
@@ -190,16 +199,21 @@ def test_one_dimension_after_the_other_sees_what_the_window_does(layout):
         (4, 5, 6),
         Window((2, 3, 1), (1, 2, 3), ((1, 0), (2, -1), (0, 3)), (2, 1, 1)),
     )
-    x, _, seen, _, _ = computed(size, window, layout)
-    x = jnp.asarray(x)
+    x, _, (seen, _, _), *_ = computed(size, window, layout)
     assert window.only(0, 1, 2) == window
-    for dimension in range(3):
-        only = window.only(dimension)
+    apart = [window.only(dimension) for dimension in range(3)]
+    for dimension, only in enumerate(apart):
         one = slice(dimension, dimension + 1)
         assert only.along(one) == window.along(one)
         assert only.number_of_taps == window.kernel_size[dimension]
-        x = sum(tap(x, m, only, layout) for m in only.offsets())
-    np.testing.assert_array_equal(x, seen.sum(0))
+
+    @jax.jit
+    def one_after_the_other(x):
+        for only in apart:
+            x = sum(tap(x, m, only, layout) for m in only.offsets())
+        return x
+
+    np.testing.assert_array_equal(one_after_the_other(x), seen.sum(0))
 
 
 # --- Sizes ----------------------------------------------------------------------------

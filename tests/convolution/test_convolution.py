@@ -104,12 +104,35 @@ CASES = {
         window((3, 2), (2, 3), ((2, 1), (-1, 3)), (1, 2)),
     ),
 }
-every_case = pytest.mark.parametrize("name", CASES)
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 every_layout = pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+one_layout = pytest.mark.parametrize("layout", ["NCHW", slow("NHWC")])
+
+IN_BOTH = ("all at once", "groups", "depthwise, two outputs each")
+"""What is computed in both layouts always; otherwise they take turns."""
+
+IN_NEITHER = (
+    "one image in the batch",
+    "1×1 kernel",
+    "stride",
+    "padding, an int",
+    "depthwise",
+)
+"""What others of the table, or other tests, have among more: for slow runs."""
 
 
-def drawn(rng, name, layout):
-    """x, w, b and dy for a case, conv2d as its user writes it, and the oracles' terms."""
+def in_turns():
+    rest = [name for name in CASES if name not in (*IN_BOTH, *IN_NEITHER)]
+    for name in CASES:
+        for place, layout in enumerate(("NCHW", "NHWC")):
+            is_in_turn = name in rest and rest.index(name) % 2 == place
+            is_quick = name in IN_BOTH or is_in_turn
+            yield (name, layout) if is_quick else slow(name, layout)
+
+
+def drawn(name, layout):
+    """x, w, b and dy for a case: the same numbers in every layout."""
+    rng = np.random.default_rng(2024)
     x_shape, c_out, options, meant = CASES[name]
     groups = options.get("groups", 1)
     out = oracles.output_size(x_shape[2:], meant)
@@ -118,12 +141,25 @@ def drawn(rng, name, layout):
     w = oracles.weights_in_layout(w, layout)
     b = rng.standard_normal(c_out)
     dy = oracles.in_layout(rng.standard_normal((x_shape[0], c_out, *out)), layout)
-    options = {**options, "layout": layout}
-    terms = {"window": meant, "groups": groups, "layout": layout}
-    return *map(jnp.asarray, (x, w, b, dy)), options, terms
+    return x, w, b, dy
 
 
-def with_gradients(convolution, dy, *operands):
+def terms_of(name, layout):
+    """What the case's options mean, as the oracles are told it."""
+    *_, options, meant = CASES[name]
+    return {"window": meant, "groups": options.get("groups", 1), "layout": layout}
+
+
+def conv2d_of(name, layout, **others):
+    """conv2d as the case's user writes it."""
+    return functools.partial(jaxcnn.conv2d, **CASES[name][2], layout=layout, **others)
+
+
+def xlas_of(name, layout):
+    return functools.partial(oracles.lax_convolution, **terms_of(name, layout))
+
+
+def with_gradients(convolution):
     """Y, and dX, dW and (with a bias) db for the gradient dY that arrives."""
 
     @jax.jit
@@ -131,11 +167,31 @@ def with_gradients(convolution, dy, *operands):
         y, pullback = jax.vjp(convolution, *operands)
         return y, pullback(dy)
 
-    return computed(dy, *operands)
+    return computed
 
 
-def conv2d_of(options):
-    return functools.partial(jaxcnn.conv2d, **options)
+@functools.cache
+def ours(name, layout, **others):
+    """The case's results, compiled once for all tests."""
+    return with_gradients(conv2d_of(name, layout, **others))
+
+
+@functools.cache
+def wanted(name):
+    """The case's results by loops and by XLA, channels first: the same for all layouts."""
+    x, w, b, dy = drawn(name, "NCHW")
+    terms = terms_of(name, "NCHW")
+    dx = oracles.input_gradient(dy, w, input_size=x.shape[2:], **terms)
+    dw = oracles.weight_gradient(x, dy, **terms)
+    db = oracles.bias_gradient(dy, "NCHW")
+    by_loops = oracles.convolution(x, w, b, **terms), (dx, dw, db)
+    return by_loops, with_gradients(xlas_of(name, "NCHW"))(dy, x, w, b)
+
+
+def channels_first(results, layout):
+    y, (dx, dw, db) = results
+    y, dx = (oracles.channels_first(each, layout) for each in (y, dx))
+    return y, (dx, oracles.outputs_first(dw, layout), db)
 
 
 def close(ours, theirs):
@@ -143,55 +199,62 @@ def close(ours, theirs):
     chex.assert_trees_all_close(ours, theirs, rtol=0, atol=1e-12)
 
 
-@every_case
-@every_layout
-def test_values_and_gradients_are_the_documents_and_xlas(rng, name, layout):
-    x, w, b, dy, options, terms = drawn(rng, name, layout)
-    ours = with_gradients(conv2d_of(options), dy, x, w, b)
-    dx = oracles.input_gradient(dy, w, input_size=CASES[name][0][2:], **terms)
-    dw = oracles.weight_gradient(x, dy, **terms)
-    db = oracles.bias_gradient(dy, layout)
-    close(ours, (oracles.convolution(x, w, b, **terms), (dx, dw, db)))
-    xla = functools.partial(oracles.lax_convolution, **terms)
-    close(ours, with_gradients(xla, dy, x, w, b))
+@pytest.mark.parametrize(("name", "layout"), [*in_turns()])
+def test_values_and_gradients_are_the_documents_and_xlas(name, layout):
+    x, w, b, dy = drawn(name, layout)
+    results = channels_first(ours(name, layout)(dy, x, w, b), layout)
+    for theirs in wanted(name):
+        close(results, theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("groups", "NCHW"),
+        ("all at once", "NHWC"),
+        slow("groups", "NHWC"),
+        slow("all at once", "NCHW"),
+    ],
+)
+def test_without_bias_there_is_none(name, layout):
+    x, w, b, dy = drawn(name, layout)
+    y, (dx, dw, _) = ours(name, layout)(dy, x, w, np.zeros_like(b))
+    close(ours(name, layout)(dy, x, w), (y, (dx, dw)))
 
 
 @every_layout
-@pytest.mark.parametrize("name", ["groups", "all at once"])
-def test_without_bias_there_is_none(rng, name, layout):
-    x, w, b, dy, options, _ = drawn(rng, name, layout)
-    y, (dx, dw, _) = with_gradients(conv2d_of(options), dy, x, w, jnp.zeros_like(b))
-    close(with_gradients(conv2d_of(options), dy, x, w), (y, (dx, dw)))
+def test_an_image_alone_is_a_batch_of_one(layout):
+    x, w, b, dy = drawn("all at once", layout)
+    computed = ours("all at once", layout)
 
+    @jax.jit
+    def both(dy, x, w, b):
+        return computed(dy[:1], x[:1], w, b), computed(dy[0], x[0], w, b)
 
-@every_layout
-def test_an_image_alone_is_a_batch_of_one(rng, layout):
-    x, w, b, dy, options, _ = drawn(rng, "all at once", layout)
-    y, (dx, dw, db) = with_gradients(conv2d_of(options), dy[:1], x[:1], w, b)
-    alone = with_gradients(conv2d_of(options), dy[0], x[0], w, b)
+    (y, (dx, dw, db)), alone = both(dy, x, w, b)
     close(alone, (y[0], (dx[0], dw, db)))
 
 
-@every_layout
-def test_eager_calls_give_what_compiled_calls_give(rng, layout):
-    x, w, b, dy, options, _ = drawn(rng, "all at once", layout)
-    y, pullback = jax.vjp(conv2d_of(options), x, w, b)
-    close((y, pullback(dy)), with_gradients(conv2d_of(options), dy, x, w, b))
+@one_layout
+def test_eager_calls_give_what_compiled_calls_give(layout):
+    x, w, b, dy = drawn("all at once", layout)
+    y, pullback = jax.vjp(conv2d_of("all at once", layout), *map(jnp.asarray, (x, w, b)))
+    close((y, pullback(jnp.asarray(dy))), ours("all at once", layout)(dy, x, w, b))
 
 
 @every_layout
-def test_an_empty_batch_gives_an_empty_result_and_zero_gradients(rng, layout):
-    x, w, b, dy, options, _ = drawn(rng, "all at once", layout)
-    y, (dx, dw, db) = with_gradients(conv2d_of(options), dy[:0], x[:0], w, b)
+def test_an_empty_batch_gives_an_empty_result_and_zero_gradients(layout):
+    x, w, b, dy = drawn("all at once", layout)
+    y, (dx, dw, db) = ours("all at once", layout)(dy[:0], x[:0], w, b)
     chex.assert_equal_shape([y, dy[:0]])
     chex.assert_equal_shape([dx, x[:0]])
-    close((dw, db), (jnp.zeros_like(w), jnp.zeros_like(b)))
+    close((dw, db), (np.zeros_like(w), np.zeros_like(b)))
 
 
-def test_numpy_arrays_are_welcome(rng):
-    *operands, _, options, _ = drawn(rng, "groups", "NCHW")
-    convolution = conv2d_of(options)
-    close(convolution(*map(np.asarray, operands)), convolution(*operands))
+def test_numpy_arrays_are_welcome():
+    *operands, _ = drawn("groups", "NCHW")
+    convolution = conv2d_of("groups", "NCHW")
+    close(convolution(*operands), convolution(*map(jnp.asarray, operands)))
 
 
 # --- The gradients as functions -------------------------------------------------------
@@ -199,61 +262,81 @@ def test_numpy_arrays_are_welcome(rng):
 
 @every_layout
 @pytest.mark.parametrize("name", ["SAME, stride, dilation", "all at once"])
-def test_the_gradient_functions_are_the_pullback(rng, name, layout):
-    x, w, b, dy, options, _ = drawn(rng, name, layout)
-    _, pullback = with_gradients(conv2d_of(options), dy, x, w, b)
+def test_the_gradient_functions_are_the_pullback(name, layout):
+    x, w, b, dy = drawn(name, layout)
+    _, pullback = ours(name, layout)(dy, x, w, b)
     size, kernel_size = CASES[name][0][2:], CASES[name][3].kernel_size
-    for derivatives in ("custom", "autodiff"):
+    options = {**CASES[name][2], "layout": layout}
+
+    def functions(dy, x, w, derivatives):
         chosen = {**options, "derivatives": derivatives}
-        functions = (
+        return (
             jaxcnn.conv2d_input_gradient(dy, w, size, **chosen),
             jaxcnn.conv2d_weight_gradient(x, dy, kernel_size, **chosen),
             jaxcnn.conv2d_bias_gradient(dy, layout=layout, derivatives=derivatives),
         )
-        close(functions, pullback)
+
+    @jax.jit
+    def computed(*operands):
+        return [functions(*operands, each) for each in ("custom", "autodiff")]
+
+    for each in computed(dy, x, w):
+        close(each, pullback)
 
 
 @every_layout
-def test_the_gradient_functions_take_an_image_alone(rng, layout):
-    x, w, _, dy, options, _ = drawn(rng, "all at once", layout)
-    size, kernel_size = (7, 9), (3, 2)
-    dx = jaxcnn.conv2d_input_gradient(dy[:1], w, size, **options)
-    dw = jaxcnn.conv2d_weight_gradient(x[:1], dy[:1], kernel_size, **options)
-    db = jaxcnn.conv2d_bias_gradient(dy[:1], layout=layout)
-    close(jaxcnn.conv2d_input_gradient(dy[0], w, size, **options), dx[0])
-    close(jaxcnn.conv2d_weight_gradient(x[0], dy[0], kernel_size, **options), dw)
-    close(jaxcnn.conv2d_bias_gradient(dy[0], layout=layout), db)
+def test_the_gradient_functions_take_an_image_alone(layout):
+    x, w, _, dy = drawn("all at once", layout)
+    options = {**CASES["all at once"][2], "layout": layout}
+
+    def functions(dy, x, w):
+        return (
+            jaxcnn.conv2d_input_gradient(dy, w, (7, 9), **options),
+            jaxcnn.conv2d_weight_gradient(x, dy, (3, 2), **options),
+            jaxcnn.conv2d_bias_gradient(dy, layout=layout),
+        )
+
+    dx, dw, db = jax.jit(functions)(dy[:1], x[:1], w)
+    # … and without jit, of NumPy's arrays.
+    close(functions(dy[0], x[0], w), (dx[0], dw, db))
 
 
 # --- Precision ------------------------------------------------------------------------
 
 
-@every_layout
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_float32_rounded_once(rng, dtype, layout):
-    x, w, b, dy, options, _ = drawn(rng, "all at once", layout)
-    halves = [array.astype(dtype) for array in (dy, x, w, b)]
+@pytest.mark.parametrize(
+    ("dtype", "layout"),
+    [
+        ("bfloat16", "NCHW"),
+        ("float16", "NHWC"),
+        slow("bfloat16", "NHWC"),
+        slow("float16", "NCHW"),
+    ],
+)
+def test_half_precision_is_float32_rounded_once(dtype, layout):
+    x, w, b, dy = drawn("all at once", layout)
+    halves = [array.astype(jnp.dtype(dtype)) for array in (dy, x, w, b)]
     wide = [array.astype("float32") for array in halves]
-    ours = with_gradients(conv2d_of(options), *halves)
-    assert {leaf.dtype for leaf in jax.tree.leaves(ours)} == {jnp.dtype(dtype)}
+    results = ours("all at once", layout)(*halves)
+    assert {leaf.dtype for leaf in jax.tree.leaves(results)} == {jnp.dtype(dtype)}
     # One rounding is at most half a unit in the last place (eps/2, a hundredth more for
     # the float32 sums, which XLA may order otherwise); a second rounding would exceed it.
     chex.assert_trees_all_close(
-        jax.tree.map(lambda half: half.astype("float32"), ours),
-        with_gradients(conv2d_of(options), *wide),
+        jax.tree.map(lambda half: np.asarray(half).astype("float32"), results),
+        ours("all at once", layout)(*wide),
         rtol=1.01 * float(jnp.finfo(dtype).eps) / 2,
         atol=1e-6,
     )
 
 
-def test_float32_is_float64_within_its_own_rounding(rng):
-    x, w, b, dy, options, _ = drawn(rng, "all at once", "NHWC")
+def test_float32_is_float64_within_its_own_rounding():
+    x, w, b, dy = drawn("all at once", "NHWC")
     singles = [array.astype("float32") for array in (dy, x, w, b)]
     wide = [array.astype("float64") for array in singles]
-    ours = with_gradients(conv2d_of(options), *singles)
-    assert {leaf.dtype for leaf in jax.tree.leaves(ours)} == {jnp.dtype("float32")}
-    widened = jax.tree.map(lambda single: single.astype("float64"), ours)
-    theirs = with_gradients(conv2d_of(options), *wide)
+    results = ours("all at once", "NHWC")(*singles)
+    assert {leaf.dtype for leaf in jax.tree.leaves(results)} == {jnp.dtype("float32")}
+    widened = jax.tree.map(lambda single: np.asarray(single).astype("float64"), results)
+    theirs = ours("all at once", "NHWC")(*wide)
     # Some hundred terms of order 1, each rounded by 6e-8.
     chex.assert_trees_all_close(widened, theirs, rtol=0, atol=1e-5)
 
@@ -262,27 +345,30 @@ def test_float32_is_float64_within_its_own_rounding(rng):
 
 
 @every_layout
-def test_autodiff_of_the_loops_agrees_with_the_rule(rng, layout):
-    x, w, b, dy, options, _ = drawn(rng, "all at once", layout)
-    plain = conv2d_of({**options, "derivatives": "autodiff"})
-    close(
-        with_gradients(plain, dy, x, w, b),
-        with_gradients(conv2d_of(options), dy, x, w, b),
-    )
+def test_autodiff_of_the_loops_agrees_with_the_rule(layout):
+    x, w, b, dy = drawn("all at once", layout)
+    plain = ours("all at once", layout, derivatives="autodiff")
+    close(plain(dy, x, w, b), ours("all at once", layout)(dy, x, w, b))
 
 
 def test_forward_mode_works_without_the_rule_alone(rng):
-    x, w, b, _, options, terms = drawn(rng, "groups", "NCHW")
-    tangents = tuple(jnp.asarray(rng.standard_normal(each.shape)) for each in (x, w, b))
-    plain = conv2d_of({**options, "derivatives": "autodiff"})
-    xla = functools.partial(oracles.lax_convolution, **terms)
-    close(jax.jvp(plain, (x, w, b), tangents), jax.jvp(xla, (x, w, b), tangents))
+    *operands, _ = drawn("groups", "NCHW")
+    tangents = tuple(rng.standard_normal(each.shape) for each in operands)
+
+    def jvp(convolution):
+        def computed(operands, tangents):
+            return jax.jvp(convolution, operands, tangents)
+
+        return jax.jit(computed)(tuple(operands), tangents)
+
+    plain = conv2d_of("groups", "NCHW", derivatives="autodiff")
+    close(jvp(plain), jvp(xlas_of("groups", "NCHW")))
     with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(conv2d_of(options), (x, w, b), tangents)
+        jvp(conv2d_of("groups", "NCHW"))
 
 
-def test_hessians_work_without_the_rule(rng):
-    x, w, b, dy, options, terms = drawn(rng, "depthwise", "NHWC")
+def test_hessians_work_without_the_rule():
+    x, w, b, dy = drawn("depthwise", "NHWC")
 
     def hessian(convolution):
         def loss(w):
@@ -290,23 +376,23 @@ def test_hessians_work_without_the_rule(rng):
 
         return jax.jit(jax.hessian(loss))(w)
 
-    plain = conv2d_of({**options, "derivatives": "autodiff"})
-    close(hessian(plain), hessian(functools.partial(oracles.lax_convolution, **terms)))
+    plain = conv2d_of("depthwise", "NHWC", derivatives="autodiff")
+    close(hessian(plain), hessian(xlas_of("depthwise", "NHWC")))
 
 
-@every_layout
+@one_layout
 def test_the_gradient_is_what_central_differences_give(rng, layout):
-    x, w, b, dy, options, _ = drawn(rng, "all at once", layout)
-    directions = [rng.standard_normal(array.shape) for array in (x, w, b)]
+    *operands, dy = drawn("all at once", layout)
+    directions = [rng.standard_normal(array.shape) for array in operands]
 
     @jax.jit
     def loss(x, w, b):
-        return jnp.vdot(jnp.sin(conv2d_of(options)(x, w, b)), dy)
+        return jnp.vdot(jnp.sin(conv2d_of("all at once", layout)(x, w, b)), dy)
 
-    gradients = jax.grad(loss, (0, 1, 2))(x, w, b)
+    gradients = jax.jit(jax.grad(loss, (0, 1, 2)))(*operands)
     # The differences' own error, some 1e-8 of third derivatives that reach 1e3 here.
     np.testing.assert_allclose(
         oracles.along(gradients, directions),
-        oracles.central_difference(loss, (x, w, b), directions, step=1e-5),
+        oracles.central_difference(loss, operands, directions, step=1e-5),
         rtol=1e-6,
     )

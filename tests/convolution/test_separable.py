@@ -3,6 +3,8 @@
 Random cases are compared with XLA and PyTorch in test_random_convolution.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -27,10 +29,10 @@ def drawn(rng, n, layout):
     """x of three channels, weights that make two of each, and weights that mix them."""
     x = oracles.in_layout(rng.standard_normal((2, 3, *(5, 4, 3)[:n])), layout)
     depthwise, pointwise = (
-        jnp.asarray(oracles.weights_in_layout(rng.standard_normal(shape), layout))
+        oracles.weights_in_layout(rng.standard_normal(shape), layout)
         for shape in ((6, 1, *(3, 2, 2)[:n]), (4, 6, *[1] * n))
     )
-    return jnp.asarray(x), depthwise, pointwise, jnp.asarray(rng.standard_normal(4))
+    return x, depthwise, pointwise, rng.standard_normal(4)
 
 
 def close(ours, theirs):
@@ -41,36 +43,48 @@ def close(ours, theirs):
 @every_call
 def test_every_channel_is_convolved_by_itself(rng, n, layout, options):
     x, w, *_ = drawn(rng, n, layout)
-    y = getattr(jaxcnn, f"depthwise_conv{n}d")(x, w, layout=layout, **options)
+    depthwise, convolve = (
+        functools.partial(getattr(jaxcnn, f"{name}{n}d"), layout=layout, **options)
+        for name in ("depthwise_conv", "conv")
+    )
     channels = layout.index("C")
     outputs = 0 if channels == 1 else w.ndim - 1
-    alone = [
-        getattr(jaxcnn, f"conv{n}d")(
-            lax.slice_in_dim(x, c, c + 1, axis=channels),
-            lax.slice_in_dim(w, 2 * c, 2 * c + 2, axis=outputs),
-            layout=layout,
-            **options,
-        )
-        for c in range(3)
-    ]
-    close(y, jnp.concatenate(alone, channels))
+
+    @jax.jit
+    def together_and_alone(x, w):
+        alone = [
+            convolve(
+                lax.slice_in_dim(x, c, c + 1, axis=channels),
+                lax.slice_in_dim(w, 2 * c, 2 * c + 2, axis=outputs),
+            )
+            for c in range(3)
+        ]
+        return depthwise(x, w), jnp.concatenate(alone, channels)
+
+    close(*together_and_alone(x, w))
 
 
 @every_call
 def test_separable_is_depthwise_and_then_pointwise(rng, n, layout, options):
-    x, depthwise, pointwise, b = drawn(rng, n, layout)
-    inner = getattr(jaxcnn, f"depthwise_conv{n}d")(x, depthwise, layout=layout, **options)
-    close(
-        getattr(jaxcnn, f"separable_conv{n}d")(
-            x, depthwise, pointwise, b, layout=layout, **options
-        ),
-        getattr(jaxcnn, f"conv{n}d")(inner, pointwise, b, layout=layout),
+    separable, depthwise, pointwise = (
+        functools.partial(getattr(jaxcnn, f"{name}{n}d"), layout=layout)
+        for name in ("separable_conv", "depthwise_conv", "conv")
     )
+
+    @jax.jit
+    def at_once_and_one_by_one(x, w_depthwise, w_pointwise, b):
+        inner = depthwise(x, w_depthwise, **options)
+        return (
+            separable(x, w_depthwise, w_pointwise, b, **options),
+            pointwise(inner, w_pointwise, b),
+        )
+
+    close(*at_once_and_one_by_one(*drawn(rng, n, layout)))
 
 
 def test_both_convolutions_have_the_engine_and_the_derivatives(rng, opaque_engine):
     x, *weights, _ = drawn(rng, 2, "NCHW")
-    dy = jnp.asarray(rng.standard_normal((2, 4, 3, 3)))
+    dy = rng.standard_normal((2, 4, 3, 3))
 
     def gradients(**options):
         def loss(*operands):
@@ -80,7 +94,7 @@ def test_both_convolutions_have_the_engine_and_the_derivatives(rng, opaque_engin
 
     # Neither is differentiated by JAX through the engine that hides its derivatives …
     hidden = gradients(engine=opaque_engine, derivatives="autodiff")
-    close(hidden, tuple(map(jnp.zeros_like, hidden)))
+    close(hidden, tuple(map(np.zeros_like, hidden)))
     # … and both are by their rules.
     close(gradients(engine=opaque_engine), gradients())
 
@@ -102,7 +116,7 @@ def test_both_convolutions_have_the_precision(rng):
 
 
 def test_a_half_between_the_two_is_rounded(rng):
-    x, *operands = (each.astype("bfloat16") for each in drawn(rng, 2, "NHWC"))
+    x, *operands = (each.astype(jnp.bfloat16) for each in drawn(rng, 2, "NHWC"))
     y = jaxcnn.separable_conv2d(x, *operands, layout="NHWC")
     assert y.dtype == jnp.bfloat16
     depthwise, pointwise, b = operands

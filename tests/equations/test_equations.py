@@ -4,6 +4,7 @@ Compared with loops in NumPy, and with what JAX makes of the forward loop by its
 """
 
 import functools
+import itertools
 
 import chex
 import jax
@@ -69,7 +70,7 @@ def drawn(rng, name, last, draw=np.random.Generator.standard_normal):
     w = oracles.weights_in_layout(draw(rng, w_shape), layout)
     dy = oracles.in_layout(draw(rng, y_shape), layout)
     static = {"size": size, "window": window, "layout": layout, "groups": groups}
-    return *map(jnp.asarray, (x, w, dy)), static
+    return x, w, dy, static
 
 
 def small_integers(rng, shape):
@@ -105,8 +106,18 @@ def test_the_convolutions_sums_are_the_documents(rng, name, last):
     chex.assert_trees_all_close(ours, loops, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
-@pytest.mark.parametrize("name", ["2-D, all at once", "3-D, all at once"])
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("2-D, all at once", False),
+        ("3-D, all at once", True),
+        slow("2-D, all at once", True),
+        slow("3-D, all at once", False),
+    ],
+)
 def test_sums_of_integers_are_exact(rng, name, last):
     x, w, dy, static = drawn(rng, name, last, small_integers)
     ours, loops = our_sums(x, w, dy, **static), sums_by_loops(x, w, dy, **static)
@@ -118,7 +129,7 @@ def test_sums_of_integers_are_exact(rng, name, last):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_sums_of_half_precision_are_sums_in_float32(rng, dtype):
     x, w, dy, static = drawn(rng, "2-D, all at once", last=False)
-    halves = [array.astype(dtype) for array in (x, w, dy)]
+    halves = [array.astype(jnp.dtype(dtype)) for array in (x, w, dy)]
     wide = [array.astype("float32") for array in halves]
     ours, of_wide = our_sums(*halves, **static), our_sums(*wide, **static)
     assert {each.dtype for each in ours} == {jnp.dtype("float32")}
@@ -141,14 +152,18 @@ def test_float32_stays_float32(rng):
 
 def forward_of(static):
     known = {name: static[name] for name in ("window", "layout", "groups")}
-    return jax.jit(functools.partial(equations.forward, **known))
+    return functools.partial(equations.forward, **known)
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
 def test_autodiff_of_the_forward_loop_gives_the_two_gradients(rng, last):
     x, w, dy, static = drawn(rng, "2-D, all at once", last)
-    _, pullback = jax.vjp(forward_of(static), x, w)
-    dx, dw = pullback(dy)
+
+    @jax.jit
+    def autodiffs(x, w, dy):
+        return jax.vjp(forward_of(static), x, w)[1](dy)
+
+    dx, dw = autodiffs(x, w, dy)
     _, our_dw, our_dx, _ = our_sums(x, w, dy, **static)
     # The same terms in the same precision, added in another order.
     chex.assert_trees_all_close((our_dx, our_dw), (dx, dw), rtol=0, atol=1e-12)
@@ -157,10 +172,15 @@ def test_autodiff_of_the_forward_loop_gives_the_two_gradients(rng, last):
 def test_forward_mode_goes_through_the_loops(rng):
     x, w, _, static = drawn(rng, "2-D, all at once", last=False)
     forward = forward_of(static)
-    x_dot, w_dot = (jnp.asarray(rng.standard_normal(array.shape)) for array in (x, w))
-    _, y_dot = jax.jvp(forward, (x, w), (x_dot, w_dot))
-    # The product rule, since the sum is bilinear; the same terms in another order.
-    wanted = forward(x_dot, w) + forward(x, w_dot)
+    x_dot, w_dot = (rng.standard_normal(array.shape) for array in (x, w))
+
+    @jax.jit
+    def both(x, w, x_dot, w_dot):
+        _, y_dot = jax.jvp(forward, (x, w), (x_dot, w_dot))
+        # The product rule, since the sum is bilinear; the same terms in another order.
+        return y_dot, forward(x_dot, w) + forward(x, w_dot)
+
+    y_dot, wanted = both(x, w, x_dot, w_dot)
     np.testing.assert_allclose(y_dot, wanted, rtol=0, atol=1e-12)
 
 
@@ -196,23 +216,24 @@ def drawn_for_pooling(rng, name, last, draw=np.random.Generator.standard_normal)
     layout = CHANNELS_LAST[layout] if last else layout
     x = oracles.in_layout(draw(rng, x_shape), layout)
     dy = oracles.in_layout(draw(rng, y_shape), layout)
-    return jnp.asarray(x), jnp.asarray(dy), size, {"window": window, "layout": layout}
+    return x, dy, size, {"window": window, "layout": layout}
 
 
 @functools.partial(jax.jit, static_argnames=("size", "window", "layout"))
-def our_max_pool(x, dy, size, window, layout):
-    y, winner = equations.max_pool(x, window=window, layout=layout)
-    dx = equations.max_pool_gradient(
-        dy, winner, input_size=size, window=window, layout=layout
-    )
-    return y, winner, dx
+def our_max_pool(x, dy, others, size, window, layout):
+    """Y, who wins, dX, and what stands where X wins in X and in others."""
+    static = {"window": window, "layout": layout}
+    y, winner = equations.max_pool(x, **static)
+    dx = equations.max_pool_gradient(dy, winner, input_size=size, **static)
+    taken = [equations.take_winners(each, winner, **static) for each in (x, others)]
+    return y, winner, dx, *taken
 
 
 @every_pooling
 def test_max_pooling_and_its_gradient_are_exact(rng, name, last):
     # Integers from −9 to 9 are full of ties, which the first maximum must win.
     x, dy, size, static = drawn_for_pooling(rng, name, last, small_integers)
-    y, _, dx = our_max_pool(x, dy, size, **static)
+    y, _, dx, *_ = our_max_pool(x, dy, x, size, **static)
     wanted_y, wanted_dx = oracles.max_pool(x, dy=dy, **static)
     np.testing.assert_array_equal(y, wanted_y)
     np.testing.assert_array_equal(dx, wanted_dx)
@@ -221,16 +242,16 @@ def test_max_pooling_and_its_gradient_are_exact(rng, name, last):
 @every_pooling
 def test_take_winners_reads_where_the_gradient_is_put(rng, name, last):
     x, dy, size, static = drawn_for_pooling(rng, name, last, small_integers)
-    y, winner, placed = our_max_pool(x, dy, size, **static)
-    take = jax.jit(functools.partial(equations.take_winners, **static))
-    np.testing.assert_array_equal(take(x, winner), y)
-    other = jnp.asarray(small_integers(rng, x.shape))
-    assert jnp.vdot(take(other, winner), dy) == jnp.vdot(other, placed)
+    others = small_integers(rng, x.shape)
+    y, _, placed, *taken = our_max_pool(x, dy, others, size, **static)
+    np.testing.assert_array_equal(taken[0], y)
+    assert np.vdot(taken[1], dy) == np.vdot(others, placed)
 
 
 def test_a_window_over_padding_alone_has_no_winner():
     window = Window((2,), (1,), ((3, 0),), (1,))
-    y, winner = equations.max_pool(jnp.ones((1, 1, 2)), window=window, layout="NCW")
+    pool = jax.jit(functools.partial(equations.max_pool, window=window, layout="NCW"))
+    y, winner = jax.tree.map(np.asarray, pool(np.ones((1, 1, 2))))
     np.testing.assert_array_equal(y[0, 0], [-np.inf, -np.inf, 1, 1])
     np.testing.assert_array_equal(winner[0, 0], [-1, -1, 1, 0])
 
@@ -238,9 +259,10 @@ def test_a_window_over_padding_alone_has_no_winner():
 @pytest.mark.parametrize(("taps", "dtype"), [(1, "int8"), (128, "int8"), (129, "int16")])
 def test_the_winner_has_the_smallest_type_that_holds_every_tap(taps, dtype):
     # The last tap wins, whose number is the largest.
-    x = jnp.arange(taps, dtype=float).reshape(1, 1, -1)
+    x = np.arange(taps, dtype=float).reshape(1, 1, -1)
     window = Window((taps,), (1,), ((0, 0),), (1,))
-    _, winner = equations.max_pool(x, window=window, layout="NCW")
+    pool = jax.jit(functools.partial(equations.max_pool, window=window, layout="NCW"))
+    _, winner = pool(x)
     assert winner.dtype == dtype
     assert winner.item() == taps - 1
 
@@ -248,13 +270,14 @@ def test_the_winner_has_the_smallest_type_that_holds_every_tap(taps, dtype):
 @every_pooling
 def test_patches_are_what_the_taps_see_and_fold_is_the_transpose(rng, name, last):
     x, _, size, static = drawn_for_pooling(rng, name, last)
-    p = jax.jit(functools.partial(equations.unfold, **static))(x)
-    dp = rng.standard_normal(p.shape)
+    unfold = functools.partial(equations.unfold, **static)
     fold = functools.partial(equations.fold, input_size=size, **static)
+    dp = rng.standard_normal(jax.eval_shape(unfold, x).shape)
+    p, folded = jax.jit(lambda x, dp: (unfold(x), fold(dp)))(x, dp)
     wanted, dx = oracles.patches(x, dp=dp, **static)
     np.testing.assert_array_equal(p, wanted)
     # A dozen terms of order 1, added in another order: 12 · 2e-16.
-    chex.assert_trees_all_close(jax.jit(fold)(dp), dx, rtol=0, atol=1e-14)
+    chex.assert_trees_all_close(folded, dx, rtol=0, atol=1e-14)
 
 
 # What an average divides by: see tests.oracles.numpy_loops.average_pool.
@@ -274,8 +297,16 @@ def our_average_pool(x, dy, size, **static):
     return y, equations.average_pool_gradient(dy, input_size=size, **static)
 
 
-@every_pooling
-@pytest.mark.parametrize("divide", DIVISIONS)
+def every_average():
+    """Every pooling with every division, in layouts that take turns."""
+    for number, (name, divide) in enumerate(itertools.product(POOLINGS, DIVISIONS)):
+        # The next pooling begins with the other layout.
+        first = (number + number // len(DIVISIONS)) % 2
+        yield name, divide, bool(first)
+        yield slow(name, divide, not first)
+
+
+@pytest.mark.parametrize(("name", "divide", "last"), [*every_average()])
 def test_average_pooling_and_its_gradient_are_the_documents(rng, name, last, divide):
     x, dy, size, static = drawn_for_pooling(rng, name, last)
     static |= DIVISIONS[divide](static["window"].padding)
@@ -291,14 +322,14 @@ def test_average_pooling_and_its_gradient_are_the_documents(rng, name, last, div
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_poolings_sum_half_precision_in_float32(rng, dtype):
     x, dy, size, static = drawn_for_pooling(rng, "2-D", last=False)
-    halves = [x.astype(dtype), dy.astype(dtype)]
+    halves = [each.astype(jnp.dtype(dtype)) for each in (x, dy)]
     wide = [array.astype("float32") for array in halves]
-    y, winner, dx = our_max_pool(*halves, size, **static)
-    wide_y, wide_winner, wide_dx = our_max_pool(*wide, size, **static)
+    y, winner, dx, *_ = our_max_pool(*halves, halves[0], size, **static)
+    wide_y, wide_winner, wide_dx, *_ = our_max_pool(*wide, wide[0], size, **static)
     # A maximum is not a sum: nothing is rounded, and the dtype stays.
     assert (y.dtype, dx.dtype) == (halves[0].dtype, jnp.float32)
     np.testing.assert_array_equal(winner, wide_winner)
-    np.testing.assert_array_equal(y.astype("float32"), wide_y)
+    np.testing.assert_array_equal(np.asarray(y).astype("float32"), wide_y)
     averages = our_average_pool(*halves, size, **static)
     wide_averages = our_average_pool(*wide, size, **static)
     # A dozen terms of order 1, added in another order: 12 · 6e-8.

@@ -111,8 +111,13 @@ def max_pooling(case):
 def max_unpooling(case):
     """Every input that wins a window stays, and has as much gradient as it wins windows."""
     (x,), dy = arrays(case)
-    y, pullback = jax.vjp(lambda x: reduced(x, case, -np.inf, lax.max), x)
-    wins = np.asarray(*pullback(jnp.ones_like(y)))
+
+    @jax.jit
+    def wins_of(x):
+        y, pullback = jax.vjp(lambda x: reduced(x, case, -np.inf, lax.max), x)
+        return pullback(jnp.ones_like(y))[0]
+
+    wins = np.asarray(wins_of(x))
     return Answer(np.where(wins > 0, x, 0), (wins * dy,))
 
 

@@ -32,7 +32,7 @@ def test_indices_count_the_pixels_of_a_channel_in_row_major_order(rng, layout):
         return_indices=True,
         layout=layout,
     )
-    y, indices = jax.jit(pool)(jnp.asarray(oracles.in_layout(x, layout)))
+    y, indices = jax.jit(pool)(oracles.in_layout(x, layout))
     assert indices.dtype == jnp.int32
     y, indices = (
         oracles.channels_first(each, layout).reshape(2, 3, -1) for each in (y, indices)
@@ -42,34 +42,37 @@ def test_indices_count_the_pixels_of_a_channel_in_row_major_order(rng, layout):
 
 
 def test_indices_change_nothing_else(rng):
-    x = jnp.asarray(rng.standard_normal((2, 3, 5, 6)))
-    y, _ = jaxcnn.max_pool2d(x, 2, return_indices=True)
-    np.testing.assert_array_equal(y, jaxcnn.max_pool2d(x, 2))
+    x = rng.standard_normal((2, 3, 5, 6))
+    pool = jax.jit(jaxcnn.max_pool2d, static_argnames=("kernel_size", "return_indices"))
+    y, _ = pool(x, kernel_size=2, return_indices=True)
+    np.testing.assert_array_equal(y, pool(x, kernel_size=2))
 
 
 def test_of_equal_maxima_the_first_is_named_and_of_nans_the_first():
-    x = jnp.array([[1.0, 3.0, 3.0, 2.0, jnp.nan, 9.0, jnp.nan, 0.0]])
+    x = np.array([[1.0, 3.0, 3.0, 2.0, np.nan, 9.0, np.nan, 0.0]])
     y, indices = jaxcnn.max_pool1d(x, 4, return_indices=True)
     np.testing.assert_array_equal(y, [[3, np.nan]])
     np.testing.assert_array_equal(indices, [[1, 4]])
 
 
 def test_no_index_lies_in_padding():
-    x = jnp.full((1, 3, 3), -jnp.inf)
-    y, indices = jaxcnn.max_pool2d(x, 2, padding=1, ceil_mode=True, return_indices=True)
+    pool = functools.partial(
+        jaxcnn.max_pool2d, kernel_size=2, padding=1, ceil_mode=True, return_indices=True
+    )
+    y, indices = jax.jit(pool)(np.full((1, 3, 3), -np.inf))
     np.testing.assert_array_equal(y, np.full((1, 2, 2), -np.inf))
     np.testing.assert_array_equal(indices, [[[0, 1], [3, 4]]])
 
 
 def test_the_gradient_ignores_the_indices(rng):
-    x = jnp.asarray(rng.standard_normal((2, 3, 6)))
-    dy = jnp.asarray(rng.standard_normal((2, 3, 2)))
+    x, dy = (rng.standard_normal(each) for each in ((2, 3, 6), (2, 3, 2)))
 
     def loss(x, return_indices):
         pooled = jaxcnn.max_pool1d(x, 3, return_indices=return_indices)
         return jnp.vdot(pooled[0] if return_indices else pooled, dy)
 
-    chex.assert_trees_all_equal(jax.grad(loss)(x, True), jax.grad(loss)(x, False))
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    chex.assert_trees_all_equal(gradient(x, True), gradient(x, False))
 
 
 # --- Putting them back ----------------------------------------------------------------
@@ -93,45 +96,60 @@ def test_maxima_return_to_their_places_and_all_else_is_zero(rng, layout):
 
 
 def test_the_size_is_told_where_the_windows_do_not_tell_it():
-    x = jnp.array([[1.0, 5.0, 2.0, 4.0, 3.0]])
-    pooled, indices = jaxcnn.max_pool1d(x, 2, return_indices=True)
-    assert jaxcnn.max_unpool1d(pooled, indices, 2).shape == (1, 4)
-    np.testing.assert_array_equal(
-        jaxcnn.max_unpool1d(pooled, indices, 2, output_size=5), [[0, 5, 0, 4, 0]]
-    )
-    pooled, indices = jaxcnn.max_pool1d(x, 2, padding="SAME", return_indices=True)
-    assert jaxcnn.max_unpool1d(pooled, indices, 2, padding="SAME").shape == (1, 6)
-    np.testing.assert_array_equal(
-        jaxcnn.max_unpool1d(pooled, indices, 2, padding="SAME", output_size=(5,)),
-        [[0, 5, 0, 4, 3]],
-    )
+    @functools.partial(jax.jit, static_argnames=("padding", "output_size"))
+    def there_and_back(x, padding, output_size):
+        pooled, indices = jaxcnn.max_pool1d(x, 2, padding=padding, return_indices=True)
+        put_back = functools.partial(jaxcnn.max_unpool1d, pooled, indices, 2)
+        return (
+            put_back(padding=padding),
+            put_back(padding=padding, output_size=output_size),
+        )
+
+    x = np.array([[1.0, 5.0, 2.0, 4.0, 3.0]])
+    untold, told = there_and_back(x, padding=0, output_size=5)
+    assert untold.shape == (1, 4)
+    np.testing.assert_array_equal(told, [[0, 5, 0, 4, 0]])
+    untold, told = there_and_back(x, padding="SAME", output_size=(5,))
+    assert untold.shape == (1, 6)
+    np.testing.assert_array_equal(told, [[0, 5, 0, 4, 3]])
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC", "CHW", "HWC"])
 def test_the_size_may_be_told_by_a_whole_shape(rng, layout):
     x = rng.standard_normal([{"N": 2, "C": 3, "H": 5, "W": 7}[each] for each in layout])
     told = {"layout": layout if "N" in layout else f"N{layout}"}
-    pooled, indices = jaxcnn.max_pool2d(x, 2, return_indices=True, **told)
-    put_back = jaxcnn.max_unpool2d(pooled, indices, 2, output_size=x.shape, **told)
-    by_size = jaxcnn.max_unpool2d(pooled, indices, 2, output_size=(5, 7), **told)
+
+    @jax.jit
+    def by_shape_and_size(x):
+        pooled, indices = jaxcnn.max_pool2d(x, 2, return_indices=True, **told)
+        return [
+            jaxcnn.max_unpool2d(pooled, indices, 2, output_size=output_size, **told)
+            for output_size in (x.shape, (5, 7))
+        ]
+
+    put_back, by_size = by_shape_and_size(x)
     np.testing.assert_array_equal(put_back, by_size)
     assert put_back.shape == x.shape
 
 
 def test_what_several_windows_chose_is_put_back_once():
-    x = jnp.array([[1.0, 9.0, 2.0, 3.0]])
-    pooled, indices = jaxcnn.max_pool1d(x, 2, 1, return_indices=True)
-    y, pullback = jax.vjp(lambda x: jaxcnn.max_unpool1d(x, indices, 2, 1), pooled)
+    @jax.jit
+    def put_back_with_gradient(x, dy):
+        pooled, indices = jaxcnn.max_pool1d(x, 2, 1, return_indices=True)
+        y, pullback = jax.vjp(lambda x: jaxcnn.max_unpool1d(x, indices, 2, 1), pooled)
+        return y, *pullback(dy)
+
+    x, dy = np.array([[1.0, 9.0, 2.0, 3.0]]), np.array([[1.0, 10.0, 100.0, 1000.0]])
+    y, dx = put_back_with_gradient(x, dy)
     np.testing.assert_array_equal(y, [[0, 9, 0, 3]])
     # … and the gradient goes to all of them, as PyTorch's does; JAX's to the one put there.
-    np.testing.assert_array_equal(
-        *pullback(jnp.array([[1.0, 10.0, 100.0, 1000.0]])), [[10, 10, 1000]]
-    )
+    np.testing.assert_array_equal(dx, [[10, 10, 1000]])
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint32", "int64"])
 def test_indices_may_be_of_any_integer_dtype(dtype):
-    y = jaxcnn.max_unpool1d(jnp.array([[5.0, 4.0]]), jnp.array([[1, 3]], dtype), 2)
+    x, indices = np.array([[5.0, 4.0]]), np.array([[1, 3]], dtype)
+    y = jax.jit(jaxcnn.max_unpool1d, static_argnums=2)(x, indices, 2)
     np.testing.assert_array_equal(y, [[0, 5, 0, 4]])
 
 
@@ -144,8 +162,8 @@ def test_under_jit_an_index_outside_is_left_out(derivatives):
         )
         return y, *pullback(dy)
 
-    x, indices = jnp.arange(1.0, 6)[None], jnp.array([[-1, 10, 2, -10, 99]])
-    y, dx = computed(x, indices, jnp.arange(10.0)[None])
+    x, indices = np.arange(1.0, 6)[None], np.array([[-1, 10, 2, -10, 99]])
+    y, dx = computed(x, indices, np.arange(10.0)[None])
     np.testing.assert_array_equal(y, [[0, 0, 3, *[0] * 7]])
     np.testing.assert_array_equal(dx, [[0, 0, 2, 0, 0]])
 

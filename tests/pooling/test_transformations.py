@@ -40,7 +40,7 @@ def drawn(rng, layout, times=()):
     out = oracles.output_size(SIZE, WINDOW)
     first = (rng.standard_normal((*times, 2, *size, 2)) for size in (SIZE, out))
     last = -3 if layout == "NCHW" else -1
-    return tuple(jnp.asarray(np.moveaxis(array, -1, last)) for array in first)
+    return tuple(np.moveaxis(array, -1, last) for array in first)
 
 
 def our(kind, layout, **options):
@@ -60,14 +60,21 @@ def close(ours, theirs):
 
 
 def gradient_of_order(order, pooling, x, dy, direction):
+    return jax.jit(gradient_by(order, pooling))(x, dy, direction)
+
+
+def gradient_by(order, pooling):
     """The gradient of a nonlinear loss, of its slope, of the slope of its slope, …"""
 
-    def function(x):
-        return jnp.vdot(jnp.sin(pooling(jnp.sin(x))) ** 2, dy)
+    def gradient(x, dy, direction):
+        def function(x):
+            return jnp.vdot(jnp.sin(pooling(jnp.sin(x))) ** 2, dy)
 
-    for _ in range(order - 1):
-        function = slope_along(direction, function)
-    return jax.jit(jax.grad(function))(x)
+        for _ in range(order - 1):
+            function = slope_along(direction, function)
+        return jax.grad(function)(x)
+
+    return gradient
 
 
 def slope_along(direction, function):
@@ -81,7 +88,7 @@ def test_every_order_is_xlas_and_none_is_left_to_autodiff(
 ):
     # Only the hand-written rules can see through an engine that hides its derivatives.
     x, dy = drawn(rng, layout)
-    direction = jnp.asarray(rng.standard_normal(x.shape))
+    direction = rng.standard_normal(x.shape)
     close(
         gradient_of_order(order, our(kind, layout, engine=opaque_engine), x, dy, direction),
         gradient_of_order(order, xlas(kind, layout), x, dy, direction),
@@ -93,7 +100,7 @@ def test_autodiff_cannot_see_through_the_opaque_engine(rng, opaque_engine, kind)
     # … or the test above would prove nothing.
     x, dy = drawn(rng, "NCHW")
     plain = our(kind, "NCHW", engine=opaque_engine, derivatives="autodiff")
-    assert not gradient_of_order(1, plain, x, dy, None).any()
+    assert not np.any(gradient_of_order(1, plain, x, dy, None))
 
 
 # --- vmap -----------------------------------------------------------------------------
@@ -119,14 +126,21 @@ def test_vmap_of_the_gradient_is_the_gradient_at_every_time(rng, kind, layout):
     xs, dys = drawn(rng, layout, times=(3,))
     function = jax.jit(value_and_pullback(our(kind, layout)))
     wanted = at_each_time(function, xs, dys)
-    close(jax.jit(jax.vmap(function))(xs, dys), wanted)
-    # … and of cotangents alone, and along an axis that is not the first.
-    close(
-        jax.jit(jax.vmap(function, (None, 0)))(xs[0], dys),
-        at_each_time(function, [xs[0]] * 3, dys),
-    )
-    inner = jax.vmap(function, (2, 4))(jnp.moveaxis(xs, 0, 2), jnp.moveaxis(dys, 0, 4))
-    close(inner, wanted)
+
+    @jax.jit
+    def mapped(xs, dys):
+        inner = jnp.moveaxis(xs, 0, 2), jnp.moveaxis(dys, 0, 4)
+        return (
+            jax.vmap(function)(xs, dys),
+            # … and of cotangents alone, and along an axis that is not the first.
+            jax.vmap(function, (None, 0))(xs[0], dys),
+            jax.vmap(function, (2, 4))(*inner),
+        )
+
+    both, cotangents, along_others = mapped(xs, dys)
+    close(both, wanted)
+    close(cotangents, at_each_time(function, [xs[0]] * 3, dys))
+    close(along_others, wanted)
 
 
 @every_pooling
@@ -152,12 +166,13 @@ def test_vmap_of_vmap_is_a_table_of_results(rng, kind):
 @every_pooling
 def test_vmap_of_a_second_gradient_is_xlas(rng, kind):
     xs, dys = drawn(rng, "NHWC", times=(3,))
-    direction = jnp.asarray(rng.standard_normal(xs.shape[1:]))
+    direction = rng.standard_normal(xs.shape[1:])
 
     def second(pooling):
-        return jax.vmap(lambda x, dy: gradient_of_order(2, pooling, x, dy, direction))
+        gradients = jax.vmap(gradient_by(2, pooling), (0, 0, None))
+        return jax.jit(gradients)(xs, dys, direction)
 
-    close(second(our(kind, "NHWC"))(xs, dys), second(xlas(kind, "NHWC"))(xs, dys))
+    close(second(our(kind, "NHWC")), second(xlas(kind, "NHWC")))
 
 
 # --- Recomputation, and forward mode --------------------------------------------------
@@ -176,11 +191,15 @@ def test_recomputing_the_forward_pass_changes_nothing(rng, kind):
 @every_pooling
 def test_forward_mode_works_without_the_rule_alone(rng, kind):
     x, _ = drawn(rng, "NCHW")
-    x_dot = jnp.asarray(rng.standard_normal(x.shape))
+    x_dot = rng.standard_normal(x.shape)
+
+    def jvp(pool):
+        return jax.jit(lambda x, x_dot: jax.jvp(pool, (x,), (x_dot,)))(x, x_dot)
+
     plain = our(kind, "NCHW", derivatives="autodiff")
-    close(jax.jvp(plain, (x,), (x_dot,)), jax.jvp(xlas(kind, "NCHW"), (x,), (x_dot,)))
+    close(jvp(plain), jvp(xlas(kind, "NCHW")))
     with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(our(kind, "NCHW"), (x,), (x_dot,))
+        jvp(our(kind, "NCHW"))
 
 
 @every_pooling
@@ -195,7 +214,7 @@ def test_the_gradient_is_what_central_differences_give(rng, kind):
     # Third derivatives of order 100 leave 1e-10 · 100; the step is far smaller than the
     # distance between two random numbers, so no maximum moves.
     np.testing.assert_allclose(
-        np.vdot(jax.grad(loss)(x), direction),
+        np.vdot(jax.jit(jax.grad(loss))(x), direction),
         oracles.central_difference(loss, (x,), (direction,), step=1e-5),
         rtol=1e-6,
     )
