@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Num, Shaped
 
@@ -19,6 +20,9 @@ Anything = Shaped[Array, "..."]
 Numbers = Num[Array, "..."]
 Floats = Float[Array, "..."]
 Integers = Int[Array, "..."]
+
+Cotangent = Float[Array | np.ndarray, "..."]
+"""What arrives at the backward pass of a rule: also an array of NumPy's, given to a vjp."""
 
 Length = Any
 """The length of an axis: an int, or a symbol for the batch while a function is exported."""

@@ -1,8 +1,8 @@
 """What is to be computed, described before there are arrays.
 
 A :class:`Problem` is what a user's arguments say about a convolution or a pooling. A
-:class:`Description` adds which sum is wanted and how many channels its arrays have: by it
-the plan chooses, and an engine accepts or refuses.
+:class:`Description` adds which sum is wanted and how many channels its arrays have. The
+plan chooses by it, and an engine accepts or refuses it.
 """
 
 from dataclasses import dataclass, replace

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 
@@ -38,7 +39,7 @@ def rounded_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """
 
     @functools.wraps(formula)
-    def computed(first: jax.Array, *others: Any) -> jax.Array:
+    def computed(first: jax.Array | np.ndarray, *others: Any) -> jax.Array:
         arrays = (widened(x) if isinstance(x, jax.Array) else x for x in (first, *others))
         return formula(*arrays).astype(first.dtype)
 

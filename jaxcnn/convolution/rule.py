@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import equations, plan
-from jaxcnn.layout import Floats, over_channels
+from jaxcnn.layout import Cotangent, Floats, over_channels
 from jaxcnn.mapping import common_dtype, mapped_convolution
 from jaxcnn.problem import Problem, loops_by_default
 from jaxcnn.sharding import sharded_like
@@ -46,7 +46,7 @@ def _convolution_fwd(
     return convolution(x, w, b, problem), (x, w, b)
 
 
-def _convolution_bwd(problem: Problem, residuals: Operands, dy: Floats) -> Operands:
+def _convolution_bwd(problem: Problem, residuals: Operands, dy: Cotangent) -> Operands:
     x, w, b = residuals
     dx: Floats = input_gradient(dy, w, problem)
     dw: Floats = weight_gradient(x, dy, problem)
@@ -72,7 +72,7 @@ def _transposed_convolution_fwd(
 
 
 def _transposed_convolution_bwd(
-    problem: Problem, residuals: Operands, dy: Floats
+    problem: Problem, residuals: Operands, dy: Cotangent
 ) -> Operands:
     x, w, b = residuals
     arriving = replace(problem, preferred=x.dtype)
@@ -84,7 +84,7 @@ def _transposed_convolution_bwd(
 transposed_convolution.defvjp(_transposed_convolution_fwd, _transposed_convolution_bwd)
 
 
-def _bias_gradient_for(b: Floats | None, dy: Floats, problem: Problem) -> Floats | None:
+def _bias_gradient_for(b: Floats | None, dy: Cotangent, problem: Problem) -> Floats | None:
     if b is None:
         return None
     return _cast_like(bias_gradient(dy, dy.shape, problem.layout), b)
@@ -100,7 +100,7 @@ def _weight_gradient_fwd(x: Floats, dy: Floats, problem: Problem) -> tuple[Float
     return weight_gradient(x, dy, problem), (x, dy)
 
 
-def _weight_gradient_bwd(problem: Problem, residuals: Pair, ddw: Floats) -> Pair:
+def _weight_gradient_bwd(problem: Problem, residuals: Pair, ddw: Cotangent) -> Pair:
     x, dy = residuals
     dx: Floats = input_gradient(dy, ddw, problem)
     ddy: Floats = convolution(x, ddw, None, problem)
@@ -120,7 +120,7 @@ def _input_gradient_fwd(dy: Floats, w: Floats, problem: Problem) -> tuple[Floats
     return input_gradient(dy, w, problem), (dy, w)
 
 
-def _input_gradient_bwd(problem: Problem, residuals: Pair, ddx: Floats) -> Pair:
+def _input_gradient_bwd(problem: Problem, residuals: Pair, ddx: Cotangent) -> Pair:
     dy, w = residuals
     ddy: Floats = convolution(ddx, w, None, problem)
     dw: Floats = weight_gradient(ddx, dy, problem)

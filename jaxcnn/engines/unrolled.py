@@ -1,8 +1,8 @@
 """Depthwise convolution, written out tap by tap.
 
 A loop over taps writes its running sum to memory at every tap. Written out, all taps are
-one expression, which XLA compiles to one pass. That is what counts where a tap does little
-work: memory is then the limit.
+one expression, which XLA compiles to one pass. That is best where a tap does little work,
+and memory is the limit.
 
 The weight gradient is the odd one: for each channel and tap, a sum over all images and
 positions. XLA's ``reduce`` is slow at it, since it makes the products, too. Written out as

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.layout import Floats
+from jaxcnn.layout import Cotangent, Floats
 from jaxcnn.rounding import rounded_once
 
 # --- From f and f' to a rule ----------------------------------------------------------
@@ -83,7 +83,7 @@ def _relu_fwd(x: Floats) -> tuple[Floats, Bool[Array, "..."]]:
     return y, y > 0
 
 
-def _relu_bwd(is_positive: Bool[Array, "..."], dy: Floats) -> tuple[Floats]:
+def _relu_bwd(is_positive: Bool[Array, "..."], dy: Cotangent) -> tuple[Floats]:
     return (jnp.where(is_positive, dy, jnp.zeros_like(dy)),)
 
 

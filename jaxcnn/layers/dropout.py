@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.layout import Floats
+from jaxcnn.layout import Cotangent, Floats
 from jaxcnn.rounding import rounded_once
 
 Mask = Bool[Array, "..."]
@@ -29,7 +29,7 @@ def _dropout_fwd(x: Floats, is_kept: Mask, p: float) -> tuple[Floats, Mask]:
     return _dropout(x, is_kept, p), is_kept
 
 
-def _dropout_bwd(p: float, is_kept: Mask, dy: Floats) -> tuple[Floats, None]:
+def _dropout_bwd(p: float, is_kept: Mask, dy: Cotangent) -> tuple[Floats, None]:
     return _dropout(dy, is_kept, p), None
 
 

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.layers.softmax import log_softmax, softmax
-from jaxcnn.layout import Floats, Integers
+from jaxcnn.layout import Cotangent, Floats, Integers
 from jaxcnn.rounding import rounded_once
 
 # --- Softmax cross-entropy ------------------------------------------------------------
@@ -52,7 +52,7 @@ def _cross_entropy_gradient(
 
 
 def _cross_entropy_bwd(
-    smoothing: float, residuals: tuple[Floats, Integers], dloss: Floats
+    smoothing: float, residuals: tuple[Floats, Integers], dloss: Cotangent
 ) -> tuple[Floats, None]:
     return _cross_entropy_gradient(dloss, *residuals, smoothing), None
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.layout import Floats
+from jaxcnn.layout import Cotangent, Floats
 from jaxcnn.rounding import rounded_once
 
 
@@ -38,7 +38,7 @@ def _softmax_gradient(dy: Floats, y: Floats, axis: int) -> Floats:
     return y * (dy - jnp.sum(y * dy, axis, keepdims=True))
 
 
-def _softmax_bwd(axis: int, y: Floats, dy: Floats) -> tuple[Floats]:
+def _softmax_bwd(axis: int, y: Floats, dy: Cotangent) -> tuple[Floats]:
     return (_softmax_gradient(dy, y, axis),)
 
 
@@ -101,7 +101,7 @@ def _log_softmax_gradient(dy: Floats, y: Floats, axis: int) -> Floats:
     return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
 
 
-def _log_softmax_bwd(axis: int, y: Floats, dy: Floats) -> tuple[Floats]:
+def _log_softmax_bwd(axis: int, y: Floats, dy: Cotangent) -> tuple[Floats]:
     return (_log_softmax_gradient(dy, y, axis),)
 
 

@@ -125,7 +125,7 @@ def laid_out(x: Floats, adaptive: Adaptive, fill: int | float) -> Floats:
     """The windows side by side, ``fill`` in places without an input."""
     for axis, windows in adaptive.along_axes:
         if not windows.are_even:
-            x = _taken(x, windows.seen, axis, fill)
+            x = _take_or_fill(x, windows.seen, axis, fill)
     return x
 
 
@@ -223,7 +223,7 @@ def sums_gradient(dy: Floats, adaptive: Adaptive) -> Floats:
     for axis, windows in adaptive.along_axes:
         # The place −1, which is none, is in window −1.
         of_each = (places // windows.width for places in windows.places)
-        dy = sum_of([_taken(dy, each, axis, 0) for each in of_each])
+        dy = sum_of([_take_or_fill(dy, each, axis, 0) for each in of_each])
     return dy
 
 
@@ -237,7 +237,7 @@ sums_gradient.defvjp(
 )
 
 
-def _taken(
+def _take_or_fill(
     x: Numbers, entries: Int[np.ndarray, " entries"], axis: int, fill: int | float
 ) -> Numbers:
     """These entries of x along an axis, and ``fill`` for −1."""

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding, PoolingOptions
 from jaxcnn.layout import (
+    Cotangent,
     Floats,
     Integers,
     channels_last,
@@ -226,7 +227,7 @@ def _unpool_fwd(
 
 
 def _unpool_bwd(
-    length: int, axis: int, indices: Integers, dy: Floats
+    length: int, axis: int, indices: Integers, dy: Cotangent
 ) -> tuple[Floats, None]:
     del length
 

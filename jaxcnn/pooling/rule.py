@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import plan
-from jaxcnn.layout import Floats, Integers
+from jaxcnn.layout import Cotangent, Floats, Integers
 from jaxcnn.mapping import mapped_pooling
 from jaxcnn.problem import Problem, loops_by_default
 from jaxcnn.rounding import sum_dtype
@@ -43,7 +43,7 @@ def _max_pooling_fwd(x: Floats, problem: Problem) -> tuple[tuple[Floats, Winner]
 
 
 def _max_pooling_bwd(
-    problem: Problem, winner: Winner, cotangents: tuple[Floats, Any]
+    problem: Problem, winner: Winner, cotangents: tuple[Cotangent, Any]
 ) -> tuple[Floats]:
     dy, _ = cotangents
     return (place_at_winners(dy, winner, problem),)
@@ -65,7 +65,7 @@ def _place_at_winners_fwd(
 
 
 def _place_at_winners_bwd(
-    problem: Problem, winner: Winner, ddx: Floats
+    problem: Problem, winner: Winner, ddx: Cotangent
 ) -> tuple[Floats, None]:
     return take_from_winners(ddx, winner, problem), None
 
@@ -86,7 +86,7 @@ def _take_from_winners_fwd(
 
 
 def _take_from_winners_bwd(
-    problem: Problem, winner: Winner, dy: Floats
+    problem: Problem, winner: Winner, dy: Cotangent
 ) -> tuple[Floats, None]:
     return place_at_winners(dy, winner, problem), None
 
@@ -107,7 +107,7 @@ def _average_pooling_fwd(x: Floats, problem: Problem) -> tuple[Floats, None]:
     return average_pooling(x, problem), None
 
 
-def _average_pooling_bwd(problem: Problem, _: None, dy: Floats) -> tuple[Floats]:
+def _average_pooling_bwd(problem: Problem, _: None, dy: Cotangent) -> tuple[Floats]:
     return (average_pooling_gradient(dy, problem),)
 
 
@@ -124,7 +124,9 @@ def _average_pooling_gradient_fwd(dy: Floats, problem: Problem) -> tuple[Floats,
     return average_pooling_gradient(dy, problem), None
 
 
-def _average_pooling_gradient_bwd(problem: Problem, _: None, ddx: Floats) -> tuple[Floats]:
+def _average_pooling_gradient_bwd(
+    problem: Problem, _: None, ddx: Cotangent
+) -> tuple[Floats]:
     return (average_pooling(ddx, problem),)
 
 
@@ -170,7 +172,7 @@ def _power_pooling_fwd(
 
 
 def _power_pooling_bwd(
-    p: int | float, problem: Problem, residuals: tuple[Floats, Floats], dy: Floats
+    p: int | float, problem: Problem, residuals: tuple[Floats, Floats], dy: Cotangent
 ) -> tuple[Floats]:
     x, y = residuals
     arriving = jnp.where(y == 0, 0, dy.astype(y.dtype) * _nonzero(y) ** (1 - p))
@@ -196,7 +198,7 @@ def _unfolding_fwd(x: Floats, problem: Problem) -> tuple[Floats, None]:
     return unfolding(x, problem), None
 
 
-def _unfolding_bwd(problem: Problem, _: None, dp: Floats) -> tuple[Floats]:
+def _unfolding_bwd(problem: Problem, _: None, dp: Cotangent) -> tuple[Floats]:
     return (folding(dp, problem),)
 
 
@@ -213,7 +215,7 @@ def _folding_fwd(p: Floats, problem: Problem) -> tuple[Floats, None]:
     return folding(p, problem), None
 
 
-def _folding_bwd(problem: Problem, _: None, dx: Floats) -> tuple[Floats]:
+def _folding_bwd(problem: Problem, _: None, dx: Cotangent) -> tuple[Floats]:
     return (unfolding(dx, problem),)
 
 
