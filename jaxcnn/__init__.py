@@ -53,7 +53,17 @@ from jaxcnn.convolution.transposed import (
     conv_transpose3d,
 )
 from jaxcnn.differentiation import derivatives
-from jaxcnn.layers.activations import elu, hard_swish, leaky_relu, relu
+from jaxcnn.layers.activations import (
+    elu,
+    gelu,
+    hard_swish,
+    leaky_relu,
+    relu,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
 from jaxcnn.layers.dense import dense, flatten
 from jaxcnn.layers.dropout import dropout
 from jaxcnn.layers.losses import (
@@ -62,13 +72,6 @@ from jaxcnn.layers.losses import (
     softmax_cross_entropy,
 )
 from jaxcnn.layers.normalization import batch_norm, group_norm, instance_norm, layer_norm
-from jaxcnn.layers.smooth_activations import (
-    gelu,
-    sigmoid,
-    silu,
-    softplus,
-    tanh,
-)
 from jaxcnn.layers.softmax import log_softmax, softmax
 from jaxcnn.patching import drop_in as drop_in
 from jaxcnn.patching.patch import patch_jax, patched_jax, unpatch_jax

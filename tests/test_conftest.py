@@ -49,7 +49,6 @@ def test_types_are_checked_wherever_users_are_not_the_callers():
         "jaxcnn.layers.dropout",
         "jaxcnn.layers.losses",
         "jaxcnn.layers.normalization",
-        "jaxcnn.layers.smooth_activations",
         "jaxcnn.layers.softmax",
         "jaxcnn.patching.drop_in",
         "jaxcnn.patching.lax_arguments",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from jaxcnn.layers import activations, smooth_activations
+from jaxcnn.layers import activations
 from tests import oracles
 
 # Ours and JAX's.
@@ -26,20 +26,20 @@ ACTIVATIONS = {
         functools.partial(jax.nn.elu, alpha=1.5),
     ),
     "hard_swish": (activations.hard_swish, jax.nn.hard_swish),
-    "sigmoid": (smooth_activations.sigmoid, jax.nn.sigmoid),
-    "tanh": (smooth_activations.tanh, jnp.tanh),
-    "softplus": (smooth_activations.softplus, jax.nn.softplus),
+    "sigmoid": (activations.sigmoid, jax.nn.sigmoid),
+    "tanh": (activations.tanh, jnp.tanh),
+    "softplus": (activations.softplus, jax.nn.softplus),
     "softplus, sharper": (
-        functools.partial(smooth_activations.softplus, beta=3, threshold=2.0),
+        functools.partial(activations.softplus, beta=3, threshold=2.0),
         lambda x: jnp.where(3 * x > 2, x, jax.nn.softplus(3 * x) / 3),
     ),
-    "silu": (smooth_activations.silu, jax.nn.silu),
+    "silu": (activations.silu, jax.nn.silu),
     "gelu": (
-        smooth_activations.gelu,
+        activations.gelu,
         functools.partial(jax.nn.gelu, approximate=False),
     ),
     "gelu by tanh": (
-        functools.partial(smooth_activations.gelu, approximate="tanh"),
+        functools.partial(activations.gelu, approximate="tanh"),
         jax.nn.gelu,
     ),
     "softmax": (jaxcnn.softmax, jax.nn.softmax),
@@ -168,7 +168,7 @@ AT_THE_KINKS = [
     (functools.partial(activations.elu, alpha=1.5), -0.0, 1.5),
     (activations.hard_swish, -3.0, 0),
     (activations.hard_swish, 3.0, 1),
-    (functools.partial(smooth_activations.softplus, threshold=0), 0.0, 0.5),
+    (functools.partial(activations.softplus, threshold=0), 0.0, 0.5),
 ]
 
 

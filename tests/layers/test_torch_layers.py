@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from jaxcnn.layers import activations, losses, normalization, smooth_activations
+from jaxcnn.layers import activations, losses, normalization
 
 torch = pytest.importorskip("torch")
 nn = torch.nn.functional
@@ -65,17 +65,17 @@ ACTIVATIONS = {
     "elu, given": (lambda x: activations.elu(x, 1.5), lambda x: nn.elu(x, 1.5)),
     "elu, negative": (lambda x: activations.elu(x, -0.5), lambda x: nn.elu(x, -0.5)),
     "hard_swish": (activations.hard_swish, nn.hardswish),
-    "sigmoid": (smooth_activations.sigmoid, nn.sigmoid),
-    "tanh": (smooth_activations.tanh, nn.tanh),
-    "softplus": (smooth_activations.softplus, nn.softplus),
+    "sigmoid": (activations.sigmoid, nn.sigmoid),
+    "tanh": (activations.tanh, nn.tanh),
+    "softplus": (activations.softplus, nn.softplus),
     "softplus, given": (
-        lambda x: smooth_activations.softplus(x, 2, 6),
+        lambda x: activations.softplus(x, 2, 6),
         lambda x: nn.softplus(x, 2, 6),
     ),
-    "silu": (smooth_activations.silu, nn.silu),
-    "gelu": (smooth_activations.gelu, nn.gelu),
+    "silu": (activations.silu, nn.silu),
+    "gelu": (activations.gelu, nn.gelu),
     "gelu by tanh": (
-        lambda x: smooth_activations.gelu(x, "tanh"),
+        lambda x: activations.gelu(x, "tanh"),
         lambda x: nn.gelu(x, approximate="tanh"),
     ),
     "softmax": (jaxcnn.softmax, lambda x: nn.softmax(x, -1)),

@@ -177,9 +177,10 @@ def compiled(layout):
 @pytest.mark.parametrize(
     ("mapped", "layout"),
     [
-        *((mapped, "NCHW") for mapped in MAPPED),
-        *((mapped, "NHWC") for mapped in MAPPED if mapped not in RARELY_MAPPED),
-        *(pytest.param(mapped, "NHWC", marks=pytest.mark.slow) for mapped in RARELY_MAPPED),
+        pytest.param(mapped, layout, marks=pytest.mark.slow if is_slow else ())
+        for layout in ("NCHW", "NHWC")
+        for mapped in MAPPED
+        for is_slow in [layout == "NHWC" and mapped in RARELY_MAPPED]
     ],
 )
 def test_vmap_of_the_gradient_is_the_gradient_at_every_time(rng, layout, mapped):

@@ -116,20 +116,18 @@ def test_poolings_with_named_paddings_are_those_of_flax(rng, kernel_size, stride
 
     @jax.jit
     def ours(x):
-        return (
-            jaxcnn.max_pool2d(x, *window, layout="NHWC"),
-            *(
-                jaxcnn.avg_pool2d(x, *window, layout="NHWC", count_include_pad=counted)
-                for counted in counts
-            ),
-        )
+        averages = [
+            jaxcnn.avg_pool2d(x, *window, layout="NHWC", count_include_pad=counted)
+            for counted in counts
+        ]
+        return jaxcnn.max_pool2d(x, *window, layout="NHWC"), *averages
 
     @jax.jit
     def theirs(x):
-        return (
-            linen.max_pool(x, *window),
-            *(linen.avg_pool(x, *window, count_include_pad=counted) for counted in counts),
-        )
+        averages = [
+            linen.avg_pool(x, *window, count_include_pad=counted) for counted in counts
+        ]
+        return linen.max_pool(x, *window), *averages
 
     our_maxima, *our_averages = ours(x)
     with jax.numpy_dtype_promotion("standard"):  # flax divides by integers

@@ -7,12 +7,20 @@ contain, with … between the parts).
 import jax
 import numpy as np
 
-from jaxcnn.layers.activations import elu, hard_swish, leaky_relu
+from jaxcnn.layers.activations import (
+    elu,
+    gelu,
+    hard_swish,
+    leaky_relu,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
 from jaxcnn.layers.dropout import dropout
 from jaxcnn.layers.losses import binary_cross_entropy_with_logits as bce
 from jaxcnn.layers.losses import mse_loss, softmax_cross_entropy
 from jaxcnn.layers.normalization import batch_norm, group_norm, instance_norm, layer_norm
-from jaxcnn.layers.smooth_activations import gelu, sigmoid, silu, softplus, tanh
 
 ONES = np.ones(4, np.float32)  # one for each channel of x, and of rows
 
