@@ -46,5 +46,5 @@ def first_value(leaf, numbers):
         scale = (2 * like.shape[-1] / like.size) ** 0.5
         return (scale * numbers).reshape(like.shape).astype(like.dtype)
     name = path[-1].key
-    is_one = name == "w" or name in STATISTICS and name.endswith("var")
+    is_one = name == "w" or (name in STATISTICS and name.endswith("var"))
     return jnp.full(like.shape, is_one, like.dtype)
