@@ -10,6 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from experiments.benchmarking import networks
 from jaxcnn import conv2d, inspection, models, relu
+from tests.models.parameters import drawn
 
 MODELS = {
     "LeNet-5": (models.lenet5(28), (28, 28, 1)),
@@ -74,7 +75,7 @@ def test_every_parameter_belongs_to_a_named_layer(name):
 
 def test_activations_are_what_the_layers_give(rng):
     model = models.small_cnn(8)
-    parameters = model.init(jax.random.key(0))
+    parameters = drawn(model, rng, np.float32)
     images = jnp.asarray(rng.random((3, 8, 8, 1)), "float32")
     values = inspection.activations(model, parameters, images)
     assert list(values) == ["conv1", "pool1", "conv2", "pool2", "dense1", "dense2"]

@@ -1,5 +1,7 @@
 """Training: a step, an epoch, an evaluation; ten steps beside the same network in lax."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,28 +11,39 @@ import pytest
 
 from jaxcnn import models, training
 from tests import oracles
+from tests.models.parameters import drawn
 
 EXAMPLES, BATCH = 22, 5
-
-
-@pytest.fixture
-def optimizer():
-    return optax.sgd(0.05, momentum=0.9)
+LENET5 = models.lenet5(8, dtype=jnp.float64)
+SGD = optax.sgd(0.05, momentum=0.9)
+"""These same two in every test: what is compiled for one serves the others."""
 
 
 @pytest.fixture
 def images(rng):
-    return jnp.asarray(rng.random((EXAMPLES, 8, 8, 1)))
+    return rng.random((EXAMPLES, 8, 8, 1))
 
 
 @pytest.fixture
 def labels(rng):
-    return jnp.asarray(rng.integers(0, 10, EXAMPLES), jnp.int32)
+    return rng.integers(0, 10, EXAMPLES).astype(np.int32)
 
 
-def test_ten_steps_follow_the_same_network_written_with_lax_and_jax_grad(rng, optimizer):
+def initial_state(rng, model=LENET5, optimizer=SGD, *, averaged=False):
+    """Of drawn parameters, in one program."""
+
+    @jax.jit
+    def from_parameters(parameters):
+        of_them = model._replace(init=lambda key: parameters)
+        key = jax.random.key(0)
+        return training.initial_state(of_them, optimizer, key, averaged=averaged)
+
+    return from_parameters(drawn(model, rng))
+
+
+def test_ten_steps_follow_the_same_network_written_with_lax_and_jax_grad(rng):
     model = models.small_cnn(8, dtype=jnp.float64)
-    state = training.initial_state(model, optimizer, jax.random.key(0))
+    state = initial_state(rng, model)
     parameters, optimizer_state = state.parameters, state.optimizer_state
 
     @jax.jit
@@ -40,14 +53,14 @@ def test_ten_steps_follow_the_same_network_written_with_lax_and_jax_grad(rng, op
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
         value, gradients = jax.value_and_grad(loss)(parameters)
-        updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
+        updates, optimizer_state = SGD.update(gradients, optimizer_state, parameters)
         return optax.apply_updates(parameters, updates), optimizer_state, value
 
     for _ in range(10):
-        images = jnp.asarray(rng.random((BATCH, 8, 8, 1)))
-        labels = jnp.asarray(rng.integers(0, 10, BATCH), jnp.int32)
+        images = rng.random((BATCH, 8, 8, 1))
+        labels = rng.integers(0, 10, BATCH).astype(np.int32)
         state, metrics = training.train_step(
-            state, images, labels, model=model, optimizer=optimizer
+            state, images, labels, model=model, optimizer=SGD
         )
         parameters, optimizer_state, loss = lax_step(
             parameters, optimizer_state, images, labels
@@ -58,30 +71,28 @@ def test_ten_steps_follow_the_same_network_written_with_lax_and_jax_grad(rng, op
     assert state.step == 10
 
 
-def test_an_epoch_is_its_steps_over_shuffled_batches(images, labels, optimizer):
-    model = models.lenet5(8, dtype=jnp.float64)
-    start = training.initial_state(model, optimizer, jax.random.key(0))
+def test_an_epoch_is_its_steps_over_shuffled_batches(rng, images, labels):
+    start = initial_state(rng)
     key = jax.random.key(7)
     after, metrics = training.train_epoch(
-        start, images, labels, key, model=model, optimizer=optimizer, batch_size=BATCH
+        start, images, labels, key, model=LENET5, optimizer=SGD, batch_size=BATCH
     )
-    order = jax.random.permutation(key, EXAMPLES)
+    order = np.asarray(jax.random.permutation(key, EXAMPLES))
     state, losses = start, []
     for first in range(0, EXAMPLES - BATCH + 1, BATCH):
         batch = order[first : first + BATCH]
         state, step_metrics = training.train_step(
-            state, images[batch], labels[batch], model=model, optimizer=optimizer
+            state, images[batch], labels[batch], model=LENET5, optimizer=SGD
         )
         losses.append(step_metrics.loss)
     assert after.step == len(losses) == EXAMPLES // BATCH
     # The same sums, compiled inside and outside of a scan: float64 rounding.
     chex.assert_trees_all_close(after.parameters, state.parameters, rtol=1e-10, atol=1e-12)
-    chex.assert_trees_all_close(metrics.loss, jnp.stack(losses), rtol=1e-10)
+    chex.assert_trees_all_close(metrics.loss, np.stack(losses), rtol=1e-10)
 
 
-def test_every_step_augments_its_images_by_a_key_of_its_own(images, labels, optimizer):
-    model = models.lenet5(8, dtype=jnp.float64)
-    start = training.initial_state(model, optimizer, jax.random.key(0))
+def test_every_step_augments_its_images_by_a_key_of_its_own(rng, images, labels):
+    start = initial_state(rng)
     key = jax.random.key(7)
 
     def noisy(key, image):
@@ -92,58 +103,69 @@ def test_every_step_augments_its_images_by_a_key_of_its_own(images, labels, opti
         images,
         labels,
         key,
-        model=model,
-        optimizer=optimizer,
+        model=LENET5,
+        optimizer=SGD,
         batch_size=BATCH,
         augment=noisy,
     )
+
+    @jax.jit
+    def seen_in(step, images):
+        keys = jax.random.split(jax.random.fold_in(key, step), BATCH)
+        return jnp.stack([noisy(*each) for each in zip(keys, images, strict=True)])
+
     state = start
-    order = jax.random.permutation(key, EXAMPLES)
+    order = np.asarray(jax.random.permutation(key, EXAMPLES))
     for step, first in enumerate(range(0, EXAMPLES - BATCH + 1, BATCH)):
         batch = order[first : first + BATCH]
-        keys = jax.random.split(jax.random.fold_in(key, step), BATCH)
-        seen = jnp.stack([noisy(*each) for each in zip(keys, images[batch], strict=True)])
+        seen = seen_in(step, images[batch])
         state, _ = training.train_step(
-            state, seen, labels[batch], model=model, optimizer=optimizer
+            state, seen, labels[batch], model=LENET5, optimizer=SGD
         )
     # The same sums, compiled inside and outside of a scan: float64 rounding.
     chex.assert_trees_all_close(after.parameters, state.parameters, rtol=1e-10, atol=1e-12)
 
 
-def test_the_average_follows_the_parameters(images, labels, optimizer):
-    model = models.lenet5(8, dtype=jnp.float64)
-    state = training.initial_state(model, optimizer, jax.random.key(0), averaged=True)
-    by_hand = state.parameters
+def test_the_average_follows_the_parameters(rng, images, labels):
+    state = initial_state(rng, averaged=True)
+    by_hand = jax.tree.map(np.asarray, state.parameters)
     for t in range(4):
         state, _ = training.train_step(
             state,
             images[:BATCH],
             labels[:BATCH],
-            model=model,
-            optimizer=optimizer,
+            model=LENET5,
+            optimizer=SGD,
             average_decay=0.15,
         )
         d = min(0.15, (1 + t) / (10 + t))  # 1/10 at first, and then 0.15
         by_hand = jax.tree.map(
-            lambda a, p, d=d: d * a + (1 - d) * p, by_hand, state.parameters
+            lambda a, p, d=d: d * a + (1 - d) * np.asarray(p), by_hand, state.parameters
         )
     # d is float32, whatever the parameters are: a rounding of 6e-8 of d.
     chex.assert_trees_all_close(state.average, by_hand, rtol=1e-6, atol=1e-8)
     assert state.trained is state.average
 
 
-def test_labels_are_smoothed_in_the_loss_alone(rng, images, labels, optimizer):
-    logits = jnp.asarray(rng.standard_normal((EXAMPLES, 10)))
-    plain = training.loss_and_accuracy(logits, labels)
-    smoothed = training.loss_and_accuracy(logits, labels, 0.1)
-    uniform = -jnp.mean(jax.nn.log_softmax(logits))
+def test_labels_are_smoothed_in_the_loss_alone(rng, labels):
+    logits = rng.standard_normal((EXAMPLES, 10))
+
+    @jax.jit
+    def computed(logits, labels):
+        return (
+            training.loss_and_accuracy(logits, labels),
+            training.loss_and_accuracy(logits, labels, 0.1),
+            -jnp.mean(jax.nn.log_softmax(logits)),
+        )
+
+    plain, smoothed, uniform = computed(logits, labels)
     np.testing.assert_allclose(smoothed.loss, 0.9 * plain.loss + 0.1 * uniform, rtol=1e-12)
     assert smoothed.accuracy == plain.accuracy
 
 
-def test_training_learns_a_small_set_by_heart(images, labels):
-    model, optimizer = models.lenet5(8, dtype=jnp.float64), optax.adam(3e-3)
-    state = training.initial_state(model, optimizer, jax.random.key(0))
+def test_training_learns_a_small_set_by_heart(rng, images, labels):
+    optimizer = optax.adam(3e-3)
+    state = initial_state(rng, optimizer=optimizer)
     with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to an integer power
         for epoch in range(60):
             state, _ = training.train_epoch(
@@ -151,27 +173,25 @@ def test_training_learns_a_small_set_by_heart(images, labels):
                 images,
                 labels,
                 jax.random.key(epoch),
-                model=model,
+                model=LENET5,
                 optimizer=optimizer,
                 batch_size=11,
             )
-    evaluation = training.evaluate(state.parameters, images, labels, model=model)
+    evaluation = training.evaluate(state.parameters, images, labels, model=LENET5)
     assert evaluation.metrics.accuracy == 1
     assert evaluation.metrics.loss < 0.1
     chex.assert_trees_all_equal(evaluation.predictions, labels)
 
 
-def test_an_epoch_reports_while_it_runs(images, labels, optimizer):
-    model = models.lenet5(8, dtype=jnp.float64)
-    state = training.initial_state(model, optimizer, jax.random.key(0))
+def test_an_epoch_reports_while_it_runs(rng, images, labels):
     reports = []
     _, metrics = training.train_epoch(
-        state,
+        initial_state(rng),
         images,
         labels,
         jax.random.key(0),
-        model=model,
-        optimizer=optimizer,
+        model=LENET5,
+        optimizer=SGD,
         batch_size=BATCH,
         report=lambda step, loss, accuracy: reports.append((step, loss, accuracy)),
         report_every=2,
@@ -180,33 +200,41 @@ def test_an_epoch_reports_while_it_runs(images, labels, optimizer):
     reports.sort()  # a callback may overtake another
     assert [int(step) for step, _, _ in reports] == [2, 4]
     chex.assert_trees_all_close(
-        jnp.array([loss for _, loss, _ in reports]), metrics.loss[1::2]
+        np.array([loss for _, loss, _ in reports]), np.asarray(metrics.loss)[1::2]
     )
+
+
+@functools.cache
+def logits_and_loss():
+    """Of all images at once; compiled."""
+
+    def computed(parameters, images, labels):
+        logits = LENET5.apply(parameters, images)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return logits, losses.mean()
+
+    return jax.jit(computed)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, EXAMPLES, 500])
-def test_evaluation_does_not_depend_on_its_batch_size(images, labels, batch_size):
-    model = models.lenet5(8, dtype=jnp.float64)
-    parameters = model.init(jax.random.key(0))
-    logits = model.apply(parameters, images)
+def test_evaluation_does_not_depend_on_its_batch_size(rng, images, labels, batch_size):
+    parameters = drawn(LENET5, rng)
     evaluation = training.evaluate(
-        parameters, images, labels, model=model, batch_size=batch_size
+        parameters, images, labels, model=LENET5, batch_size=batch_size
     )
-    chex.assert_trees_all_equal(
-        evaluation.predictions, jnp.argmax(logits, -1).astype(jnp.int32)
-    )
-    expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    logits, expected = map(np.asarray, logits_and_loss()(parameters, images, labels))
+    predictions = logits.argmax(-1).astype(np.int32)
+    chex.assert_trees_all_equal(evaluation.predictions, predictions)
     chex.assert_trees_all_close(evaluation.metrics.loss, expected, rtol=1e-12)
-    right = np.mean(np.asarray(logits).argmax(-1) == np.asarray(labels))
+    right = np.mean(predictions == labels)
     assert evaluation.metrics.accuracy == pytest.approx(right)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, EXAMPLES + 1])
 def test_a_batch_size_that_the_data_set_cannot_fill_is_refused(
-    images, labels, optimizer, batch_size
+    rng, images, labels, batch_size
 ):
-    model = models.lenet5(8, dtype=jnp.float64)
-    state = training.initial_state(model, optimizer, jax.random.key(0))
+    state = initial_state(rng)
     with pytest.raises(
         ValueError, match=f"batch_size is {batch_size}; .* between 1 and 22"
     ):
@@ -215,7 +243,7 @@ def test_a_batch_size_that_the_data_set_cannot_fill_is_refused(
             images,
             labels,
             jax.random.key(0),
-            model=model,
-            optimizer=optimizer,
+            model=LENET5,
+            optimizer=SGD,
             batch_size=batch_size,
         )

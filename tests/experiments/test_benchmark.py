@@ -104,18 +104,28 @@ def small(request, rng):
     return name, model, parameters, images
 
 
+# Of the large ones in the other layout, tests.models.test_layouts shows that they are the
+# same networks.
+LARGE = ("VGG", "ResNet-20", "MobileNet")
 EVERY_NETWORK = pytest.mark.parametrize(
     "small",
-    [(name, layout) for name in NETWORKS for layout in ("NHWC", "NCHW")],
+    [
+        pytest.param(
+            (name, layout),
+            id=f"{name} in {layout}",
+            marks=[pytest.mark.slow] if name in LARGE and layout == "NCHW" else [],
+        )
+        for name in NETWORKS
+        for layout in ("NHWC", "NCHW")
+    ],
     indirect=True,
-    ids=" in ".join,
 )
 
 
 @EVERY_NETWORK
 def test_a_network_over_lax_has_the_logits_and_gradients_of_jaxcnns(small, rng):
     name, model, parameters, images = small
-    weights = jnp.asarray(rng.standard_normal((len(images), CLASSES)))
+    weights = rng.standard_normal((len(images), CLASSES))
 
     def computed(contestant):
         forward = forward_of(name, contestant, model)

@@ -2,10 +2,12 @@
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import chex
@@ -22,8 +24,11 @@ from experiments.run.checkpoints import Checkpoints
 from experiments.run.optimization import Optimization
 from experiments.run.options import Options
 from jaxcnn import models, training
+from tests.experiments import quick_start
+from tests.models.parameters import drawn_at_once
 
 ROOT = Path(__file__).parents[2]
+QUICK_START = quick_start.__name__
 OPTIONS = Options(
     model="lenet5",
     epochs=4,
@@ -42,10 +47,11 @@ def strict_jax():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_reports():
-    """Another test's matter."""
+def no_reports_and_a_quick_start():
+    """Reports, and a model's own first parameters, are other tests' matter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "write", lambda folder: None)
+        quick_start.patch(patch.setattr)
         yield
 
 
@@ -73,35 +79,36 @@ def assert_same_run(folder, other):
     chex.assert_trees_all_equal(one, another)
 
 
-def run_until(folder, epoch, monkeypatch):
-    """A run that its user ends just before the checkpoint of an epoch."""
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that its user ended just before the checkpoint of its third epoch."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
     save = Checkpoints.save
 
-    def save_until(self, number, state):
-        if number == epoch:
+    def save_two(self, number, state):
+        if number == 3:
             raise KeyboardInterrupt
         save(self, number, state)
 
     said = f"stopped; to go on: .* --resume {folder}"
-    with monkeypatch.context() as patch, pytest.raises(SystemExit, match=said):
-        patch.setattr(Checkpoints, "save", save_until)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match=said):
+        patch.setattr(Checkpoints, "save", save_two)
         train.main(train.Settings(OPTIONS, run_dir=folder, keep=3))
+    return folder
 
 
-def test_a_run_goes_on_bit_for_bit(undisturbed, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    run_until(folder, 3, monkeypatch)
+def test_a_run_goes_on_bit_for_bit(undisturbed, stopped, tmp_path):
+    folder = shutil.copytree(stopped, tmp_path / "run")
     assert len(without_times(folder)) == 3  # one more than there are checkpoints
     train.main(train.Settings(resume=folder, keep=3))
     assert_same_run(folder, undisturbed)
 
 
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
-    undisturbed, tmp_path, monkeypatch, capsys
+    undisturbed, stopped, tmp_path, capsys
 ):
-    folder = tmp_path / "run"
-    run_until(folder, 4, monkeypatch)
-    files = [path for path in (folder / "checkpoints" / "3").rglob("*") if path.is_file()]
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    files = [path for path in (folder / "checkpoints" / "2").rglob("*") if path.is_file()]
     largest = max(files, key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
     for place in range(0, len(content), 50):
@@ -109,14 +116,15 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     largest.write_bytes(content)
     train.main(train.Settings(resume=folder, keep=3))
     gc.collect()
-    assert "epoch 3's checkpoint is damaged" in capsys.readouterr().out
+    assert "epoch 2's checkpoint is damaged" in capsys.readouterr().out
     assert list((folder / "damaged").iterdir())
     assert_same_run(folder, undisturbed)
 
 
 def test_content_that_is_not_what_was_saved_is_noticed(tmp_path):
-    model, optimizer = models.lenet5(8), optax.adam(1e-3)
-    state = training.initial_state(model, optimizer, jax.random.key(0))
+    model, optimizer = drawn_at_once(models.lenet5(8)), optax.adam(1e-3)
+    beginning = partial(training.initial_state, model, optimizer)
+    state = jax.jit(beginning)(jax.random.key(0))
     other = state._replace(step=jnp.int32(7))
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(1, state)
@@ -150,7 +158,7 @@ def test_a_run_that_was_killed_goes_on(undisturbed, tmp_path):
     folder = tmp_path / "run"
     how = "--optimizer sgd --average 0.9 --warmup 0.25 --clip 1 --model lenet5 --epochs 4"
     run = subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", *how.split(), "--run-dir", folder],
+        [sys.executable, "-m", QUICK_START, *how.split(), "--run-dir", folder],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         env={**os.environ, "XLA_FLAGS": ""},
@@ -161,17 +169,10 @@ def test_a_run_that_was_killed_goes_on(undisturbed, tmp_path):
         time.sleep(0.01)
     run.send_signal(signal.SIGKILL)
     run.wait()
-    finished = subprocess.run(
-        [sys.executable, "-m", "experiments.train", "--resume", folder, "--keep", "3"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "XLA_FLAGS": ""},
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    train.main(train.Settings(resume=folder, keep=3))
     assert len(without_times(folder)) == 4
-    # Another process, whose CPU is not split into eight devices: rounding, if anything.
+    # It began in a process whose CPU is not split into eight devices: rounding, if
+    # anything.
     last, wanted = without_times(folder)[-1], without_times(undisturbed)[-1]
     np.testing.assert_allclose(last["test_loss"], wanted["test_loss"], rtol=1e-3)
 

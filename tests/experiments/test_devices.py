@@ -14,10 +14,15 @@ import numpy as np
 import optax
 import pytest
 
+from experiments import train
+from experiments.pages import report
 from experiments.run import devices, run_folder
 from experiments.run.augmentation import Augmentation
 from experiments.run.devices import Devices
+from experiments.run.options import Options
 from jaxcnn import models, training
+from tests.experiments import quick_start
+from tests.models.parameters import drawn_at_once
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +38,12 @@ BUILD = {
 }
 
 
+def initial_state(model, optimizer, **known):
+    """Compiled as a whole."""
+    beginning = partial(training.initial_state, model, optimizer, **known)
+    return jax.jit(beginning)(jax.random.key(0))
+
+
 @pytest.mark.parametrize(
     "name", ["LeNet-5", pytest.param("ResNet-20", marks=pytest.mark.slow)]
 )
@@ -42,10 +53,9 @@ def test_eight_devices_train_as_one_does_and_gather_nothing(name, rng):
     optimizer = optax.sgd(0.02, momentum=0.9)
     results, programs = [], []
     for team in devices.join(Devices(devices=1)), devices.join(Devices(devices=8)):
-        model = models.standardized(BUILD[name](team.axis_name), (0.0,), (255.0,))
-        state = team.place(
-            training.initial_state(model, optimizer, jax.random.key(0), averaged=True)
-        )
+        model = drawn_at_once(BUILD[name](team.axis_name))
+        model = models.standardized(model, (0.0,), (255.0,))
+        state = team.place(initial_state(model, optimizer, averaged=True))
 
         def epoch(state, images, labels, seed, *, model=model, team=team):
             state, metrics = training.train_epoch(
@@ -79,8 +89,9 @@ def test_eight_devices_train_as_one_does_and_gather_nothing(name, rng):
 
 
 def test_a_report_comes_from_one_of_the_devices_alone(rng):
-    team, model, optimizer = devices.join(Devices(8)), models.lenet5(8), optax.sgd(0.01)
-    state = team.place(training.initial_state(model, optimizer, jax.random.key(0)))
+    team, optimizer = devices.join(Devices(8)), optax.sgd(0.01)
+    model = drawn_at_once(models.lenet5(8))
+    state = team.place(initial_state(model, optimizer))
     images, labels = team.place((np.ones((16, 8, 8, 1), "float32"), np.arange(16) % 10))
     reported = []
 
@@ -109,42 +120,50 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def trained_by_processes(folder, processes):
-    """The parameters after an epoch, trained by so many processes on this machine."""
+def trained_by_two_processes(folder):
+    """Runs an epoch, by two processes on this machine, each with one device."""
     command = [
         sys.executable,
         "-m",
-        "experiments.train",
+        "tests.experiments.quick_start",
         "--model",
         "lenet5",
         "--epochs",
         "1",
         "--run-dir",
         folder,
+        "--coordinator",
+        f"127.0.0.1:{free_port()}",
+        "--num-processes",
+        "2",
+        "--process-id",
     ]
-    if processes > 1:
-        command += ["--coordinator", f"127.0.0.1:{free_port()}"]
-        command += ["--num-processes", str(processes), "--process-id"]
     runs = [
         subprocess.Popen(
-            [*command, str(number)] if processes > 1 else command,
+            [*command, number],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, "XLA_FLAGS": ""},  # each with one device
         )
-        for number in range(processes)
+        for number in "01"
     ]
     for run in runs:
         output, _ = run.communicate(timeout=200)
         assert run.returncode == 0, output
-    return run_folder.load_parameters(folder / run_folder.PARAMETERS)
 
 
-def test_two_processes_train_as_one_does(tmp_path):
-    together = trained_by_processes(tmp_path / "two", 2)
-    alone = trained_by_processes(tmp_path / "one", 1)
+def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
+    trained_by_two_processes(tmp_path / "two")
+    quick_start.patch(monkeypatch.setattr)
+    monkeypatch.setattr(report, "write", lambda folder: None)  # another test's matter
+    one_epoch = Options(model="lenet5", epochs=1)
+    train.main(train.Settings(one_epoch, run_dir=tmp_path / "one"))
+    together, alone = (
+        run_folder.load_parameters(tmp_path / processes / run_folder.PARAMETERS)
+        for processes in ("two", "one")
+    )
     # float32, added in another order: a rounding, and what 42 steps make of it.
     chex.assert_trees_all_close(together, alone, rtol=1e-3, atol=1e-3)
 
@@ -171,8 +190,9 @@ def test_more_devices_than_there_are_is_an_error():
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(rng):
-    team, model, optimizer = devices.join(Devices(8)), models.lenet5(8), optax.sgd(0.01)
-    state = team.place(training.initial_state(model, optimizer, jax.random.key(0)))
+    team, optimizer = devices.join(Devices(8)), optax.sgd(0.01)
+    model = drawn_at_once(models.lenet5(8))
+    state = team.place(initial_state(model, optimizer))
     epoch = partial(
         training.train_epoch,
         key=jax.random.key(0),

@@ -1,5 +1,6 @@
 """Pictures from files: that they become what a model knows, and what it says of them."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -11,14 +12,23 @@ from PIL import Image, ImageDraw
 
 from experiments import predict, train
 from experiments.data import image_files, sets
+from experiments.pages import report
 from experiments.run import saved_run
 from experiments.run.options import Options
-from tests.experiments import untrained
+from tests.experiments import quick_start, untrained
 
 
 @pytest.fixture(autouse=True)
 def strict_jax():
     """Not here: the command runs as its users run it, with JAX's defaults."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def runs_are_loaded_once():
+    """And so their models are compiled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saved_run, "load", functools.cache(saved_run.load))
+        yield
 
 
 DIGITS = sets.digits()
@@ -32,7 +42,10 @@ def finished(tmp_path_factory):
     """The folder of a run of one epoch."""
     folder = tmp_path_factory.mktemp("runs") / "new"
     options = Options(model="lenet5", epochs=1)
-    train.main(train.Settings(options, run_dir=folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write", lambda folder: None)  # another test's matter
+        quick_start.patch(patch.setattr)
+        train.main(train.Settings(options, run_dir=folder))
     return folder
 
 

@@ -6,10 +6,12 @@ import pytest
 
 import jaxcnn
 from experiments import same_curve
+from experiments.benchmarking import networks
 from experiments.data import sets
 from experiments.data.sets import Examples
 from experiments.same_curve import RUNS, Settings
 from jaxcnn.models import blocks
+from tests.models.parameters import drawn_at_once
 
 SETTINGS = Settings(epochs=2, batch_size=8)
 
@@ -21,7 +23,9 @@ def strict_jax():
 
 @pytest.fixture
 def few_digits(monkeypatch):
-    """Four batches, and float64 alone: eight numbers a weight are all that is compiled."""
+    """Four batches, float64 alone, and first values that take no time to compile."""
+    model_of = networks.model_of
+    monkeypatch.setattr(networks, "model_of", lambda *how: drawn_at_once(model_of(*how)))
     monkeypatch.setattr(same_curve, "DTYPES", ("float64",))
     digits = sets.digits()
     return digits._replace(train=Examples(*(each[:32] for each in digits.train)))

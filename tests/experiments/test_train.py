@@ -18,6 +18,7 @@ from experiments.run.files import replacing, write_json
 from experiments.run.optimization import Optimization
 from experiments.run.options import Options
 from jaxcnn import training
+from tests.experiments import quick_start
 from tests.experiments.test_data import write_cifar10, write_mnist
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +30,11 @@ def strict_jax():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_reports():
-    """Another test's matter."""
+def no_reports_and_a_quick_start():
+    """Reports, and a model's own first parameters, are other tests' matter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "write", lambda folder: None)
+        quick_start.patch(patch.setattr)
         yield
 
 

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from jaxcnn import models, training
+from tests.models.parameters import drawn_at_once
 
 BUILD = {
     "vgg": lambda: models.vgg(8),
@@ -20,19 +21,28 @@ WITH_NORM = ["resnet20", "mobilenet"]
 slow = pytest.mark.slow  # where MobileNet, which compiles sooner, shows as much
 
 
+OPTIMIZER = optax.adamw(3e-3, weight_decay=0.5)
+SIZE = 8
+
+
 @functools.cache
 def built(name):
     """A model, and parameters for it."""
     model = BUILD[name]()
-    return model, jax.jit(model.init)(jax.random.key(0))
+    return model, jax.jit(drawn_at_once(model).init)(jax.random.key(0))
 
 
-def fresh_state(name, optimizer):
+@functools.cache
+def forward(name):
+    """In training; compiled."""
+    model, _ = built(name)
+    return jax.jit(model.apply_training)
+
+
+def fresh_state(name):
     _, parameters = built(name)
-    return training.TrainingState(parameters, optimizer.init(parameters), jnp.int32(0))
-
-
-SIZE = 8
+    optimizer_state = jax.jit(OPTIMIZER.init)(parameters)
+    return training.TrainingState(parameters, optimizer_state, jnp.int32(0))
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +53,11 @@ def strict_jax():
 @pytest.fixture
 def images(rng):
     return jnp.asarray(rng.standard_normal((6, SIZE, SIZE, 3)), "float32")
+
+
+@pytest.fixture
+def large_images(rng):
+    return jnp.asarray(rng.standard_normal((6, 32, 32, 3)), "float32")
 
 
 def is_statistic(path):
@@ -83,9 +98,9 @@ def test_the_models_have_as_many_parameters_as_their_layers_say():
 
 
 @pytest.mark.parametrize("name", WITH_NORM)
-def test_training_advances_the_statistics_and_nothing_else(name, images):
-    model, parameters = built(name)
-    _, advanced = jax.jit(model.apply_training)(parameters, images)
+def test_training_advances_the_statistics_and_nothing_else(name, large_images):
+    _, parameters = built(name)
+    _, advanced = forward(name)(parameters, large_images)
     for (path, new), old in zip(
         jax.tree_util.tree_leaves_with_path(advanced),
         jax.tree.leaves(parameters),
@@ -95,14 +110,12 @@ def test_training_advances_the_statistics_and_nothing_else(name, images):
 
 
 @pytest.mark.parametrize("name", WITH_NORM)
-def test_inference_with_the_statistics_of_a_batch_is_training_on_it(name, rng):
-    images = jnp.asarray(rng.standard_normal((6, 32, 32, 3)), "float32")
+def test_inference_with_the_statistics_of_a_batch_is_training_on_it(name, large_images):
     model, parameters = built(name)
-    forward = jax.jit(model.apply_training)
-    logits, _ = forward(parameters, images)
+    logits, _ = forward(name)(parameters, large_images)
     for _ in range(100):  # of which a tenth is new every time: 3e-5 of the first are left
-        _, parameters = forward(parameters, images)
-    inferred = jax.jit(model.apply)(parameters, images)
+        _, parameters = forward(name)(parameters, large_images)
+    inferred = jax.jit(model.apply)(parameters, large_images)
     # The running variance is n/(n − 1) of the batch's, with n down to 96 in the last layer.
     correlation = np.corrcoef(np.ravel(logits), np.ravel(inferred))[0, 1]
     assert correlation > 0.999
@@ -110,34 +123,37 @@ def test_inference_with_the_statistics_of_a_batch_is_training_on_it(name, rng):
 
 @pytest.mark.parametrize("name", [pytest.param("resnet20", marks=slow), "mobilenet"])
 def test_a_step_moves_parameters_by_gradients_and_statistics_by_the_batch(name, images):
-    (model, _), optimizer = built(name), optax.adamw(1e-3, weight_decay=0.5)
-    state = fresh_state(name, optimizer)
-    labels = jnp.arange(6)
+    (model, _), state = built(name), fresh_state(name)
+    labels = jnp.asarray(np.arange(6), jnp.int32)
     after, metrics = training.train_step(
-        state, images, labels, model=model, optimizer=optimizer
+        state, images, labels, model=model, optimizer=OPTIMIZER
     )
-    logits, advanced = jax.jit(model.apply_training)(state.parameters, images)
-    chex.assert_trees_all_close(
-        metrics, training.loss_and_accuracy(logits, labels), rtol=1e-4
-    )
+
+    @jax.jit
+    def by_the_batch(parameters):
+        logits, advanced = model.apply_training(parameters, images)
+        return training.loss_and_accuracy(logits, labels), advanced
+
+    expected, advanced = by_the_batch(state.parameters)
+    chex.assert_trees_all_close(metrics, expected, rtol=1e-4)
     chex.assert_trees_all_close(
         after.parameters,
         models.with_statistics_of(after.parameters, advanced),
         rtol=1e-4,
         atol=1e-5,  # float32, twenty layers deep
     )
-    moved = jax.tree.map(lambda a, b: np.any(a != b), after.parameters, state.parameters)
-    assert all(jax.tree.leaves(moved))
+    stayed = jax.tree.map(np.array_equal, after.parameters, state.parameters)
+    assert not any(jax.tree.leaves(stayed))
 
 
 @pytest.mark.parametrize("name", ["vgg", pytest.param("resnet20", marks=slow), "mobilenet"])
 def test_a_model_learns_a_few_images_by_heart(name, images):
-    (model, _), optimizer = built(name), optax.adam(3e-3)
-    state = fresh_state(name, optimizer)
+    (model, _), state = built(name), fresh_state(name)
+    labels = jnp.asarray(np.arange(6), jnp.int32)
     losses = []
     for _ in range(30):
         state, metrics = training.train_step(
-            state, images, jnp.arange(6), model=model, optimizer=optimizer
+            state, images, labels, model=model, optimizer=OPTIMIZER
         )
         losses.append(float(metrics.loss))
     assert losses[-1] < 0.1 * losses[0]
