@@ -141,7 +141,7 @@ def report(suite: str, measurements: list[Measurement], console: Console) -> Non
 
 
 def problems(measurements: list[Measurement]) -> list[str]:
-    """Whoever is less exact than it should be."""
+    """The contestants that are less exact than they should be."""
     return [
         f"{each.suite}, {each.case}, {each.mode}: {each.contestant} ({each.layout}) is off "
         f"by {each.error:.1e}, not {TOLERANCE[each.suite]:.0e}"

@@ -112,14 +112,14 @@ def compare_case(
     dtypes: Sequence[str] = tuple(TOLERANCE),
 ) -> list[Comparison]:
     """The value and every gradient of a case, by each engine, with every reference."""
-    # A float32 product is to be one: accelerators like to round its factors further.
+    # Accelerators would round the factors of a float32 product further.
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         arguments = list(case.arguments.values())
         results = (
             attempt(jax.eval_shape, way, *arguments) for way in (case.xla, case.custom)
         )
         shape = next(each.shape for each in results if not isinstance(each, Exception))
-        # Not from the arguments' own seed: ⟨f(x), x⟩ is a cotangent that hides much.
+        # Another seed than the arguments': x as its own cotangent hides mistakes.
         cotangent = normal(np.random.default_rng((seed, 1)), shape)
         expected = dict(references(case, arguments, cotangent))
         comparisons = []
@@ -169,7 +169,7 @@ def judged(
 
 
 def by_quantity(case: Case, computed: list | Exception) -> dict:
-    """The value, if it is there, and the gradients, by name; or for each the exception."""
+    """The value, if it is there, and the gradients, by name; or the exceptions."""
     names = [VALUE, *case.arguments]
     if isinstance(computed, Exception):
         return dict.fromkeys(names, computed)

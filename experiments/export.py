@@ -97,7 +97,7 @@ def main(settings: Settings) -> float:
 
 
 def artifact(run: SavedRun, platforms: tuple[Platform, ...]) -> bytes:
-    """The model of any number of images.
+    """The model in one file, for any number of images.
 
     JAX refuses to export what it does not promise to keep running, so that what is here
     holds no such operation.

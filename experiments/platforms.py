@@ -108,7 +108,7 @@ def of_network(name: str, images: int) -> Contest:
 
 
 def contest(programs: dict[str, Callable], *arguments) -> Contest:
-    """Of programs from trees to trees: arrays are all that can be serialized anywhere."""
+    """The contest of programs from trees to trees, as programs of arrays: those export."""
     shapes, tree = jax.tree.flatten(jax.eval_shape(lambda *each: each, *arguments))
 
     def of_arrays(program: Callable) -> Callable:
@@ -131,7 +131,7 @@ def contests(settings: Settings) -> dict[str, Callable[[], Contest]]:
 
 
 def outcome_of(name: str, make: Callable[[], Contest], settings: Settings) -> Outcome:
-    """Lowered for each platform and for all in one; compiled for what can be compiled."""
+    """What becomes of a contest: lowered for each platform and for all, then compiled."""
     outcome = Outcome(name)
     with outcome.trying("written twice"):
         contest = make()

@@ -49,13 +49,13 @@ class Layer:
 
     @property
     def flops(self) -> int:
-        """Of one of the three large sums: two for each multiply-add."""
+        """Floating-point operations of one of the three sums: two for each multiply-add."""
         height, width = self.output_size
         outputs = self.batch * self.c_out * height * width
         return 2 * outputs * self.c_in // self.groups * self.kernel**2
 
     def shapes(self, layout: str) -> dict[str, tuple[int, ...]]:
-        """Of x, w, b and dy."""
+        """The shapes of x, w, b and dy."""
         (h, w), (h_out, w_out) = self.size, self.output_size
         k, c_in, c_out = self.kernel, self.c_in // self.groups, self.c_out
         if layout == "NHWC":
@@ -91,7 +91,7 @@ class Pool:
         return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
 
     def shapes(self, layout: str) -> dict[str, tuple[int, ...]]:
-        """Of x and dy."""
+        """The shapes of x and dy."""
         shapes = {}
         for name, n in ("x", self.size), ("dy", self.output_size):
             channels_last = (self.batch, n, n, self.channels)

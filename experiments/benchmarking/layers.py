@@ -67,7 +67,7 @@ def contestants(
 
 
 def in_layout(array: np.ndarray, name: str, layout: str) -> np.ndarray:
-    """From channels last to this layout; w and dw are weights, the rest are images."""
+    """An array, given with channels last, in this layout; w and dw are weights."""
     if layout == "NHWC" or array.ndim != 4:
         return array
     return np.transpose(array, (3, 2, 0, 1) if name in ("w", "dw") else (0, 3, 1, 2))

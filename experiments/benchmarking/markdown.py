@@ -80,7 +80,7 @@ class Results(NamedTuple):
         }
 
     def to_json(self) -> str:
-        """A line for each measurement, without what no table says."""
+        """A line for each measurement, with what some table shows."""
         setting = json.dumps(self.setting, indent=1).removesuffix("\n}")
         lines = []
         for each in self.measurements:
@@ -130,7 +130,7 @@ def published() -> list[Results]:
 
 
 def take(path: Path) -> None:
-    """Keep what a run measured; what is there of its version and of other suites stays.
+    """Keep what a run measured, in the place of its suites' earlier results.
 
     Raises:
       ValueError: when the run left out cases.
@@ -155,7 +155,7 @@ def take(path: Path) -> None:
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown; all columns but the first are numbers."""
+    """A Markdown table; all columns but the first are numbers."""
     ruler = ["---", *["---:"] * (len(titles) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, ruler, *rows))
 
@@ -236,7 +236,7 @@ def summary(everything: Sequence[Results]) -> str:
 
 
 def in_scan_by_alone(results: Results, contestant: str) -> str:
-    """What a step in a scan takes of what it takes alone."""
+    """The time of a step in a scan, divided by its time alone."""
     inside, alone = results.of("scan", "scan"), results.of("scan", "step")
     pairs = (
         (fastest(inside[case], contestant), fastest(alone[case], contestant))
@@ -258,7 +258,7 @@ def first_by_last(results: Results, contestant: str) -> str:
 
 
 def beside_lax(quantity: str) -> Callable[[Results, str], str]:
-    """What a step takes of it, by what lax's takes."""
+    """How much of a quantity a step takes, divided by what lax's takes."""
 
     def text(results: Results, contestant: str) -> str:
         quotients = []
@@ -273,7 +273,7 @@ def beside_lax(quantity: str) -> Callable[[Results, str], str]:
 
 
 def largest_error(results: Results, contestant: str) -> str:
-    """Of a layer, from float64."""
+    """The largest error of a layer, against float64."""
     errors = [
         each.error
         for each in results.measurements

@@ -35,7 +35,7 @@ Forward = Callable[[Parameters, Images], tuple[Logits, Parameters | None]]
 def model_of(
     name: str, layout: str, image_size: int | None = None, channels: int | None = None
 ) -> Model:
-    """Of images as large as the benchmark's, or of others."""
+    """The model of a network, for images of the benchmark's size or of another."""
     _, usual_size, usual_channels = NETWORKS[name]
     return MODELS[name](image_size or usual_size, channels or usual_channels, layout)
 
@@ -179,13 +179,13 @@ class State(NamedTuple):
 
 
 def initial_state(model: Model) -> State:
-    """The same for both contestants."""
+    """Where training begins, the same for both contestants."""
     parameters = jax.jit(model.init)(jax.random.key(0))
     return fresh_state(*parted(parameters))
 
 
 def fresh_state(parameters: Any, statistics: Any) -> State:
-    """Velocities of zero."""
+    """A state whose velocities are zero."""
     return State(parameters, jax.tree.map(jnp.zeros_like, parameters), statistics)
 
 
@@ -204,7 +204,7 @@ def parted(parameters: Parameters) -> tuple[Any, Any]:
 
 
 def joined(parameters: Any, statistics: Any) -> Parameters:
-    """What :func:`parted` parted."""
+    """The inverse of :func:`parted`."""
     return jax.tree.map(
         lambda trained, statistic: statistic if trained is None else trained,
         parameters,

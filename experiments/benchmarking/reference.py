@@ -51,11 +51,11 @@ def rows(images, groups: int):
 
 
 def images(rows, shape):
-    """What ``rows`` was made of."""
+    """The inverse of :func:`rows`."""
     return rows.transpose(1, 0, 2).reshape(shape)
 
 
 def relative_error(array, expected) -> float:
-    """The largest deviation by the largest entry."""
+    """The largest deviation divided by the largest entry."""
     deviation = np.abs(np.asarray(array, np.float64) - expected).max()
     return float(deviation / np.abs(expected).max())

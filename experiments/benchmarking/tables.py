@@ -61,7 +61,7 @@ def fastest(
 def by_case(
     measurements: Sequence[Measurement],
 ) -> dict[tuple[str, str, str], list[Measurement]]:
-    """Those of the same suite, case and mode together."""
+    """The measurements, grouped by suite, case and mode."""
     groups = {}
     for each in measurements:
         groups.setdefault((each.suite, each.case, each.mode), []).append(each)
@@ -69,7 +69,7 @@ def by_case(
 
 
 def ratios(measurements: Sequence[Measurement]) -> list[Ratio]:
-    """Of jaxcnn, without and with options, and every peer that took part."""
+    """The ratios of jaxcnn, without and with options, to each peer that took part."""
     of_all = []
     for which, group in by_case(measurements).items():
         for contestant in "jaxcnn", WITH_OPTIONS:

@@ -30,7 +30,7 @@ def options_of(contestant: str) -> dict[str, Any] | None:
 
 
 def names(layout: str) -> list[str]:
-    """Who takes part in this layout."""
+    """The contestants in this layout."""
     advised = layout == "NHWC" and jaxcnn.compiler_options()
     with_options = [WITH_OPTIONS] if advised else []
     return ["jaxcnn", *with_options, "lax"]

@@ -47,7 +47,7 @@ class Traffic:
 
 
 def collectives(program: str) -> dict[str, Traffic]:
-    """What a compiled program has its devices tell each other, by kind.
+    """The collectives of a compiled program, by kind.
 
     Each is counted once, also in a loop. Bytes are those of the numbers, without what an
     array is padded with in memory.
@@ -59,7 +59,7 @@ def collectives(program: str) -> dict[str, Traffic]:
 
 
 def bytes_of(shapes: str) -> int:
-    """Of all arrays that a program's text names, as in ``(f32[2,8]{1,0}, pred[])``."""
+    """The bytes of all arrays that a text names, as in ``(f32[2,8]{1,0}, pred[])``."""
     return sum(
         math.prod(map(int, re.findall(r"\d+", array["sizes"])))
         * int(array["bits"] or 8)
@@ -69,14 +69,14 @@ def bytes_of(shapes: str) -> int:
 
 
 def unestimated(program: str) -> dict[str, int]:
-    """The instructions of a program for a TPU of unknown cycles: how many, by kind."""
+    """How many instructions of each kind a TPU's compiler estimates no cycles of."""
     unfused = FUSED.sub("", program)
     return dict(Counter(each["kind"] for each in UNESTIMATED.finditer(unfused)))
 
 
 @dataclass(frozen=True)
 class Account:
-    """What one device keeps and does in a program, and what it is told.
+    """What one device keeps, computes and receives in a program.
 
     Attributes:
       arguments, outputs, temporaries: bytes of its memory.

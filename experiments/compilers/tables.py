@@ -46,14 +46,14 @@ class Outcome:
         """Note what is raised, and go on."""
         try:
             yield
-        except Exception as error:  # anything: of JAX, of XLA, of an operation
+        except Exception as error:  # whatever JAX, XLA or an operation raises
             self.failures[what] = f"{type(error).__name__}: {error}"
 
     def failed(self) -> list[str]:
         return [f"{what}: {raised}" for what, raised in self.failures.items()]
 
     def ratio(self, target: str, measure: str) -> float | None:
-        """How many times lax's; None where there is nothing to compare."""
+        """jaxcnn's figure as a multiple of lax's; None where one of them is missing."""
         accounts = self.accounts.get(target, {})
         if accounts.keys() != {OURS, LAX}:
             return None
@@ -63,7 +63,7 @@ class Outcome:
         return ours / theirs
 
     def marks(self, target: str, measure: str) -> str:
-        """What its figures are without, in one of the programs or in both."""
+        """Marks for what a figure leaves out, in one of the programs or in both."""
         accounts = self.accounts.get(target, {}).values()
         loops = any(each.loops for each in accounts)
         unestimated = measure == "cycles" and any(each.unestimated for each in accounts)
@@ -71,7 +71,7 @@ class Outcome:
 
 
 def columns_of(outcomes: list[Outcome]) -> list[tuple[str, str]]:
-    """The targets and measures of which the compiler says anything."""
+    """The targets and measures for which there are figures."""
     targets = dict.fromkeys(target for each in outcomes for target in each.accounts)
     return [
         (target, measure)
@@ -82,7 +82,7 @@ def columns_of(outcomes: list[Outcome]) -> list[tuple[str, str]]:
 
 
 def table_of(outcomes: list[Outcome]) -> Table:
-    """How many times lax's everything is."""
+    """The table: every figure as a multiple of lax's."""
     columns = columns_of(outcomes)
     titles = [f"{target.partition(':')[0]}\n{measure}" for target, measure in columns]
     ratios = [Column(title, justify="right", no_wrap=True) for title in titles]

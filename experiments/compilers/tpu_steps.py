@@ -25,7 +25,7 @@ AXIS = "batch"
 
 
 def slice_of_tpu(topology: str) -> topologies.TopologyDescription:
-    """The chips of a TPU that need not be at hand."""
+    """The chips of a TPU, described: none needs to be at hand."""
     for name, value in HOST.items():
         os.environ.setdefault(name, value)
     return topologies.get_topology_desc(topology, platform="tpu")

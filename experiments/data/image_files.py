@@ -80,7 +80,7 @@ def save(path: Path, image: UInt8[np.ndarray, "H W C"], description: Description
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    """In RGB of bytes, on white."""
+    """The picture as 8-bit RGB, on white."""
     if picture.mode.startswith("I;16"):
         pixels = np.rint(np.asarray(picture) / 257).astype(np.uint8)
         picture = Image.fromarray(pixels)
@@ -109,7 +109,7 @@ def _border(picture: Image.Image) -> Float[np.ndarray, " C"]:
 
 
 def _framed(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """As large as can be, in the middle, on the colour of its border."""
+    """The picture, as large as fits, in the middle of the colour of its border."""
     height, width = size
     colour = tuple(_border(picture).astype(int).tolist())
     frame = Image.new(picture.mode, (width, height), colour)
@@ -119,7 +119,7 @@ def _framed(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _digit(picture: Image.Image, size: tuple[int, int], frame: Frame) -> Image.Image:
-    """Cut out, as large as the frame's box allows, its centre of mass at the centre."""
+    """The ink, cut out and scaled to the frame's box, its centre of mass at the centre."""
     ink = _ink(picture)
     ink = np.asarray(_fitted(ink.crop(ink.getbbox()), frame.box)).clip(0, None)
     ink *= 255 / ink.max()  # thin strokes have become faint
@@ -135,7 +135,7 @@ def _digit(picture: Image.Image, size: tuple[int, int], frame: Frame) -> Image.I
 
 
 def _ink(picture: Image.Image) -> Image.Image:
-    """From 0 on paper to 1 in ink, of bright ink, in mode F.
+    """How much of each pixel is ink, from 0 to 1, where ink is bright; in mode F.
 
     The data sets were made from scans in black and white. So what is at most a quarter of
     the way from paper to ink, as grain and shadows are, counts as paper, and from three
@@ -151,7 +151,7 @@ def _ink(picture: Image.Image) -> Image.Image:
 
 
 def _fitted(picture: Image.Image, box: tuple[int, int]) -> Image.Image:
-    """As large as the box allows; ``ImageOps.contain`` leaves nothing of a thin line."""
+    """The picture scaled to the box. ``ImageOps.contain`` leaves nothing of a thin line."""
     scale = min(box[0] / picture.height, box[1] / picture.width)
     width, height = (max(1, round(scale * each)) for each in picture.size)
     return picture.resize((width, height), Image.Resampling.LANCZOS)

@@ -39,7 +39,7 @@ class Examples(NamedTuple):
 def batches(
     examples: Examples, batch_size: int, epochs: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """For each epoch the numbers of the images, a row for every full batch, at random."""
+    """For each epoch the shuffled numbers of the images, a row for every full batch."""
     rng = np.random.default_rng(seed)
     count = len(examples.labels) // batch_size
     for _ in range(epochs):
@@ -88,13 +88,13 @@ class DataSet(NamedTuple):
     description: Description
 
     def validating(self, part: float) -> "DataSet":
-        """The training set alone: this part of it, of every class, is what to test on."""
+        """The training set, of which this part of every class becomes the test set."""
         train, test = _split(self.train, part)
         return self._replace(train=train, test=test)
 
 
 def _split(examples: Examples, part: float | int) -> tuple[Examples, Examples]:
-    """What is left, and this part of every class, or so many of all: always the same."""
+    """The examples in two: the second has this part of every class, or so many of all."""
     from sklearn.model_selection import train_test_split
 
     images, labels = examples

@@ -38,7 +38,7 @@ def without_dimension(operation: str) -> str:
 
 
 def exact(array) -> np.ndarray:
-    """Rounded to what bfloat16 and float16 both have, in float32."""
+    """The numbers rounded to what bfloat16 and float16 can both hold, as float32."""
     return np.asarray(array).astype(jnp.bfloat16).astype(np.float16).astype(np.float32)
 
 
@@ -150,7 +150,7 @@ def unfolding(rng, operation, *, size=None, batch=2, channels=2, **options):
 def pooling(
     rng, operation, *, size=None, batch=2, channels=2, values=None, layout, **options
 ):
-    """Windows, bins or the whole image; by a maximum, a mean or a norm."""
+    """A pooling over windows, bins or the whole image."""
     size = size or SIZES[len(layout) - 2]
     if values is None:
         values = spaced if "max" in operation else normal
@@ -159,7 +159,7 @@ def pooling(
 
 
 def unpooling(rng, operation, *, kernel_size, layout, **shape):
-    """With the indices of an image that was pooled."""
+    """An unpooling, with the indices of an image that was pooled."""
     pool = operation.replace("unpool", "pool")
     image = pooling(rng, pool, layout=layout, **shape)[0]["x"]
     y, indices = getattr(jaxcnn, pool)(
@@ -197,7 +197,7 @@ def cross_entropy(rng, operation, *, shape, scale=1, **options):
 
 
 def loss(rng, operation, *, shape):
-    """Of two arrays: both have a gradient."""
+    """A loss of two arrays, both of which have a gradient."""
     names = list(inspect.signature(getattr(jaxcnn, operation)).parameters)[:2]
     values = [normal(rng, shape), np.abs(normal(rng, shape)) / 8]
     return dict(zip(names, values, strict=True)), {}, True

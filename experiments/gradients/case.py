@@ -53,7 +53,7 @@ class Case:
     smooth: bool = True
 
     def engines(self, dtype: str) -> tuple[str, ...]:
-        """Those that compute it and its gradients, after the plan's own choice."""
+        """The plan's own choice, and the engines that compute it and its gradients."""
         arrays = [
             jax.ShapeDtypeStruct(each.shape, dtype) for each in self.arguments.values()
         ]
@@ -111,7 +111,7 @@ def by_name(function, names, *arrays, **options):
 
 
 def in_one_precision(function, options, *arrays, **more):
-    """With arrays among the options in the precision of the arguments."""
+    """The function, with arrays among its options in the precision of the arguments."""
     dtype = arrays[0].dtype
     options = {name: in_dtype(dtype, each) for name, each in options.items()}
     return function(*arrays, **options, **more)

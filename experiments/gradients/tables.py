@@ -71,7 +71,7 @@ class Timing:
 
 
 class Worst(NamedTuple):
-    """Of some comparisons.
+    """The worst of some comparisons.
 
     Attributes:
       error: the largest; None if there is none, or one that is no number.
@@ -106,7 +106,7 @@ def worst_of(comparisons: Iterable[Comparison]) -> Worst:
 
 
 def grouped(things: Iterable, key: Callable[[Any], Any]) -> dict[Any, list]:
-    """Lists of them, by what they have in common."""
+    """Lists of those that have the key in common, by that key."""
     groups = defaultdict(list)
     for each in things:
         groups[key(each)].append(each)
@@ -114,7 +114,7 @@ def grouped(things: Iterable, key: Callable[[Any], Any]) -> dict[Any, list]:
 
 
 class Column(NamedTuple):
-    """Of a table, or of the heat map: which comparisons belong there."""
+    """A column of a table or of the heat map: which comparisons belong there."""
 
     group: str
     title: str
@@ -177,7 +177,7 @@ def summary_of(comparisons: list[Comparison]) -> str:
 
 
 def number_of_gradients(comparisons: list[Comparison]) -> int:
-    """By whatever engine, in whatever dtype."""
+    """How many gradients were compared: each engine's and each dtype's count."""
     return len(
         {
             (c.operation, c.configuration, c.quantity, c.engine, c.dtype)
@@ -228,7 +228,7 @@ def engine_table(comparisons: list[Comparison]) -> Table:
 
 
 def timing_table(timings: list[Timing]) -> Table:
-    """What others take of time and memory, by what the rule does."""
+    """Time and memory of the others, as multiples of the rule's."""
     title = "Value and gradients, float32: times as much as the hand-written rule"
     table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("operation", no_wrap=True)

@@ -98,7 +98,7 @@ def activations(
 def with_feature_maps(layers: Sequence[Layer], most: int = 10) -> list[Layer]:
     """The layers whose results are images, without those within another named layer.
 
-    Of more than ``most``, so many from the first to the last, evenly spread.
+    If there are more than ``most``, so many at even distances, from first to last.
     """
     names = {layer.name for layer in layers}
     images = [
@@ -113,6 +113,6 @@ def with_feature_maps(layers: Sequence[Layer], most: int = 10) -> list[Layer]:
 
 
 def first_kernel(layers: Sequence[Layer], parameters: Parameters) -> np.ndarray:
-    """That of the first layer, which is a convolution: ``(K_h, K_w, C_in, C_out)``."""
+    """The kernel of the first layer, a convolution: ``(K_h, K_w, C_in, C_out)``."""
     leaves = jax.tree.leaves(parameters[layers[0].name])
     return np.asarray(next(leaf for leaf in leaves if leaf.ndim == 4))

@@ -75,7 +75,7 @@ def over_channels(b, layout):
 
 
 def weight_shape(x, dy, kernel_size, groups, layout):
-    """Of the weights between images, by either library."""
+    """The shape of the weights of a convolution from x to an output like dy."""
     channels = {
         "O": dy.shape[layout.index("C")],
         "I": x.shape[layout.index("C")] // groups,
@@ -86,7 +86,7 @@ def weight_shape(x, dy, kernel_size, groups, layout):
 
 
 def input_shape(dy, w, input_size, groups, layout):
-    """Of the images that weights make others of, by either library."""
+    """The shape of the input that a convolution turned into an output like dy."""
     channels = w.shape[weight_layout(layout).index("I")] * groups
     shape = [dy.shape[0] if letter == "N" else channels for letter in layout]
     return with_spatial(shape, many(input_size, len(layout) - 2), layout)
@@ -112,7 +112,7 @@ def conv_bias_gradient(dy, *, layout):
 def conv_transpose(
     x, w, b=None, *, stride=1, padding=0, output_padding=0, dilation=1, layout, **options
 ):
-    """The input gradient of the convolution that makes x's size of the result's."""
+    """The input gradient of the convolution whose output has x's size."""
     n = len(layout) - 2
     taps = spatial_size(w, weight_layout(layout))
     known = [many(each, n) for each in (stride, dilation, output_padding)]
@@ -235,7 +235,7 @@ def global_max_pool(x, *, layout):
 
 
 def max_unpool(x, *, indices, kernel_size, layout):
-    """Of windows that lie side by side."""
+    """The inverse of a pooling by windows that lie side by side."""
     n = len(layout) - 2
     sizes = zip(spatial_size(x, layout), many(kernel_size, n), strict=True)
     size = [h * k for h, k in sizes]

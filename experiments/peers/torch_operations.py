@@ -115,7 +115,7 @@ def conv_input_gradient(dy, w, *, input_size, groups=1, layout, **options):
 
 
 def gradient(function, shape, cotangent):
-    """By PyTorch's own rule, at zeros of a shape; which can be differentiated again."""
+    """The gradient by PyTorch's own rule, at zeros; it can be differentiated again."""
     zeros = torch.zeros(shape, dtype=cotangent.dtype, requires_grad=True)
     return torch.autograd.grad(function(zeros), zeros, cotangent, create_graph=True)[0]
 

@@ -69,7 +69,7 @@ class Team(NamedTuple):
 
     @property
     def axis_name(self) -> str | None:
-        """The axis along which a batch is spread, if it is."""
+        """The axis along which a batch is sharded, if it is."""
         return None if self.mesh is None else AXIS
 
     @property
@@ -134,6 +134,6 @@ def join(chosen: Devices) -> Team:
 
 
 def _pretend(devices):
-    """Split the CPU, which says nothing to accelerators, if it is not in use yet."""
+    """Split the CPU into so many devices, if it is not in use yet."""
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", devices)

@@ -14,7 +14,7 @@ from experiments.run import run_folder
 
 
 class Journal:
-    """Of one run, in its folder."""
+    """What is written down of one run, in its folder."""
 
     def __init__(
         self,

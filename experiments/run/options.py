@@ -76,7 +76,7 @@ class Options:
             raise ValueError(f"validate is {self.validate}; it must be from 0 to below 1")
 
     def completed(self) -> "Options":
-        """With what was left to the data set filled in."""
+        """The options, with what was left to the data set filled in."""
         left_open = {"model": "auto", "epochs": 0, "batch_size": 0}
         filled = {
             name: value
