@@ -1,4 +1,4 @@
-"""conv2d and its three gradients: the document's numbers, for everything one can write.
+"""conv2d and its three gradients: the equations' numbers, for everything one can write.
 
 Values and gradients are compared with loops in NumPy and with XLA's convolution, always
 with random cotangents: a loss that only sums would hide flips and offsets.

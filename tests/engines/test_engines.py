@@ -2,7 +2,7 @@
 
 Tables of problems, and of engines the plan's: which engine is for which problem they say
 themselves, so that a new one is tested as soon as the plan knows it. The reference is the
-equations in float64, which test_equations compares with the document's loops.
+equations in float64, which test_equations compares with loops in NumPy.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The equations: each is the document's sum, for any rank, layout, groups and dtype.
+"""The equations, for any rank, layout, groups and dtype.
 
 Compared with loops in NumPy, and with what JAX makes of the forward loop by itself.
 """

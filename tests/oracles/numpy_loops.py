@@ -1,10 +1,10 @@
 """The document's equations in plain NumPy, with a Python loop for every index.
 
-Nothing of jaxcnn is used here: every index is computed anew, as the document writes it.
+Nothing of jaxcnn is used here: every index is computed anew, as docs/equations.md has it.
 
 A ``window`` is anything with ``kernel_size``, ``stride``, ``padding`` (low, high) and
 ``dilation``, one entry for each spatial dimension. Arrays are in any layout; the loops are
-written for channels-first arrays, as the document's equations are.
+written for channels-first arrays, as the equations are.
 
 Dimension key: B batch, C channels, H input size, K kernel size, m tap, i output position,
 k input position, o output channel, c input channel within its group.

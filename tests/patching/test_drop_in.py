@@ -2,7 +2,7 @@
 
 The cases are drawn at random, always the same ones; the last test of a part sees to it that
 there is each option among them. JAX's own functions are what they are compared with, for
-float64 and all orders of gradients; here and there the document's loops, and differences.
+float64 and all orders of gradients; here and there loops in NumPy, and differences.
 """
 
 import inspect
@@ -173,7 +173,7 @@ def test_every_option_of_a_convolution_is_among_the_cases():
 
 
 def test_a_spread_convolution_is_the_documents_of_an_image_with_zeros_in_it(rng):
-    # By the document's loops, without anything of JAX.
+    # By loops in NumPy, without anything of JAX.
     x, w = rng.standard_normal((2, 4, 4, 3)), rng.standard_normal((6, 2, 3, 2))
     window = Window((3, 2), (1, 1), ((1, 0), (-1, 3)), (1, 2))
     spread = np.zeros((2, 4, 7, 7))
