@@ -1,4 +1,4 @@
-"""The document's equations in plain NumPy, with a Python loop for every index.
+"""The equations in plain NumPy, with a Python loop for every index.
 
 Nothing of jaxcnn is used here: every index is computed anew, as docs/equations.md has it.
 
