@@ -5,7 +5,7 @@
 
 The first line takes what was measured into ``docs/results``, a file for each version of
 jax: its suites take the place of earlier ones. Both lines then write the tables anew, each
-between ``<!-- speed: NAME -->`` and ``<!-- end -->``.
+between ``<!-- speed: NAME -->`` and ``<!-- end -->``, and draw the chart of the newest jax.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
+from experiments.benchmarking.chart import chart_of
 from experiments.benchmarking.layers import WITH_OPTIONS
 from experiments.benchmarking.tables import (
     by_case,
@@ -26,6 +27,7 @@ from experiments.benchmarking.tables import (
     ratios,
 )
 from experiments.benchmarking.timing import Measurement
+from experiments.pages import pictures
 from experiments.run import command
 from experiments.run.files import replacing
 
@@ -390,7 +392,7 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
-    """Take the results, and write the tables anew."""
+    """Take the results, write the tables and draw the chart anew."""
     for path in settings.results:
         take(path)
     everything = published()
@@ -399,6 +401,9 @@ def main(settings: Settings) -> None:
         with replacing(page) as partial:
             partial.write_text(text)
         print(f"{page.relative_to(ROOT)}: {', '.join(tables_of(text)) or 'no table'}")
+    chart = ROOT / "docs" / "pictures" / "benchmark.png"
+    pictures.save(chart_of(ratios(everything[-1].measurements)), chart)
+    print(f"{chart.relative_to(ROOT)}: jax {everything[-1].version}")
 
 
 if __name__ == "__main__":

@@ -141,6 +141,7 @@ def test_results_are_taken_suite_by_suite_and_the_pages_written(docs, tmp_path, 
     markdown.main(markdown.Settings())
     assert [page.read_text() for page in docs] == before
     assert "speed.md: summary, layers, pools, networks, scan" in capsys.readouterr().out
+    assert (tmp_path / "docs" / "pictures" / "benchmark.png").stat().st_size > 1000
 
 
 def test_versions_stand_in_order(docs, tmp_path):
