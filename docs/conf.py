@@ -19,6 +19,8 @@ version = release = jaxcnn.__version__
 html_title = f"jaxcnn {version}"
 html_theme = "furo"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 extensions = [
     "myst_nb",
