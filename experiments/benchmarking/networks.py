@@ -18,7 +18,7 @@ import jaxcnn
 from experiments.benchmarking.cases import NETWORKS
 from experiments.peers import lax_operations
 from jaxcnn import models
-from jaxcnn.layout import weight_layout
+from jaxcnn.layout import over_channels, weight_layout
 from jaxcnn.models import STATISTICS, Images, Logits, Model, Parameters
 
 CONTESTANTS = ("jaxcnn", "lax")
@@ -137,7 +137,7 @@ def normalized(
     }
     factor = p["w"] * lax.rsqrt(variance + EPSILON)
     offset = p["b"] - mean * factor
-    factor, offset = (lax_operations.over_channels(v, layout) for v in (factor, offset))
+    factor, offset = (over_channels(v, layout) for v in (factor, offset))
     return y * factor + offset, p | statistics
 
 

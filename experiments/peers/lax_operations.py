@@ -8,6 +8,7 @@ of jaxcnn computes here; only the layouts' letters are read by its functions.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,13 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxcnn.layout import spatial_axes, spatial_size, weight_layout, with_spatial
+from jaxcnn.layout import (
+    over_channels,
+    spatial_axes,
+    spatial_size,
+    weight_layout,
+    with_spatial,
+)
 
 PADDING_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
@@ -68,10 +75,6 @@ def conv(
 
 def shifted(y, b, layout):
     return y if b is None else y + over_channels(b, layout)
-
-
-def over_channels(b, layout):
-    return b.reshape([-1 if letter == "C" else 1 for letter in layout])
 
 
 def weight_shape(x, dy, kernel_size, groups, layout):
@@ -306,7 +309,16 @@ def over(x, axes):
     return x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
 
 
-def batch_norm(x, w, b, *, running_mean=None, running_var=None, training=False, layout):
+def batch_norm(
+    x,
+    w,
+    b,
+    *,
+    running_mean: Any = None,
+    running_var: Any = None,
+    training=False,
+    layout,
+):
     w, b = over_channels(w, layout), over_channels(b, layout)
     if training:
         axes = tuple(axis for axis, letter in enumerate(layout) if letter != "C")
