@@ -51,6 +51,7 @@ def common_dtype(
 def mapped_convolution(
     sum_name: str, first: Numbers, second: Numbers, problem: Problem
 ) -> Numbers:
+    """One of the three sums, by the engine that the plan chooses; ``vmap`` folds it."""
     first, second = common_dtype(first, second, problem)
     plan.record(sum_name, problem, first, second)
     *of_operands, of_result = ROLES[sum_name]
@@ -141,6 +142,7 @@ def _place(role: str, letter: str, problem: Problem) -> tuple[int, int]:
 
 
 def mapped_pooling(name: str, problem: Problem, *operands: Numbers) -> Any:
+    """A pooling, by the engine that the plan chooses; ``vmap`` adds to its batch."""
     plan.record(name, problem, *operands)
     *of_operands, of_result = PATCH_ROLES.get(name, ("x",) * (len(operands) + 1))
     return with_auto_axes(
