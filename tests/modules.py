@@ -11,12 +11,15 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "jaxcnn"
 
 
-def _name(file: Path) -> str:
-    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
+def modules_of(package: Path) -> dict[str, Path]:
+    """The files of a package by the names of their modules."""
+    return {
+        ".".join(file.relative_to(package.parent).with_suffix("").parts): file
+        for file in sorted(package.rglob("*.py"))
+    }
 
 
-FILES = {_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
-"""Every file of the package, by the name of its module."""
+FILES = modules_of(PACKAGE)
 
 TYPED = {"jaxcnn.plan"}
 """Modules with a public function that are checked all the same: what they take is typed."""

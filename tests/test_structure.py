@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.modules import PACKAGE
+from tests.modules import FILES, PACKAGE, modules_of
 
 ROOT = PACKAGE.parent
 
@@ -19,14 +19,6 @@ ORDER = (
     ("models", "training", "inspection"),
 )
 """The package from the bottom up; a file imports from its own row and from those above."""
-
-
-def modules(package: Path) -> dict[str, Path]:
-    """The files of a package by the names of their modules."""
-    return {
-        ".".join(file.relative_to(package.parent).with_suffix("").parts): file
-        for file in package.rglob("*.py")
-    }
 
 
 def imported_by(file: Path, known: dict[str, Path]) -> set[str]:
@@ -45,14 +37,14 @@ def imported_by(file: Path, known: dict[str, Path]) -> set[str]:
 
 @pytest.mark.parametrize("package", ["jaxcnn", "experiments"])
 def test_there_is_no_circle_of_imports(package):
-    known = modules(ROOT / package)
+    known = modules_of(ROOT / package)
     graph = {name: imported_by(file, known) for name, file in known.items()}
     assert len(list(TopologicalSorter(graph).static_order())) == len(known)
 
 
 def test_imports_point_from_the_top_to_the_bottom():
     row_of = {place: row for row, places in enumerate(ORDER) for place in places}
-    known = modules(PACKAGE)
+    known = FILES
     places = {name: name.split(".")[1] for name in known if name != "jaxcnn.__init__"}
     assert set(places.values()) == row_of.keys()
     for name, place in places.items():
@@ -69,7 +61,7 @@ def test_only_commands_stand_at_the_root_of_the_experiments():
     for name, file in scripts.items():
         source = file.read_text()
         assert '__name__ == "__main__"' in source, f"{name} is no command"
-        for other in imported_by(file, modules(ROOT / "experiments")):
+        for other in imported_by(file, modules_of(ROOT / "experiments")):
             assert other.removeprefix("experiments.") not in scripts, f"{name}, {other}"
 
 

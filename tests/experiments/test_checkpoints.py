@@ -18,7 +18,6 @@ import optax
 import pytest
 
 from experiments import train
-from experiments.pages import report
 from experiments.run import run_folder
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.optimization import Optimization
@@ -38,21 +37,15 @@ OPTIONS = Options(
 
 # orbax reads arrays side by side: of several damaged ones it raises the first one's error,
 # and drops the others'.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("no_reports_and_a_quick_start"),
+]
 
 
 @pytest.fixture(autouse=True)
 def strict_jax():
     """Not here: the main job runs as its users run it, with JAX's defaults."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_reports_and_a_quick_start():
-    """Reports, and a model's own first parameters, are other tests' matter."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "write", lambda folder: None)
-        quick_start.patch(patch.setattr)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,31 +11,22 @@ import tyro
 
 from experiments import train
 from experiments.data import sets
-from experiments.pages import report
 from experiments.run import run_folder, saved_run
 from experiments.run.augmentation import Augmentation
 from experiments.run.files import replacing, write_json
 from experiments.run.optimization import Optimization
 from experiments.run.options import Options
 from jaxcnn import training
-from tests.experiments import quick_start
 from tests.experiments.test_data import write_cifar10, write_mnist
 
 ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("no_reports_and_a_quick_start")
 
 
 @pytest.fixture(autouse=True)
 def strict_jax():
     """Not here: the main job runs as its users run it, with JAX's defaults."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_reports_and_a_quick_start():
-    """Reports, and a model's own first parameters, are other tests' matter."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "write", lambda folder: None)
-        quick_start.patch(patch.setattr)
-        yield
 
 
 def trained(run_dir, **options):
