@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from experiments.data.sets import Description
@@ -10,20 +9,13 @@ from experiments.run import run_folder, saved_run
 from experiments.run.files import write_json
 from experiments.run.options import Options, model_of
 from experiments.run.saved_run import SavedRun
+from tests.models.parameters import drawn
 
 
 def run_of(options: Options, description: Description) -> SavedRun:
     """A run that is nowhere. Models' own first parameters take seconds to draw."""
     model = model_of(options, description)
-    rng = np.random.default_rng(0)
-
-    def parameter(leaf):
-        if len(leaf.shape) == 1:
-            return np.full(leaf.shape, 0.1, leaf.dtype)
-        scale = np.prod(leaf.shape[:-1]) ** -0.5
-        return rng.normal(scale=scale, size=leaf.shape).astype(leaf.dtype)
-
-    parameters = jax.tree.map(parameter, jax.eval_shape(model.init, jax.random.key(0)))
+    parameters = drawn(model, np.random.default_rng(0), np.float32)
     return SavedRun(Path("nowhere"), options, description, model, parameters)
 
 
