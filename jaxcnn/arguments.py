@@ -376,10 +376,10 @@ def number_of_groups(groups: int) -> int:
     return groups
 
 
-def preferred_dtype(preferred: DTypeLike | None, x: Floats) -> DTypeLike | None:
-    """The dtype that is asked for the result; None for that of x."""
+def result_dtype(preferred: DTypeLike | None, x: Floats) -> DTypeLike:
+    """The dtype that is asked for the result, or that of x."""
     if preferred is None:
-        return None
+        return x.dtype
     wanted = f"preferred_element_type is {preferred!r}; it must be one of {_FLOATS}"
     try:
         dtype = jnp.dtype(preferred)

@@ -120,8 +120,8 @@ def bias_gradient(dY: Numbers, *, layout: str) -> Numbers:
 
     Source: docs/equations.md, "Bias gradient".
     """
-    positions = (layout.index("N"), *spatial_axes(layout))
-    return jnp.sum(dY, axis=positions, dtype=sum_dtype(dY.dtype))
+    from_the_last = [k - len(layout) for k, letter in enumerate(layout) if letter != "C"]
+    return jnp.sum(dY, axis=tuple(from_the_last), dtype=sum_dtype(dY.dtype))
 
 
 def weight_gradient(

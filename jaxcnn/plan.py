@@ -1,28 +1,26 @@
 """Which engine computes what.
 
 An engine (see :mod:`jaxcnn.engines`) is a module with functions that have the names and
-the signatures of those in :mod:`jaxcnn.equations`. The plan chooses one for each sum,
-from a static description of it: the first of ON_CPU that fits. It looks at no array and
-asks for no device. A program holds the choices for CPUs and for accelerators until it is
-lowered for one of them.
+the signatures of those in :mod:`jaxcnn.equations`. The plan chooses one for each sum, from
+a static description of it and of how it is being lowered: the first of ON_CPU, or of
+ON_ACCELERATORS, that fits. It looks at no array and asks for no device: a primitive's
+lowering rule (:mod:`jaxcnn.primitives`) tells it for which platform a program is made.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Jaxpr, jaxprs_in_params
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
 from jaxcnn.engines import ENGINES
-from jaxcnn.layout import Numbers, channels_last, grouped, weight_layout
+from jaxcnn.layout import Numbers, channels_last, grouped, over_channels, weight_layout
 from jaxcnn.problem import (
-    PATCH_ROLES,
     ROLES,
     STATIC_ARGUMENTS,
     Description,
@@ -31,6 +29,21 @@ from jaxcnn.problem import (
 )
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """How a program is made of what was traced.
+
+    Attributes:
+      platform: for which: one of PLATFORMS.
+      is_exported: whether it is stored, to run in another process.
+      is_partitioned: whether XLA may spread arrays over several devices.
+    """
+
+    platform: str = "cpu"
+    is_exported: bool = False
+    is_partitioned: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,8 +68,17 @@ def _asked_precision(description: Description) -> PrecisionLike:
     return of_all if asked is None else asked
 
 
+PATCHES = ("unfold", "fold")
+
+NO_DIMENSIONS = Choice(
+    "equations",
+    lambda d: d.is_convolution and not d.window.kernel_size,
+    "without positions it is one matrix product",
+)
+
 ON_CPU = (
     Choice("equations", lambda d: d.is_empty, "there is nothing to compute"),
+    NO_DIMENSIONS,
     Choice(
         "equations",
         lambda d: (
@@ -71,12 +93,12 @@ ON_CPU = (
     ),
     Choice(
         "pooled",
-        lambda d: not d.is_convolution and d.name not in PATCH_ROLES,
+        lambda d: not d.is_convolution and d.name not in PATCHES,
         "one pass over the input instead of one for each tap",
     ),
     Choice(
         "patches",
-        lambda d: d.name in PATCH_ROLES,
+        lambda d: d.name in PATCHES,
         "each tap's patch is written, or added, once",
     ),
     Choice(
@@ -117,6 +139,7 @@ ON_CPU = (
 """For CPUs; the first that fits, and whose engine does not refuse, is taken."""
 
 ON_ACCELERATORS = (
+    NO_DIMENSIONS,
     Choice("xla", lambda d: d.is_convolution, "the vendor's own convolution"),
     Choice(
         "xla",
@@ -127,17 +150,18 @@ ON_ACCELERATORS = (
 """For GPUs and TPUs; where none fits, the choices for CPUs follow."""
 
 
-def chosen(description: Description) -> Choice:
-    """The engine for a CPU, and why.
+def chosen(description: Description, lowering: Lowering = Lowering()) -> Choice:
+    """The engine, and why.
 
     Raises:
       ValueError: when the user named an engine that refuses.
     """
     asked = description.problem.engine
     if asked == "auto":
+        choices = ON_CPU if lowering.platform == "cpu" else (*ON_ACCELERATORS, *ON_CPU)
         return next(
             choice
-            for choice in ON_CPU
+            for choice in choices
             if choice.when(description) and not refusal(choice.engine, description)
         )
     reason = refusal(asked, description)
@@ -147,15 +171,6 @@ def chosen(description: Description) -> Choice:
             + ", ".join(repr(name) for name in ENGINES if not refusal(name, description))
         )
     return Choice(asked, lambda d: True, "it was asked for")
-
-
-def chosen_on_accelerators(description: Description) -> Choice:
-    """The engine for GPUs and TPUs, and why."""
-    if description.problem.engine == "auto":
-        for choice in ON_ACCELERATORS:
-            if choice.when(description) and not refusal(choice.engine, description):
-                return choice
-    return chosen(description)
 
 
 def refusal(engine: str, description: Description) -> str | None:
@@ -168,69 +183,48 @@ def refusal(engine: str, description: Description) -> str | None:
     return module.refuses(description) if hasattr(module, "refuses") else None
 
 
-_recorded: ContextVar[list[Description] | None] = ContextVar("recorded", default=None)
+@partial(jax.jit, static_argnames=("name", "problem", "engine", "dtype"))
+def compute(
+    name: str,
+    problem: Problem,
+    *operands: Numbers,
+    engine: str | None = None,
+    dtype: DTypeLike | None = None,
+) -> Any:
+    """Call the function of this name in an engine.
 
+    Between two operations whose arrays are turned around for their engines, XLA drops the
+    transpositions, and keeps the array in memory as the engines want it.
 
-@contextmanager
-def recording() -> Iterator[list[Description]]:
-    """Collect the descriptions of what is traced in this context."""
-    descriptions: list[Description] = []
-    token = _recorded.set(descriptions)
-    try:
-        yield descriptions
-    finally:
-        _recorded.reset(token)
+    Args:
+      name, problem, operands: what is to be computed. A convolution's sum may have a third
+        operand, a bias of its result's channels.
+      engine: its name; by default the plan's choice for a CPU.
+      dtype: of the result; by default that of sums.
 
-
-def record(name: str, problem: Problem, *operands: Numbers) -> None:
-    """Note a call for :func:`recording`; called where JAX traces every call anew."""
-    descriptions = _recorded.get()
-    if descriptions is not None:
-        descriptions.append(describe(name, problem, *operands))
-
-
-@partial(jax.jit, static_argnames=("name", "problem"))
-def compute(name: str, problem: Problem, *operands: Numbers) -> Any:
-    """Call the function of this name in the engine that the plan chooses for it.
-
-    Compiled once for every problem, even where the caller is not compiled.
+    Returns:
+      The function's result, or a tuple of its results.
     """
-    description = describe(name, problem, *operands)
-    on_cpu = chosen(description).engine
-    elsewhere = chosen_on_accelerators(description).engine
-    if on_cpu == elsewhere:
-        return _call(on_cpu, name, problem, *operands)
-    return jax.lax.platform_dependent(
-        *operands,
-        cpu=partial(_call, on_cpu, name, problem),
-        default=partial(_call, elsewhere, name, problem),
-    )
-
-
-def _call(engine: str, name: str, problem: Problem, *operands: Numbers) -> Any:
-    """The engine's function, between transpositions if it wants channels last.
-
-    Between two operations that are both turned around, XLA drops the transpositions and
-    keeps the array in memory as the engines want it.
-    """
-    module = ENGINES[engine]
-    layout = problem.layout
+    *of_operands, of_result = ROLES[name]
+    operands, bias = operands[: len(of_operands)], operands[len(of_operands) :]
+    description = describe(name, problem, *operands, dtype=dtype)
+    if description.is_convolution:
+        operands = tuple(x.astype(description.dtype) for x in operands)
+    module = ENGINES[chosen(description).engine if engine is None else engine]
     known = {each: getattr(problem, each) for each in STATIC_ARGUMENTS[name]}
-    function = partial(getattr(module, name), **known)
-    if channels_last(layout) or getattr(module, "ANY_LAYOUT", False):
-        return function(*operands)
-    positions = layout.replace("N", "").replace("C", "")
-    last = f"N{positions}C"
-    function = partial(function, layout=last)
-    roles = {**ROLES, **PATCH_ROLES}
-    *of_operands, of_result = roles.get(name, ("x",) * (len(operands) + 1))
-    turned = (
-        _turned(operand, role, layout, last)
-        for operand, role in zip(operands, of_operands, strict=True)
-    )
-    return jax.tree.map(
-        lambda result: _turned(result, of_result, last, layout), function(*turned)
-    )
+    layout = last = problem.layout
+    if not channels_last(layout) and not getattr(module, "ANY_LAYOUT", False):
+        known["layout"] = last = f"N{layout.replace('N', '').replace('C', '')}C"
+        operands = tuple(
+            _turned(operand, role, layout, last)
+            for operand, role in zip(operands, of_operands, strict=True)
+        )
+    result = getattr(module, name)(*operands, **known)
+    if last != layout:
+        result = jax.tree.map(lambda x: _turned(x, of_result, last, layout), result)
+    if bias:
+        result = result + over_channels(bias[0].astype(result.dtype), layout)
+    return result if dtype is None else result.astype(dtype)
 
 
 def _turned(x: Numbers, role: str, layout: str, other: str) -> Numbers:
@@ -283,11 +277,10 @@ def explain(
     if platform not in PLATFORMS:
         allowed = ", ".join(map(repr, PLATFORMS))
         raise ValueError(f"platform is {platform!r}; it must be one of {allowed}")
-    choose = chosen if platform == "cpu" else chosen_on_accelerators
     arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     lines = []
     for description in sums_of(partial(function, **options), *arrays):
-        choice = choose(description)
+        choice = chosen(description, Lowering(platform))
         name = description.name.replace("_", " ")
         lines.append(f"{name}: {choice.engine} ({choice.why})")
     return "\n".join(dict.fromkeys(lines))
@@ -300,6 +293,15 @@ def sums_of(function: Callable, *arrays: jax.ShapeDtypeStruct) -> list[Descripti
         y, backward = jax.vjp(function, *arrays)
         return backward(y)
 
-    with recording() as descriptions:
-        jax.eval_shape(gradient, *arrays)
-    return descriptions
+    return list(_sums_in(jax.make_jaxpr(gradient)(*arrays).jaxpr))
+
+
+def _sums_in(jaxpr: Jaxpr) -> Iterator[Description]:
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name.removeprefix("conv_")
+        if name in ROLES and "problem" in equation.params:
+            operands = [each.aval for each in equation.invars[: len(ROLES[name]) - 1]]
+            known = equation.params
+            yield describe(name, known["problem"], *operands, dtype=known["dtype"])
+        for inner in jaxprs_in_params(equation.params):
+            yield from _sums_in(inner)

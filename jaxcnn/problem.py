@@ -5,14 +5,16 @@ A :class:`Problem` is what a user's arguments say about a convolution or a pooli
 plan chooses by it, and an engine accepts or refuses it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxcnn.layout import weight_layout
+from jaxcnn.layout import Length, grouped, weight_layout, with_spatial
 from jaxcnn.window import Pairs, Window
 
 STATIC_ARGUMENTS = {
@@ -33,11 +35,22 @@ ROLES = {
     "forward": ("x", "w", "y"),
     "weight_gradient": ("x", "y", "w"),
     "input_gradient": ("y", "w", "x"),
+    "unfold": ("x", "p"),
+    "fold": ("p", "x"),
+    "max_pool": ("x", "y"),
+    "max_pool_gradient": ("y", "y", "x"),
+    "take_winners": ("x", "y", "y"),
+    "average_pool": ("x", "y"),
+    "average_pool_gradient": ("y", "x"),
 }
-"""For each sum of a convolution: what its two arguments and its result are."""
+"""For each function: what its arguments are, and its result, or each of its results.
 
-PATCH_ROLES = {"unfold": ("x", "p"), "fold": ("p", "x")}
-"""The same for patches p, in which the taps lie beside the channels."""
+x is like the input, y like the output, w like the weights; in patches p the taps lie beside
+the channels.
+"""
+
+CONVOLUTIONS = ("forward", "weight_gradient", "input_gradient")
+"""The sums of products; the others are poolings."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,6 @@ class Problem:
       engine: the name of an engine, or ``"auto"``.
       groups: of a convolution.
       precision: of a convolution's products.
-      preferred: the dtype of a convolution's result; None for that of its arguments.
       counted, divisor: by what an average pooling divides.
     """
 
@@ -63,7 +75,6 @@ class Problem:
     engine: str = "auto"
     groups: int = 1
     precision: jax.lax.PrecisionLike = None
-    preferred: DTypeLike | None = None
     counted: Pairs | None = None
     divisor: int | float | None = None
 
@@ -95,7 +106,7 @@ class Description:
 
     @property
     def is_convolution(self) -> bool:
-        return self.name in ROLES
+        return self.name in CONVOLUTIONS
 
     @property
     def window(self) -> Window:
@@ -112,13 +123,24 @@ class Description:
 
 
 def describe(
-    name: str, problem: Problem, *operands: jax.Array | np.ndarray | jax.ShapeDtypeStruct
+    name: str,
+    problem: Problem,
+    *operands: jax.Array | np.ndarray | jax.ShapeDtypeStruct,
+    dtype: DTypeLike | None = None,
 ) -> Description:
-    """The description of a function's call with these operands (or their shapes)."""
-    dtype = operands[0].dtype
+    """The description of a function's call with these operands (or their shapes).
+
+    A convolution's two operands are computed in the wider of their dtypes: they differ
+    where one is the gradient of a result whose dtype was asked for. A result in float64 is
+    a sum in float64.
+    """
     is_empty = any(size == 0 for operand in operands for size in operand.shape)
-    if name not in ROLES:
-        return Description(name, problem, dtype, is_empty=is_empty)
+    if name not in CONVOLUTIONS:
+        return Description(name, problem, operands[0].dtype, is_empty=is_empty)
+    dtypes = [operand.dtype for operand in operands]
+    if dtype is not None and jnp.dtype(dtype).itemsize > 4:
+        dtypes.append(jnp.dtype(dtype))
+    widest = max(dtypes, key=lambda each: each.itemsize)
     shapes = dict(zip(ROLES[name], (operand.shape for operand in operands), strict=False))
     of_weights = weight_layout(problem.layout)
     if "w" in shapes:
@@ -128,4 +150,34 @@ def describe(
         channels = problem.layout.index("C")
         c_in = shapes["x"][channels] // problem.groups
         c_out = shapes["y"][channels] // problem.groups
-    return Description(name, problem, dtype, c_in, c_out, is_empty)
+    return Description(name, problem, widest, c_in, c_out, is_empty)
+
+
+def result_shape(name: str, problem: Problem, *shapes: Sequence[Length]) -> list[Length]:
+    """The shape of a function's result, from those of its operands."""
+    *of_operands, of_result = ROLES[name]
+    known = dict(zip(of_operands, shapes, strict=False))
+    layout, of_weights = problem.layout, weight_layout(problem.layout)
+    batch, channels = layout.index("N"), layout.index("C")
+    images = next(known[role] for role in "xyp" if role in known)
+    if of_result == "w":
+        shape = [0] * len(of_weights)
+        shape[of_weights.index("O")] = known["y"][channels]
+        shape[of_weights.index("I")] = known["x"][channels] // problem.groups
+        return with_spatial(shape, problem.window.kernel_size, of_weights)
+    size = problem.input_size
+    if of_result != "x":
+        size = problem.window.output_size(size)
+    shape = [0] * len(layout)
+    shape[batch], shape[channels] = images[batch], images[channels]
+    if "w" in known and of_result == "y":
+        shape[channels] = known["w"][of_weights.index("O")]
+    if "w" in known and of_result == "x":
+        shape[channels] = known["w"][of_weights.index("I")] * problem.groups
+    if "p" in known:
+        shape[channels] = known["p"][grouped(layout).index("C")]
+        shape[batch] = known["p"][grouped(layout).index("N")]
+    shape = with_spatial(shape, size, layout)
+    if of_result == "p":
+        shape.insert(channels, problem.window.number_of_taps)
+    return shape

@@ -39,8 +39,8 @@ def rounded_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """
 
     @functools.wraps(formula)
-    def computed(first: jax.Array | np.ndarray, *others: Any) -> jax.Array:
+    def computed(first: jax.Array | np.ndarray, *others: Any, **known: Any) -> jax.Array:
         arrays = (widened(x) if isinstance(x, jax.Array) else x for x in (first, *others))
-        return formula(*arrays).astype(first.dtype)
+        return formula(*arrays, **known).astype(first.dtype)
 
     return computed

@@ -8,9 +8,11 @@ sharded. So the sums are computed with automatic sharding, and the result's is s
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+from jax.core import ShapedArray, Tracer
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 
@@ -26,43 +28,65 @@ def varying_like(x: jax.Array, *others: jax.Array) -> jax.Array:
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
-def explicit_spec(x: jax.Array) -> Sequence:
-    """How x is sharded explicitly: an entry for each axis, None where it is replicated."""
-    spec = jax.typeof(x).sharding.spec
+def varying_alike(operands: Sequence[jax.Array]) -> Sequence[jax.Array]:
+    """The operands, all marked as varying along the axes along which any of them does.
+
+    Inside ``shard_map`` one operand (x) may vary from device to device while another (w)
+    does not. JAX transposes the mark to a sum over devices, which the gradient of w needs.
+    """
+    if not any(isinstance(x, Tracer) for x in operands):
+        return operands
+    return [varying_like(x, *operands) for x in operands]
+
+
+def explicit_spec(x: Any) -> Sequence:
+    """How x, or what has its type, is sharded explicitly: an entry for each axis.
+
+    It is None where x is replicated.
+    """
+    spec = _sharding(x).spec
     return (*spec, *[None] * (x.ndim - len(spec)))
 
 
-def with_auto_axes(
-    function: Callable,
-    axes: Sequence[Sequence[str | None]],
-    axes_of_result: Sequence[str | None],
-    *operands: jax.Array,
-) -> Any:
-    """``function(*operands)`` with automatic sharding inside, where it is explicit outside.
+def _sharding(x: Any) -> NamedSharding:
+    return (x if isinstance(x, ShapedArray) else jax.typeof(x)).sharding
+
+
+def in_auto_axes(
+    function: Callable[..., Any],
+    operands: Sequence[jax.Array],
+    names: Callable[[], Sequence[Sequence[str | None]]],
+) -> Callable[..., Any]:
+    """The function, with automatic sharding inside where its operands' is explicit.
 
     Args:
-      function: of the operands.
-      axes: for each operand, a name for each of its axes, or None.
-      axes_of_result: likewise. An axis of the result is sharded as the operands' axes of
-        that name are; one without a name is replicated.
+      function: of the operands, and of static keywords.
       operands: arrays.
+      names: for each operand, and for the result, a name for each axis, or None. An axis of
+        the result is sharded as the operands' axes of that name are; one without a name is
+        replicated.
     """
+    specs = [explicit_spec(x) for x in operands]
+    if not any(map(any, specs)):
+        return function
+    *of_operands, of_result = names()
     sharded = {}
-    for names, operand in zip(axes, operands, strict=True):
-        entries = zip(names, explicit_spec(operand), strict=True)
+    for names_of_axes, spec in zip(of_operands, specs, strict=True):
+        entries = zip(names_of_axes, spec, strict=True)
         sharded |= {name: entry for name, entry in entries if entry is not None}
-    if not sharded:
-        return function(*operands)
-    spec = PartitionSpec(*(name and sharded.get(name) for name in axes_of_result))
+    spec = PartitionSpec(*(name and sharded.get(name) for name in of_result))
     mesh = next(_mesh(x) for x in operands if any(explicit_spec(x)))
     sharding = NamedSharding(mesh, spec)
-    automatic = jax.sharding.auto_axes(
-        function, axes=mesh.explicit_axes, out_sharding=sharding
-    )
-    return automatic(*operands)
+
+    def automatic(*operands: jax.Array, **known: Any) -> Any:
+        inside = partial(function, **known)
+        axes = mesh.explicit_axes
+        return jax.sharding.auto_axes(inside, axes=axes, out_sharding=sharding)(*operands)
+
+    return automatic
 
 
-def sharded_like(x: Any, other: jax.Array) -> jax.Array:
+def sharded_like(x: Any, other: Any) -> jax.Array:
     """x, sharded as ``other`` is, with explicit sharding."""
     if explicit_spec(x) == explicit_spec(other):
         return x
@@ -79,5 +103,5 @@ def replicated_along(x: jax.Array, axes: Sequence[int]) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(_mesh(x), PartitionSpec(*kept)))
 
 
-def _mesh(x: jax.Array) -> Mesh | AbstractMesh:
-    return jax.typeof(x).sharding.mesh
+def _mesh(x: Any) -> Mesh | AbstractMesh:
+    return _sharding(x).mesh

@@ -91,11 +91,11 @@ def conv2d(
       ValueError: when ranks, channels, groups or the window do not fit each other, or an
         option is unknown.
 
-    Derivatives: the rule keeps x and w for the backward pass, which computes
+    Derivatives: x and w are kept for the backward pass, which computes
     :func:`conv2d_bias_gradient`, :func:`conv2d_weight_gradient` and
-    :func:`conv2d_input_gradient`; each of them has a rule too, so every order of
-    gradient is hand-written. Forward mode (``jax.jvp``, ``jax.hessian``) needs
-    ``derivatives="autodiff"``. ``vmap`` over images, weights or both folds the mapped
+    :func:`conv2d_input_gradient`; each of them has rules, too, so every order of
+    derivative is hand-written. A tangent is a convolution of the tangents of x and of w,
+    plus that of b. ``vmap`` over images, weights or both folds the mapped
     axis into the batch, the channels or the groups.
 
     Cost: B · C_out · H_out · W_out · C_in/G · K_h · K_w multiply-adds; each of the two
@@ -195,23 +195,22 @@ def _convolution(
         spatial_size(x, layout),
         spatial_size(w, weight_layout(layout)),
         layout=layout,
-        preferred=arguments.preferred_dtype(preferred_element_type, x),
         **options,
     )
+    dtype = arguments.result_dtype(preferred_element_type, x)
     c_out = arguments.output_channels(w, problem)
     arguments.groups_divide(problem.groups, "x", x.shape[layout.index("C")])
     arguments.input_channels_fit(x, w, problem)
     b = arguments.bias(b, x, c_out, "output channel of w")
     if padding_mode != "zeros":
         arguments.padding_mode_fits(padding_mode, problem)
-        dtype = x.dtype if problem.preferred is None else problem.preferred
         # The gradients of a pixel and of its copies are added: as wide as sums are.
         x, window = extended(widened(x), problem.window, layout, padding_mode)
         w, b = widened(w), None if b is None else widened(b)
         size = spatial_size(x, layout)
-        problem = replace(problem, window=window, input_size=size, preferred=dtype)
+        problem = replace(problem, window=window, input_size=size)
     operation = differentiation.choose(
         derivatives, rule.convolution, rule.convolution_autodiff
     )
-    y = operation(x, w, b, problem)
+    y = operation(x, w, b, problem, dtype)
     return y if is_batch else y[0]

@@ -294,7 +294,7 @@ def _bias_gradient(
     operation = differentiation.choose(
         derivatives, rule.bias_gradient, rule.bias_gradient_autodiff
     )
-    return operation(dy, dy.shape, layout)
+    return operation(dy, layout)
 
 
 def _weight_gradient(

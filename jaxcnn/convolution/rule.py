@@ -1,4 +1,4 @@
-"""How JAX differentiates a convolution.
+"""How JAX differentiates a convolution, and maps it.
 
 The three sums
 
@@ -7,193 +7,294 @@ The three sums
     input gradient   dX = Σ_m untap(dY · W[m], m)
 
 are one product of three arrays, T(X, W, dY) = ⟨forward(X, W), dY⟩, differentiated by each
-of them in turn. So each sum is linear in both of its arguments, and its gradients are the
-other two. The set is closed: gradients of gradients, to any order, go through the rules in
-this file.
+of them in turn. So each sum is linear in both of its operands, and its two transposes are
+the other two sums. The set is closed: tangents of gradients of tangents, to any order, are
+sums of this file.
+
+``vmap`` adds an axis to one of the operands or to both. Folded into an axis that the sum
+already has, it turns many small sums into a large one:
+
+    which operand is mapped               the axis is folded into
+    one; it shares with the result only   b, the batch (X and Y)
+                                          i, the input channels (X and W)
+                                          o, the output channels (Y and W)
+    both                                  g, the groups (all three)
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Primitive
 from jax.typing import DTypeLike
 
 from jaxcnn import equations, plan
-from jaxcnn.layout import Cotangent, Floats, over_channels
-from jaxcnn.mapping import common_dtype, mapped_convolution
-from jaxcnn.problem import Problem, loops_by_default
-from jaxcnn.sharding import sharded_like
+from jaxcnn.layout import (
+    Floats,
+    Length,
+    Numbers,
+    merge_axes,
+    over_channels,
+    split_axis,
+    weight_layout,
+)
+from jaxcnn.primitives import formula, product, window_sum
+from jaxcnn.problem import CONVOLUTIONS, ROLES, Problem, loops_by_default
+from jaxcnn.rounding import sum_dtype
+from jaxcnn.sharding import in_auto_axes, varying_alike
 
-Operands = tuple[Floats, Floats, Floats | None]
-"""x, w and b, which a rule keeps; or their gradients, which it returns."""
-Pair = tuple[Floats, Floats]
-"""A sum's two operands, likewise."""
-
-# --- The rules ------------------------------------------------------------------------
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def convolution(x: Floats, w: Floats, b: Floats | None, problem: Problem) -> Floats:
-    """Y = b + Σ_m tap(X, m) · W[m]"""
-    y = mapped_convolution("forward", x, w, problem)
-    return _rounded(_plus_bias(y, b, problem), _output_dtype(x, problem))
+# --- The sums -------------------------------------------------------------------------
 
 
-def _convolution_fwd(
-    x: Floats, w: Floats, b: Floats | None, problem: Problem
-) -> tuple[Floats, Operands]:
-    return convolution(x, w, b, problem), (x, w, b)
+def convolution(
+    x: Floats,
+    w: Floats,
+    b: Floats | None,
+    problem: Problem,
+    dtype: DTypeLike | None = None,
+) -> Floats:
+    """Y = b + Σ_m tap(X, m) · W[m], rounded once: to x's dtype, or to another"""
+    bind, operands = _ready("forward", problem, x, w, b)
+    return bind(*operands, problem=problem, dtype=dtype or x.dtype)
 
 
-def _convolution_bwd(problem: Problem, residuals: Operands, dy: Cotangent) -> Operands:
-    x, w, b = residuals
-    dx: Floats = input_gradient(dy, w, problem)
-    dw: Floats = weight_gradient(x, dy, problem)
-    return _cast_like(dx, x), _cast_like(dw, w), _bias_gradient_for(b, dy, problem)
+def weight_gradient(
+    x: Floats, dy: Floats, problem: Problem, dtype: DTypeLike | None = None
+) -> Floats:
+    """dW[m] = Σ tap(X, m) ⊗ dY"""
+    bind, operands = _ready("weight_gradient", problem, x, dy)
+    return bind(*operands, problem=problem, dtype=dtype or x.dtype)
 
 
-convolution.defvjp(_convolution_fwd, _convolution_bwd)
+def input_gradient(
+    dy: Floats, w: Floats, problem: Problem, dtype: DTypeLike | None = None
+) -> Floats:
+    """dX = Σ_m untap(dY · W[m], m)"""
+    return transposed_convolution(dy, w, None, problem, dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def transposed_convolution(
-    x: Floats, w: Floats, b: Floats | None, problem: Problem
+    x: Floats,
+    w: Floats,
+    b: Floats | None,
+    problem: Problem,
+    dtype: DTypeLike | None = None,
 ) -> Floats:
     """Y = b + Σ_m untap(X · W[m], m): the input gradient, as a forward operation"""
-    y = mapped_convolution("input_gradient", x, w, problem)
-    return _rounded(_plus_bias(y, b, problem), _output_dtype(x, problem))
+    bind, operands = _ready("input_gradient", problem, x, w, b)
+    return bind(*operands, problem=problem, dtype=dtype or x.dtype)
 
 
-def _transposed_convolution_fwd(
-    x: Floats, w: Floats, b: Floats | None, problem: Problem
-) -> tuple[Floats, Operands]:
-    return transposed_convolution(x, w, b, problem), (x, w, b)
+def bias_gradient(dy: Floats, layout: str) -> Floats:
+    """db = Σ_{batch, positions} dY"""
+    return BIAS_GRADIENT.bind(dy, layout=layout)
 
 
-def _transposed_convolution_bwd(
-    problem: Problem, residuals: Operands, dy: Cotangent
-) -> Operands:
-    x, w, b = residuals
-    arriving = replace(problem, preferred=x.dtype)
-    dx: Floats = convolution(dy, w, None, arriving)
-    dw: Floats = weight_gradient(dy, x, problem)
-    return _cast_like(dx, x), _cast_like(dw, w), _bias_gradient_for(b, dy, problem)
+def at_every_position(b: Floats, shape: Sequence[Length], layout: str) -> Floats:
+    """b for every image and position: the transpose of the bias gradient"""
+    return BIAS.bind(b, shape=tuple(shape), layout=layout)
 
 
-transposed_convolution.defvjp(_transposed_convolution_fwd, _transposed_convolution_bwd)
+def _ready(
+    name: str, problem: Problem, *operands: Floats | None
+) -> tuple[Callable[..., Floats], Sequence[Floats]]:
+    """What binds a sum, and its operands: a bias only if there is one."""
+    arrays = varying_alike([x for x in operands if x is not None])
+
+    def names() -> list[list[str | None]]:
+        first, second, result = (_indices(role, problem) for role in ROLES[name])
+        of_bias = [result[problem.layout.index("C")]]
+        return [*[first, second, of_bias][: len(arrays)], result]
+
+    return in_auto_axes(SUMS[name].bind, arrays, names), arrays
 
 
-def _bias_gradient_for(b: Floats | None, dy: Cotangent, problem: Problem) -> Floats | None:
-    if b is None:
-        return None
-    return _cast_like(bias_gradient(dy, dy.shape, problem.layout), b)
+def _indices(role: str, problem: Problem) -> list[str | None]:
+    """The index b, i or o of every axis of an array; None for spatial ones.
+
+    With several groups it is None for the input channels of the weights, too: those are
+    the channels of one group.
+    """
+    layout = weight_layout(problem.layout) if role == "w" else problem.layout
+    known = {"N": "b", "C": "i" if role == "x" else "o", "O": "o"}
+    if problem.groups == 1:
+        known["I"] = "i"
+    return [known.get(letter) for letter in layout]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def weight_gradient(x: Floats, dy: Floats, problem: Problem) -> Floats:
-    """dW[m] = Σ tap(X, m) ⊗ dY"""
-    return _rounded(mapped_convolution("weight_gradient", x, dy, problem), x.dtype)
+# --- How vmap folds them --------------------------------------------------------------
+
+LETTERS = {"x": {"b", "i"}, "w": {"o", "i"}, "y": {"b", "o"}}
+"""The indices of each array, the groups' g aside, which all three have."""
 
 
-def _weight_gradient_fwd(x: Floats, dy: Floats, problem: Problem) -> tuple[Floats, Pair]:
-    return weight_gradient(x, dy, problem), (x, dy)
+def _mapped(
+    name: str,
+    primitive: Primitive,
+    operands: Sequence[Numbers],
+    axes: Sequence[int | None],
+    *,
+    problem: Problem,
+    dtype: DTypeLike,
+) -> tuple[Numbers, int]:
+    size = next(x.shape[k] for x, k in zip(operands, axes, strict=True) if k is not None)
+    first, second, *bias = (
+        x if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    )
+    of_first, of_second, of_result = ROLES[name]
+    is_first, is_second, *is_bias = (axis is not None for axis in axes)
+    letter, folded = "g", replace(problem, groups=problem.groups * size)
+    if not (is_first and is_second):
+        kept, other = (of_second, of_first) if is_second else (of_first, of_second)
+        (letter,) = LETTERS[kept] & LETTERS[of_result] - LETTERS[other]
+        folded = problem
+    if any(is_bias) and (letter == "b" or not (is_first or is_second)):
+        # The images of a batch share their bias, and so does what is computed once.
+        wide = sum_dtype(dtype)
+        alone = partial(primitive.bind, problem=problem, dtype=wide)
+        if is_first or is_second:
+            alone = jax.vmap(alone, [0 if each else None for each in (is_first, is_second)])
+        channels = jax.vmap(partial(over_channels, layout=problem.layout))(bias[0])
+        return (alone(first, second) + channels.astype(wide)).astype(dtype), 0
+    if is_first:
+        first = _fold(first, of_first, letter, problem)
+    if is_second:
+        second = _fold(second, of_second, letter, problem)
+    if bias and letter != "b":
+        (b,) = (
+            bias if any(is_bias) else jnp.broadcast_to(bias[0], (1, size, *bias[0].shape))
+        )
+        b = split_axis(b, 1, problem.groups, b.shape[1] // problem.groups)
+        bias = [merge_axes(jnp.moveaxis(b, 0, 1), 0, 3)]
+    result = primitive.bind(first, second, *bias, problem=folded, dtype=dtype)
+    return _unfold(result, size, of_result, letter, problem), 0
 
 
-def _weight_gradient_bwd(problem: Problem, residuals: Pair, ddw: Cotangent) -> Pair:
-    x, dy = residuals
-    dx: Floats = input_gradient(dy, ddw, problem)
-    ddy: Floats = convolution(x, ddw, None, problem)
-    return _cast_like(dx, x), _cast_like(ddy, dy)
+def _fold(array: Numbers, role: str, letter: str, problem: Problem) -> Numbers:
+    """(V, …) to (…): the mapped axis V becomes part of the axis that holds ``letter``."""
+    axis, outer = _place(role, letter, problem)
+    array = split_axis(array, axis + 1, outer, array.shape[axis + 1] // outer)
+    return merge_axes(jnp.moveaxis(array, 0, axis + 1), axis, 3)
 
 
-weight_gradient.defvjp(_weight_gradient_fwd, _weight_gradient_bwd)
+def _unfold(
+    array: Numbers, axis_size: Length, role: str, letter: str, problem: Problem
+) -> Numbers:
+    """The inverse of :func:`_fold`."""
+    axis, outer = _place(role, letter, problem)
+    inner = array.shape[axis] // (outer * axis_size)
+    array = split_axis(array, axis, outer, axis_size, inner)
+    return merge_axes(jnp.moveaxis(array, axis + 1, 0), axis + 1, 2)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def input_gradient(dy: Floats, w: Floats, problem: Problem) -> Floats:
-    """dX = Σ_m untap(dY · W[m], m)"""
-    return _rounded(mapped_convolution("input_gradient", dy, w, problem), w.dtype)
+def _place(role: str, letter: str, problem: Problem) -> tuple[int, int]:
+    """Which axis holds an index, and how many groups that axis is split into first."""
+    layout = weight_layout(problem.layout) if role == "w" else problem.layout
+    if letter == "b":
+        return layout.index("N"), 1
+    if role == "w" and letter == "i":
+        return layout.index("I"), 1
+    return layout.index("O" if role == "w" else "C"), problem.groups
 
 
-def _input_gradient_fwd(dy: Floats, w: Floats, problem: Problem) -> tuple[Floats, Pair]:
-    return input_gradient(dy, w, problem), (dy, w)
+# --- The primitives, and which sum is whose transpose ---------------------------------
+
+SUMS = {
+    name: window_sum(name, partial(_mapped, name), called=f"conv_{name}")
+    for name in CONVOLUTIONS
+}
 
 
-def _input_gradient_bwd(problem: Problem, residuals: Pair, ddx: Cotangent) -> Pair:
-    dy, w = residuals
-    ddy: Floats = convolution(ddx, w, None, problem)
-    dw: Floats = weight_gradient(ddx, dy, problem)
-    return _cast_like(ddy, dy), _cast_like(dw, w)
+def _bias_formula(b: Floats, *, shape: Sequence[Length], layout: str) -> Floats:
+    ones = [1 if letter != "C" else b.shape[-1] for letter in layout]
+    leading = b.shape[:-1]
+    return jnp.broadcast_to(b.reshape(*leading, *ones), (*leading, *shape))
 
 
-input_gradient.defvjp(_input_gradient_fwd, _input_gradient_bwd)
+def bias_gradient_autodiff(dy: Floats, layout: str) -> Floats:
+    return equations.bias_gradient(dy, layout=layout).astype(dy.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def bias_gradient(dy: Floats, shape: tuple, layout: str) -> Floats:
-    """db = Σ_{batch, positions} dY, for dY of this shape (whose batch may be symbolic)"""
-    return _rounded(equations.bias_gradient(dy, layout=layout), dy.dtype)
+BIAS = formula(_bias_formula, "conv_bias")
+BIAS_GRADIENT = formula(bias_gradient_autodiff, "conv_bias_gradient")
 
 
-def _bias_gradient_fwd(dy: Floats, shape: tuple, layout: str) -> tuple[Floats, None]:
-    return bias_gradient(dy, shape, layout), None
+def _moved_by_bias(db: Floats, y: Floats, problem: Problem) -> Floats:
+    return at_every_position(db.astype(y.dtype), y.shape, problem.layout)
 
 
-def _bias_gradient_bwd(shape: tuple, layout: str, _: None, ddb: Floats) -> tuple[Floats]:
-    return (jnp.broadcast_to(over_channels(ddb, layout), shape),)
+def _of_bias(dy: Floats, *_: Any, problem: Problem, **__: Any) -> Floats:
+    return bias_gradient(dy, problem.layout)
 
 
-bias_gradient.defvjp(_bias_gradient_fwd, _bias_gradient_bwd)
-
-
-def _plus_bias(y: Floats, b: Floats | None, problem: Problem) -> Floats:
-    return y if b is None else y + over_channels(b.astype(y.dtype), problem.layout)
-
-
-def _output_dtype(x: Floats, problem: Problem) -> DTypeLike:
-    return x.dtype if problem.preferred is None else problem.preferred
-
-
-def _rounded(total: Floats, dtype: DTypeLike) -> Floats:
-    """A sum in the dtype of what was summed, or of what was asked for."""
-    return total.astype(dtype)
-
-
-def _cast_like(gradient: Floats, operand: Floats) -> Floats:
-    """A gradient in the dtype of its operand, and sharded as that is."""
-    return sharded_like(gradient.astype(operand.dtype), operand)
+product(
+    SUMS["forward"],
+    lambda dy, x, w, *b, problem, dtype: input_gradient(dy, w, problem, x.aval.dtype),
+    lambda dy, x, w, *b, problem, dtype: weight_gradient(x, dy, problem, w.aval.dtype),
+    plus=(_moved_by_bias, _of_bias),
+)
+product(
+    SUMS["weight_gradient"],
+    lambda dw, x, dy, problem, dtype: input_gradient(dy, dw, problem, x.aval.dtype),
+    lambda dw, x, dy, problem, dtype: convolution(x, dw, None, problem, dy.aval.dtype),
+)
+product(
+    SUMS["input_gradient"],
+    lambda dx, dy, w, *b, problem, dtype: convolution(dx, w, None, problem, dy.aval.dtype),
+    lambda dx, dy, w, *b, problem, dtype: weight_gradient(dx, dy, problem, w.aval.dtype),
+    plus=(_moved_by_bias, _of_bias),
+)
+product(
+    BIAS,
+    lambda dy, b, shape, layout: bias_gradient(dy, layout),
+)
+product(
+    BIAS_GRADIENT,
+    lambda db, dy, layout: at_every_position(db, dy.aval.shape, layout),
+)
 
 
 # --- The same without the rules: what ``derivatives="autodiff"`` means ----------------
 
 
-def convolution_autodiff(
-    x: Floats, w: Floats, b: Floats | None, problem: Problem
+def _by_loops(
+    name: str,
+    *operands: Floats | None,
+    problem: Problem,
+    dtype: DTypeLike | None,
 ) -> Floats:
-    y = plan.compute("forward", loops_by_default(problem), *common_dtype(x, w, problem))
-    return _rounded(_plus_bias(y, b, problem), _output_dtype(x, problem))
+    arrays = [x for x in operands if x is not None]
+    dtype = dtype or arrays[0].dtype
+    return plan.compute(name, loops_by_default(problem), *arrays, dtype=dtype)
+
+
+def convolution_autodiff(
+    x: Floats,
+    w: Floats,
+    b: Floats | None,
+    problem: Problem,
+    dtype: DTypeLike | None = None,
+) -> Floats:
+    return _by_loops("forward", x, w, b, problem=problem, dtype=dtype)
 
 
 def transposed_convolution_autodiff(
-    x: Floats, w: Floats, b: Floats | None, problem: Problem
+    x: Floats,
+    w: Floats,
+    b: Floats | None,
+    problem: Problem,
+    dtype: DTypeLike | None = None,
 ) -> Floats:
-    y = plan.compute(
-        "input_gradient", loops_by_default(problem), *common_dtype(x, w, problem)
-    )
-    return _rounded(_plus_bias(y, b, problem), _output_dtype(x, problem))
+    return _by_loops("input_gradient", x, w, b, problem=problem, dtype=dtype)
 
 
 def weight_gradient_autodiff(x: Floats, dy: Floats, problem: Problem) -> Floats:
-    dw = plan.compute("weight_gradient", loops_by_default(problem), x, dy)
-    return _rounded(dw, x.dtype)
+    return _by_loops("weight_gradient", x, dy, problem=problem, dtype=None)
 
 
 def input_gradient_autodiff(dy: Floats, w: Floats, problem: Problem) -> Floats:
-    dx = plan.compute("input_gradient", loops_by_default(problem), dy, w)
-    return _rounded(dx, w.dtype)
-
-
-def bias_gradient_autodiff(dy: Floats, shape: tuple, layout: str) -> Floats:
-    del shape
-    return _rounded(equations.bias_gradient(dy, layout=layout), dy.dtype)
+    return _by_loops("input_gradient", dy, w, problem=problem, dtype=None)

@@ -86,7 +86,7 @@ def conv_transpose2d(
         the result, or an option is unknown.
 
     Derivatives: the rule keeps x and w; the gradients are a convolution, its weight
-    gradient and its bias gradient. Forward mode needs ``derivatives="autodiff"``.
+    gradient and its bias gradient.
 
     Cost: B · C_in · H · W · C_out/G · K_h · K_w multiply-adds; none is spent on the zeros
     that a stride would put between the pixels of x.
@@ -192,8 +192,8 @@ def _transposed(
         arguments.one_engine(engine),
         groups=arguments.number_of_groups(groups),
         precision=precision,
-        preferred=arguments.preferred_dtype(preferred_element_type, x),
     )
+    dtype = arguments.result_dtype(preferred_element_type, x)
     c_in = x.shape[layout.index("C")]
     arguments.groups_divide(problem.groups, "x", c_in)
     wanted = list(w.shape)
@@ -206,5 +206,5 @@ def _transposed(
         rule.transposed_convolution,
         rule.transposed_convolution_autodiff,
     )
-    y = operation(x, w, b, problem)
+    y = operation(x, w, b, problem, dtype)
     return y if is_batch else y[0]

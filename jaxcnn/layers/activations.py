@@ -1,8 +1,7 @@
 """Activations, with their derivatives written down.
 
-In each rule the letters are those of its equation: y = f(x), and dy and dx the gradients
-with respect to them. Every activation but ReLU is its equation and its derivative, from
-which :func:`elementwise` makes the rule; the derivative at a kink is PyTorch's choice.
+Every activation but ReLU is its equation y = f(x) and its derivative f', of which
+:func:`elementwise` makes a primitive; the derivative at a kink is PyTorch's choice.
 """
 
 import math
@@ -15,52 +14,57 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.layout import Cotangent, Floats
+from jaxcnn.layout import Floats
+from jaxcnn.primitives import formula, transposes_of_each_other, with_tangent
 from jaxcnn.rounding import rounded_once
 
-# --- From f and f' to a rule ----------------------------------------------------------
+# --- From f and f' to a primitive -----------------------------------------------------
 
 
 def elementwise(
-    formula: Callable[..., Floats],
+    name: str,
+    f: Callable[..., Floats],
     derivative: Callable[..., Floats],
     kept: Callable[[Floats, Floats], jax.Array] = lambda x, y: x,
 ) -> Callable[..., Floats]:
-    """The function y = f(x) of each element, whose rule is dx = dy · f'.
+    """The function y = f(x) of each element, with dy = f'(x) · dx.
+
+    The map from dx to dy is its own transpose: the gradient is ∂L/∂x = f'(x) · ∂L/∂y.
 
     Args:
-      formula: f, of x and f's options.
-      derivative: f', of what the rule keeps and f's options.
-      kept: from x and y, what the rule keeps.
+      name: of the function.
+      f: of x and f's options.
+      derivative: f', of what is kept and f's options.
+      kept: from x and y, what is kept for the derivative.
 
     Returns:
       A function of x, of ``derivatives`` and of f's options.
     """
 
     @rounded_once
-    def plain(x, parameters):
-        return formula(x, *parameters)
-
-    @partial(jax.custom_vjp, nondiff_argnums=(1,))
-    def rule(x, parameters):
-        return plain(x, parameters)
-
-    def fwd(x, parameters):
-        y: Floats = rule(x, parameters)
-        return y, kept(x, y)
+    def compute(x: Floats, *, parameters: tuple[float, ...]) -> Floats:
+        return f(x, *parameters)
 
     @rounded_once
-    def gradient(dy, kept, parameters):
-        return dy * derivative(kept, *parameters)
+    def times_derivative(
+        dx: Floats, kept: jax.Array, *, parameters: tuple[float, ...]
+    ) -> Floats:
+        return dx * derivative(kept, *parameters)
 
-    def bwd(parameters, kept, dy):
-        return (gradient(dy, kept, parameters),)
+    primitive = formula(compute, name)
+    gradient = formula(times_derivative, f"{name}_gradient")
+    transposes_of_each_other(gradient, gradient, (times_derivative, times_derivative))
 
-    rule.defvjp(fwd, bwd)
+    @partial(with_tangent, primitive)
+    def tangent(operands, tangents, *, parameters):
+        (x,), (dx,) = operands, tangents
+        y = primitive.bind(x, parameters=parameters)
+        return y, gradient.bind(dx, kept(x, y), parameters=parameters)
 
     def activation(x: ArrayLike, derivatives: str | None, *parameters: float) -> Floats:
         x = arguments.float_array("x", x)
-        return differentiation.choose(derivatives, rule, plain)(x, parameters)
+        operation = differentiation.choose(derivatives, primitive.bind, compute)
+        return operation(x, parameters=parameters)
 
     return activation
 
@@ -68,26 +72,25 @@ def elementwise(
 # --- ReLU and what is like it ---------------------------------------------------------
 
 
-def _relu_formula(x: Floats) -> Floats:
+def _relu(x: Floats) -> Floats:
     # The second branch is 0 or NaN; its derivative is 0.
     return jnp.where(x > 0, x, jax.lax.stop_gradient(jnp.maximum(x, 0)))
 
 
-@jax.custom_vjp
-def _relu(x: Floats) -> Floats:
-    return _relu_formula(x)
+def _relu_gradient(dy: Floats, is_positive: Bool[Array, "..."]) -> Floats:
+    """∂L/∂x = ∂L/∂y where x > 0, else 0; and dy of dx likewise"""
+    return jnp.where(is_positive, dy, jnp.zeros_like(dy))
 
 
-def _relu_fwd(x: Floats) -> tuple[Floats, Bool[Array, "..."]]:
-    y = _relu(x)
-    return y, y > 0
+RELU = formula(_relu, "relu")
+RELU_GRADIENT = formula(_relu_gradient, "relu_gradient")
+transposes_of_each_other(RELU_GRADIENT, RELU_GRADIENT)
 
 
-def _relu_bwd(is_positive: Bool[Array, "..."], dy: Cotangent) -> tuple[Floats]:
-    return (jnp.where(is_positive, dy, jnp.zeros_like(dy)),)
-
-
-_relu.defvjp(_relu_fwd, _relu_bwd)
+@partial(with_tangent, RELU)
+def _relu_tangent(operands: tuple[Floats], tangents: tuple[Floats]) -> tuple:
+    y = RELU.bind(*operands)
+    return y, RELU_GRADIENT.bind(*tangents, y > 0)
 
 
 def relu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
@@ -102,7 +105,7 @@ def relu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     Args:
       x: an array of any shape; float32, float64, bfloat16 or float16.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the formula itself (which forward mode needs). By default
+        that JAX differentiates the formula itself. By default
         ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
 
     Returns:
@@ -112,7 +115,7 @@ def relu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
       TypeError: when x is not of a supported float dtype.
       ValueError: when ``derivatives`` is unknown.
 
-    Derivatives: the rule keeps one truth value for each element.
+    Derivatives: one truth value is kept for each element.
 
     Source: docs/equations.md, "ReLU and other activations".
 
@@ -122,10 +125,11 @@ def relu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     Array([0., 0., 1.], dtype=float32)
     """
     x = arguments.float_array("x", x)
-    return differentiation.choose(derivatives, _relu, _relu_formula)(x)
+    return differentiation.choose(derivatives, RELU.bind, _relu)(x)
 
 
 _leaky_relu = elementwise(
+    "leaky_relu",
     lambda x, slope: jnp.where(x > 0, x, slope * x),
     lambda is_positive, slope: jnp.where(is_positive, 1.0, slope),
     kept=lambda x, y: x > 0,
@@ -157,7 +161,7 @@ def leaky_relu(
       TypeError: when x is not of a supported float dtype, or an option is not a number.
       ValueError: when an option is out of its range, or ``derivatives`` is unknown.
 
-    Derivatives: the rule keeps one truth value for each element.
+    Derivatives: one truth value is kept for each element.
 
     Source: Maas, Hannun and Ng (2013), "Rectifier nonlinearities improve neural network
     acoustic models"; :func:`torch.nn.functional.leaky_relu`.
@@ -174,6 +178,7 @@ def _negative_part(x: Floats) -> Floats:
 
 
 _elu = elementwise(
+    "elu",
     lambda x, alpha: jnp.where(x > 0, x, alpha * jnp.expm1(_negative_part(x))),
     lambda x, alpha: jnp.where(x > 0, 1, alpha * jnp.exp(_negative_part(x))),
 )
@@ -200,7 +205,7 @@ def elu(x: ArrayLike, alpha: float = 1.0, *, derivatives: str | None = None) -> 
     Raises:
       TypeError, ValueError: as for :func:`leaky_relu`.
 
-    Derivatives: the rule keeps x.
+    Derivatives: x is kept.
 
     Source: Clevert, Unterthiner and Hochreiter (2016), arXiv:1511.07289;
     :func:`torch.nn.functional.elu`.
@@ -212,6 +217,7 @@ def elu(x: ArrayLike, alpha: float = 1.0, *, derivatives: str | None = None) -> 
 
 
 _hard_swish = elementwise(
+    "hard_swish",
     lambda x: jnp.where(x <= -3, 0, jnp.where(x < 3, x * (x + 3) / 6, x)),
     lambda x: jnp.where(x <= -3, 0, jnp.where(x < 3, x / 3 + 0.5, 1)),
 )
@@ -237,7 +243,7 @@ def hard_swish(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     Raises:
       TypeError, ValueError: as for :func:`leaky_relu`.
 
-    Derivatives: the rule keeps x.
+    Derivatives: x is kept.
 
     Source: Howard et al. (2019), arXiv:1905.02244; :func:`torch.nn.functional.hardswish`.
 
@@ -251,6 +257,7 @@ def hard_swish(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
 
 
 _sigmoid = elementwise(
+    "sigmoid",
     jax.nn.sigmoid,
     lambda y: y * (1 - y),
     kept=lambda x, y: y,
@@ -273,7 +280,7 @@ def sigmoid(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     Raises:
       TypeError, ValueError: as for :func:`jaxcnn.leaky_relu`.
 
-    Derivatives: the rule keeps y, as it is returned.
+    Derivatives: y is kept, as it is returned.
 
     Source: :func:`torch.nn.functional.sigmoid`.
 
@@ -284,6 +291,7 @@ def sigmoid(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
 
 
 _tanh = elementwise(
+    "tanh",
     jnp.tanh,
     lambda y: (1 + y) * (1 - y),
     kept=lambda x, y: y,
@@ -306,7 +314,7 @@ def tanh(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     Raises:
       TypeError, ValueError: as for :func:`jaxcnn.leaky_relu`.
 
-    Derivatives: the rule keeps y, as it is returned.
+    Derivatives: y is kept, as it is returned.
 
     Source: :func:`torch.nn.functional.tanh`.
 
@@ -324,7 +332,7 @@ def _softplus_derivative(x: Floats, beta: float, threshold: float) -> Floats:
     return jnp.where(beta * x > threshold, 1, jax.nn.sigmoid(beta * x))
 
 
-_softplus = elementwise(_softplus_formula, _softplus_derivative)
+_softplus = elementwise("softplus", _softplus_formula, _softplus_derivative)
 
 
 def softplus(
@@ -354,7 +362,7 @@ def softplus(
     Raises:
       TypeError, ValueError: as for :func:`jaxcnn.leaky_relu`.
 
-    Derivatives: the rule keeps x.
+    Derivatives: x is kept.
 
     Source: :func:`torch.nn.functional.softplus`.
 
@@ -366,18 +374,19 @@ def softplus(
 
 
 def _times_sigmoid(
-    v: Callable[[Floats], Floats], dv: Callable[[Floats], Floats]
+    name: str, v: Callable[[Floats], Floats], dv: Callable[[Floats], Floats]
 ) -> Callable[..., Floats]:
     """f(x) = x σ(v(x)) and f'(x) = σ(v) + x σ'(v) v'(x), with σ'(v) = σ(v) σ(−v)."""
     s = jax.nn.sigmoid
     return elementwise(
+        name,
         lambda x: x * s(v(x)),
         # Multiplied from the left: σ(v) vanishes before v' can overflow.
         lambda x: s(v(x)) + x * s(v(x)) * s(-v(x)) * dv(x),
     )
 
 
-_silu = _times_sigmoid(lambda x: x, jnp.ones_like)
+_silu = _times_sigmoid("silu", lambda x: x, jnp.ones_like)
 
 
 def silu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
@@ -396,7 +405,7 @@ def silu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     Raises:
       TypeError, ValueError: as for :func:`jaxcnn.leaky_relu`.
 
-    Derivatives: the rule keeps x.
+    Derivatives: x is kept.
 
     Source: Elfwing, Uchibe and Doya (2018), arXiv:1702.03118;
     :func:`torch.nn.functional.silu`.
@@ -417,11 +426,13 @@ def _normal_density(x: Floats) -> Floats:
 
 _GELU = {
     "none": elementwise(
+        "gelu",
         lambda x: x * _normal_cdf(x),
         lambda x: _normal_cdf(x) + x * _normal_density(x),
     ),
     # (1 + tanh u)/2 = σ(2u)
     "tanh": _times_sigmoid(
+        "gelu_tanh",
         lambda x: math.sqrt(8 / math.pi) * (x + 0.044715 * x**3),
         lambda x: math.sqrt(8 / math.pi) * (1 + 3 * 0.044715 * x**2),
     ),
@@ -456,7 +467,7 @@ def gelu(
     Raises:
       TypeError, ValueError: as for :func:`jaxcnn.leaky_relu`.
 
-    Derivatives: the rule keeps x.
+    Derivatives: x is kept.
 
     Source: Hendrycks and Gimpel (2016), arXiv:1606.08415;
     :func:`torch.nn.functional.gelu`.

@@ -1,55 +1,20 @@
-"""Fully connected layers, with their gradients written down."""
+"""Fully connected layers: convolutions of images without positions."""
 
 import math
-from functools import partial
 
-import jax
-import jax.numpy as jnp
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.convolution.rule import Operands, bias_gradient
+from jaxcnn.convolution import rule
 from jaxcnn.layout import Floats
-from jaxcnn.rounding import sum_dtype
-from jaxcnn.sharding import replicated_along, sharded_like, with_auto_axes
+from jaxcnn.problem import Problem
+from jaxcnn.sharding import replicated_along
+from jaxcnn.window import Window
 
-
-def _dense_formula(
-    x: Float[Array, "rows C_in"],
-    w: Float[Array, "C_in C_out"],
-    b: Float[Array, " C_out"] | None,
-    precision: PrecisionLike,
-) -> Float[Array, "rows C_out"]:
-    y = jnp.matmul(x, w, precision=precision, preferred_element_type=sum_dtype(x.dtype))
-    if b is not None:
-        y = y + jnp.expand_dims(b.astype(y.dtype), 0)
-    return y.astype(x.dtype)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _dense(x: Floats, w: Floats, b: Floats | None, precision: PrecisionLike) -> Floats:
-    return _dense_formula(x, w, b, precision)
-
-
-def _dense_fwd(
-    x: Floats, w: Floats, b: Floats | None, precision: PrecisionLike
-) -> tuple[Floats, Operands]:
-    return _dense(x, w, b, precision), (x, w, b)
-
-
-def _dense_bwd(precision: PrecisionLike, residuals: Operands, dy: Floats) -> Operands:
-    x, w, b = residuals
-    dx = _dense(dy, w.T, None, precision)
-    dw = with_auto_axes(
-        lambda x, dy: _dense(x.T, dy, None, precision), ["ri", "ro"], "io", x, dy
-    )
-    db: Floats | None = None if b is None else bias_gradient(dy, dy.shape, "NC")
-    return sharded_like(dx, x), sharded_like(dw, w), db
-
-
-_dense.defvjp(_dense_fwd, _dense_bwd)
+NOWHERE = Window((), (), (), ())
+"""A window without dimensions: it has one tap, and one position."""
 
 
 def dense(
@@ -76,7 +41,7 @@ def dense(
       b: bias of x's dtype, ``(C_out,)``, or None for none.
       precision: of the products, as for :func:`jax.lax.dot_general`.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the formula itself (which forward mode needs). By default
+        that JAX differentiates the formula itself. By default
         ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
 
     Returns:
@@ -86,13 +51,14 @@ def dense(
       TypeError: when an array is not of a supported float dtype, or dtypes differ.
       ValueError: when the shapes do not fit, or ``derivatives`` is unknown.
 
-    Derivatives: the rule keeps x and w, and its gradients are dense layers again, so
-    every order of gradient is hand-written.
+    Derivatives: those of :func:`jaxcnn.conv2d`, of which this is the case without spatial
+    dimensions. x and w are kept, and the gradients are dense layers again.
 
     Cost: C_in · C_out multiply-adds for each row of x.
 
     Source: docs/equations.md, "Fully connected layer".
 
+    >>> import jax.numpy as jnp
     >>> dense(jnp.array([1.0, 2.0]), jnp.array([[3.0], [4.0]]), jnp.array([0.5]))
     Array([11.5], dtype=float32)
     """
@@ -110,10 +76,12 @@ def dense(
         b = arguments.float_array("b", b)
         arguments.same_dtype("b", b, "x", x)
         arguments.shape_is("b", b, w.shape[1:], "one entry for each column of w")
-    operation = differentiation.choose(derivatives, _dense, _dense_formula)
-    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    y = operation(rows, w, b, precision)
-    return y.reshape(*x.shape[:-1], w.shape[1])
+    operation = differentiation.choose(
+        derivatives, rule.convolution, rule.convolution_autodiff
+    )
+    rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    y = operation(rows, w, b, Problem(NOWHERE, (), "NC", precision=precision))
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], w.shape[1])
 
 
 def flatten(x: ArrayLike) -> Float[Array, "B features"]:
@@ -132,6 +100,7 @@ def flatten(x: ArrayLike) -> Float[Array, "B features"]:
       TypeError: when x is not of a supported float dtype.
       ValueError: when x has no batch axis.
 
+    >>> import jax.numpy as jnp
     >>> flatten(jnp.ones((2, 3, 4, 5))).shape
     (2, 60)
     """

@@ -1,7 +1,5 @@
 """Dropout, whose gradient is dropout again."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,31 +7,20 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.layout import Cotangent, Floats
+from jaxcnn.layout import Floats
+from jaxcnn.primitives import formula, transposes_of_each_other
 from jaxcnn.rounding import rounded_once
 
 Mask = Bool[Array, "..."]
 
 
 @rounded_once
-def _dropout_formula(x: Floats, is_kept: Mask, p: float) -> Floats:
+def _dropout_formula(x: Floats, is_kept: Mask, *, p: float) -> Floats:
     return jnp.where(is_kept, x / (1 - p), 0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dropout(x: Floats, is_kept: Mask, p: float) -> Floats:
-    return _dropout_formula(x, is_kept, p)
-
-
-def _dropout_fwd(x: Floats, is_kept: Mask, p: float) -> tuple[Floats, Mask]:
-    return _dropout(x, is_kept, p), is_kept
-
-
-def _dropout_bwd(p: float, is_kept: Mask, dy: Cotangent) -> tuple[Floats, None]:
-    return _dropout(dy, is_kept, p), None
-
-
-_dropout.defvjp(_dropout_fwd, _dropout_bwd)
+DROPOUT = formula(_dropout_formula, "dropout")
+transposes_of_each_other(DROPOUT, DROPOUT)
 
 
 def dropout(
@@ -73,8 +60,8 @@ def dropout(
       ValueError: when there are several keys, p lies outside 0 … 1, or ``derivatives`` is
         unknown.
 
-    Derivatives: the rule keeps M, one truth value for each element. The gradient is
-    dropout with the same M, so every order of gradient is hand-written.
+    Derivatives: M is kept, one truth value for each element. Tangent and gradient are
+    dropout with the same M.
 
     Source: Srivastava et al. (2014), "Dropout: a simple way to prevent neural networks
     from overfitting"; :func:`torch.nn.functional.dropout`.
@@ -85,7 +72,7 @@ def dropout(
     """
     x = arguments.float_array("x", x)
     p = arguments.fraction("p", p)
-    operation = differentiation.choose(derivatives, _dropout, _dropout_formula)
+    operation = differentiation.choose(derivatives, DROPOUT.bind, _dropout_formula)
     if not arguments.flag("training", training):
         return x
     key = _one_key(key)
@@ -94,7 +81,7 @@ def dropout(
     if p == 1:
         return jnp.zeros_like(x)
     # In float32 even where float64 is enabled: a key has the same mask everywhere.
-    return operation(x, jax.random.bernoulli(key, np.float32(1 - p), x.shape), p)
+    return operation(x, jax.random.bernoulli(key, np.float32(1 - p), x.shape), p=p)
 
 
 def _one_key(key: jax.Array | None) -> jax.Array:

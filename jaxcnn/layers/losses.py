@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,59 +11,59 @@ from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
 from jaxcnn.layers.softmax import log_softmax, softmax
-from jaxcnn.layout import Cotangent, Floats, Integers
+from jaxcnn.layout import Floats, Integers
+from jaxcnn.primitives import formula, transposes_of_each_other, with_tangent
 from jaxcnn.rounding import rounded_once
 
 # --- Softmax cross-entropy ------------------------------------------------------------
 
 
 @rounded_once
-def _cross_entropy_formula(
-    logits: Floats,
-    labels: Integers,
-    smoothing: float,
-    log_softmax: Callable[[Floats], Floats],
-) -> Floats:
-    log_p = log_softmax(logits)
+def _cross_entropy(logits: Floats, labels: Integers, *, smoothing: float) -> Floats:
+    log_p = log_softmax(logits, derivatives="autodiff")
     loss = -jnp.take_along_axis(log_p, jnp.expand_dims(labels, -1), axis=-1)[..., 0]
     if smoothing:
         loss = (1 - smoothing) * loss - smoothing * jnp.mean(log_p, axis=-1)
     return loss
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _cross_entropy(logits: Floats, labels: Integers, smoothing: float) -> Floats:
-    return _cross_entropy_formula(logits, labels, smoothing, log_softmax)
+def _less_targets(logits: Floats, labels: Integers, smoothing: float) -> Floats:
+    """P − T"""
+    classes = logits.shape[-1]
+    is_label = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
+    return softmax(logits) - ((1 - smoothing) * is_label + smoothing / classes)
 
 
-def _cross_entropy_fwd(
-    logits: Floats, labels: Integers, smoothing: float
-) -> tuple[Floats, tuple[Floats, Integers]]:
-    return _cross_entropy(logits, labels, smoothing), (logits, labels)
+@rounded_once
+def _cross_entropy_moved(
+    dlogits: Floats, logits: Floats, labels: Integers, *, smoothing: float
+) -> Floats:
+    """dL = Σ (P − T) dZ"""
+    return jnp.sum(_less_targets(logits, labels, smoothing) * dlogits, -1)
 
 
 @rounded_once
 def _cross_entropy_gradient(
-    dloss: Floats, logits: Floats, labels: Integers, smoothing: float
+    dloss: Floats, logits: Floats, labels: Integers, *, smoothing: float
 ) -> Floats:
-    classes = logits.shape[-1]
-    is_label = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
-    targets = (1 - smoothing) * is_label + smoothing / classes
-    return (softmax(logits) - targets) * jnp.expand_dims(dloss, -1)
+    """∂L/∂Z = P − T, times what arrives"""
+    return _less_targets(logits, labels, smoothing) * jnp.expand_dims(dloss, -1)
 
 
-def _cross_entropy_bwd(
-    smoothing: float, residuals: tuple[Floats, Integers], dloss: Cotangent
-) -> tuple[Floats, None]:
-    return _cross_entropy_gradient(dloss, *residuals, smoothing), None
+CROSS_ENTROPY = formula(_cross_entropy, "softmax_cross_entropy")
+CROSS_ENTROPY_MOVED = formula(_cross_entropy_moved, "softmax_cross_entropy_tangent")
+CROSS_ENTROPY_GRADIENT = formula(_cross_entropy_gradient, "softmax_cross_entropy_gradient")
+transposes_of_each_other(
+    CROSS_ENTROPY_MOVED,
+    CROSS_ENTROPY_GRADIENT,
+    (_cross_entropy_moved, _cross_entropy_gradient),
+)
 
 
-_cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
-
-
-def _cross_entropy_autodiff(logits: Floats, labels: Integers, smoothing: float) -> Floats:
-    plain = partial(log_softmax, derivatives="autodiff")
-    return _cross_entropy_formula(logits, labels, smoothing, plain)
+@partial(with_tangent, CROSS_ENTROPY)
+def _cross_entropy_tangent(operands: tuple, tangents: tuple, **known: Any) -> Any:
+    loss = CROSS_ENTROPY.bind(*operands, **known)
+    return loss, CROSS_ENTROPY_MOVED.bind(tangents[0], *operands, **known)
 
 
 def softmax_cross_entropy(
@@ -88,7 +89,7 @@ def softmax_cross_entropy(
       labels: t, ``(…)``, integers from 0 to classes − 1.
       label_smoothing: ε, from 0 to 1.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
-        that JAX differentiates the formula itself (which forward mode needs). By default
+        that JAX differentiates the formula itself. By default
         ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
 
     Returns:
@@ -101,7 +102,7 @@ def softmax_cross_entropy(
         ``label_smoothing`` outside 0 … 1.
         Labels are only looked at where they are concrete: not under ``jit``.
 
-    Derivatives: the rule keeps logits and labels; labels have no gradient.
+    Derivatives: logits and labels are kept; labels have no gradient.
 
     Source: docs/equations.md, "Softmax and cross-entropy"; smoothing as in
     :func:`torch.nn.functional.cross_entropy`.
@@ -131,8 +132,8 @@ def softmax_cross_entropy(
         "labels", labels, classes, f"logits of shape {logits.shape} have classes"
     )
     smoothing = arguments.fraction("label_smoothing", label_smoothing)
-    operation = differentiation.choose(derivatives, _cross_entropy, _cross_entropy_autodiff)
-    return operation(logits, labels, smoothing)
+    operation = differentiation.choose(derivatives, CROSS_ENTROPY.bind, _cross_entropy)
+    return operation(logits, labels, smoothing=smoothing)
 
 
 # --- Element by element ---------------------------------------------------------------

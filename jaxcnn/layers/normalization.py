@@ -138,7 +138,7 @@ def batch_norm(
         # No rule of its own: JAX has a product and a sum to differentiate.
         y = differentiation.choose(derivatives, applied, applied)(x, w, b, mean, var, eps)
         return y, running_mean, running_var
-    axes = tuple(axis for axis, letter in enumerate(layout) if letter != "C")
+    axes = tuple(k - x.ndim for k, letter in enumerate(layout) if letter != "C")
     devices = 1 if axis_name is None else lax.axis_size(axis_name)
     n = devices * math.prod(x.shape[axis] for axis in axes)
     n = _at_least_two(x, n, "channel")
@@ -218,7 +218,7 @@ def layer_norm(
         each.reshape((1,) * (x.ndim - count) + shape)
         for each in _scale_and_shift(w, b, x, shape, "which is normalized_shape")
     )
-    axes = tuple(range(x.ndim - count, x.ndim))
+    axes = tuple(range(-count, 0))
     y, _, _ = normalize(derivatives)(x, w, b, axes, arguments.positive("eps", eps))
     return y
 
@@ -268,7 +268,8 @@ def group_norm(
     )
     eps = arguments.positive("eps", eps)
     split = split_channels(x, groups, layout)
-    axes = tuple(axis for axis, letter in enumerate(grouped(layout)) if letter not in "NG")
+    letters = grouped(layout)
+    axes = tuple(k - len(letters) for k, each in enumerate(letters) if each not in "NG")
     y, _, _ = normalize(derivatives)(split, w, b, axes, eps)
     return merge_channels(y, layout)
 

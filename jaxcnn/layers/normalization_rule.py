@@ -4,18 +4,22 @@ Over the n elements that share a mean μ and a variance σ², and with r = 1/√
 
     X̂ = r (X − μ)     Y = W X̂ + b
 
-W and b have as many axes as X, some of length one. With dX̂ = W dY the gradients are
+W and b have as many axes as X, some of length one. The gradients come in two steps. Y
+depends on all of X, W, b, μ and σ², and what arrives at each is
 
-    dX = r (dX̂ − mean(dX̂) − X̂ mean(dX̂ X̂)) + (dμ + 2 (X − μ) dσ²)/n
-    dW = Σ dY X̂     db = Σ dY
+    W r ∂Y     dW = Σ ∂Y X̂     db = Σ ∂Y     dμ = −Σ W r ∂Y     dσ² = −½ r² Σ W ∂Y X̂
 
-The statistics are results, too. Their gradients dμ and dσ² arrive where the rule's own
-gradients are differentiated in turn.
+and the statistics depend on X: it receives dμ/n + 2 (X − μ) dσ²/n besides. Together that is
+the gradient that docs/equations.md derives, with dX̂ = W ∂Y:
+
+    dX = r (dX̂ − mean(dX̂) − X̂ mean(dX̂ X̂))
+
+Tangents go through the same two steps, the other way.
 
 Only X may be of a half precision; all is then computed in float32.
 
-Inside ``shard_map`` the n elements may lie on several devices: with the name of a mesh
-axis every mean is taken along that, too.
+Inside ``shard_map`` and ``vmap`` the n elements may lie along a named axis, too: between
+the two steps every mean is taken along that.
 """
 
 import math
@@ -28,14 +32,14 @@ from jax import lax
 
 from jaxcnn import differentiation
 from jaxcnn.layout import Floats
+from jaxcnn.primitives import formula, transposes_of_each_other
 from jaxcnn.rounding import rounded_once, widened
-from jaxcnn.sharding import sharded_like
+from jaxcnn.sharding import varying_alike
 
 Axes = tuple[int, ...]
+"""Counted from the last."""
 Results = tuple[Floats, Floats, Floats]
 """Y, μ and σ²."""
-Kept = tuple[Floats, Floats, Floats, Floats, Floats]
-"""X, w, b, μ and σ²."""
 
 
 @rounded_once
@@ -71,7 +75,7 @@ def over_devices(mean: Floats, axis_name: str | None) -> Floats:
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
 def _normalize(
     x: Floats,
     w: Floats,
@@ -83,47 +87,109 @@ def _normalize(
     return _normalize_formula(x, w, b, axes, eps, axis_name)
 
 
-def _normalize_fwd(
+@_normalize.defjvp
+def _normalize_tangent(
+    axes: Axes,
+    eps: float,
+    axis_name: str | None,
+    operands: tuple[Floats, Floats, Floats],
+    tangents: tuple[Floats, Floats, Floats],
+) -> tuple[Results, Results]:
+    x, w, b = operands
+    y, mean, var = _normalize(x, w, b, axes, eps, axis_name)
+    dx, dw, db = map(widened, tangents)
+    of_x = varying_alike([dx, x, mean])
+    dmean, dvar = (
+        over_devices(each, axis_name) for each in STATISTICS_MOVED.bind(*of_x, axes=axes)
+    )
+    of_all = varying_alike([dx, dw, db, dmean, dvar, x, w, mean, var])
+    (dy,) = APPLIED_MOVED.bind(*of_all, axes=axes, eps=eps)
+    return (y, mean, var), (dy.astype(y.dtype), dmean, dvar)
+
+
+# --- The statistics -------------------------------------------------------------------
+
+
+def statistics_moved(
+    dx: Floats, x: Floats, mean: Floats, *, axes: Axes
+) -> tuple[Floats, Floats]:
+    """dμ = mean(dX), dσ² = 2 mean((X − μ) dX): at its mean, σ² does not depend on μ."""
+    centred = widened(x) - mean
+    return (
+        jnp.mean(dx, axes, keepdims=True),
+        2 * jnp.mean(centred * dx, axes, keepdims=True),
+    )
+
+
+def statistics_gradient(
+    dmean: Floats, dvar: Floats, x: Floats, mean: Floats, *, axes: Axes
+) -> tuple[Floats]:
+    """dX = dμ/n + 2 (X − μ) dσ²/n"""
+    n = math.prod(x.shape[axis] for axis in axes)
+    return (dmean / n + (widened(x) - mean) * (2 * dvar / n),)
+
+
+STATISTICS_MOVED = formula(statistics_moved, "statistics_tangent", several=True)
+STATISTICS_GRADIENT = formula(statistics_gradient, "statistics_gradient", several=True)
+transposes_of_each_other(
+    STATISTICS_MOVED,
+    STATISTICS_GRADIENT,
+    (statistics_moved, statistics_gradient),
+    counts=(1, 2),
+)
+
+
+# --- Y, whatever they are -------------------------------------------------------------
+
+
+def applied_moved(
+    dx: Floats,
+    dw: Floats,
+    db: Floats,
+    dmean: Floats,
+    dvar: Floats,
     x: Floats,
     w: Floats,
-    b: Floats,
+    mean: Floats,
+    var: Floats,
+    *,
     axes: Axes,
     eps: float,
-    axis_name: str | None,
-) -> tuple[Results, Kept]:
-    results: Results = _normalize(x, w, b, axes, eps, axis_name)
-    _, mean, var = results
-    return results, (x, w, b, mean, var)
+) -> tuple[Floats]:
+    """dY = W r (dX − dμ − ½ r² (X − μ) dσ²) + X̂ dW + db"""
+    r, centred = lax.rsqrt(var + eps), widened(x) - mean
+    slope = r * dw - w * r**3 * dvar / 2
+    return (w * r * (dx - dmean) + centred * slope + db,)
 
 
-def _normalize_bwd(
+def applied_gradient(
+    dy: Floats,
+    x: Floats,
+    w: Floats,
+    mean: Floats,
+    var: Floats,
+    *,
     axes: Axes,
     eps: float,
-    axis_name: str | None,
-    kept: Kept,
-    cotangents: Results,
-) -> tuple[Floats, Floats, Floats]:
-    x, w, b, mean, var = map(widened, kept)
-    dy, dmean, dvar = map(widened, cotangents)
-    r, centred = lax.rsqrt(var + eps), x - mean
-    # Every sum begins with the axes common to all: X and dY are read only once.
-    summed_for_w = tuple(axis for axis, size in enumerate(w.shape) if size == 1)
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """W r ∂Y for X, then dW = Σ ∂Y X̂, db = Σ ∂Y, dμ = −Σ W r ∂Y, dσ² = −½ r² Σ W ∂Y X̂"""
+    r, centred = lax.rsqrt(var + eps), widened(x) - mean
+    # Every sum begins with the axes common to all: X and ∂Y are read only once.
+    summed_for_w = tuple(k for k in range(-x.ndim, 0) if w.shape[k] == 1 != x.shape[k])
     by_all = tuple(axis for axis in axes if axis in summed_for_w)
     sum_dy = jnp.sum(dy, by_all, keepdims=True)
     sum_dy_x_hat = r * jnp.sum(dy * centred, by_all, keepdims=True)
-    dw = jnp.sum(sum_dy_x_hat, summed_for_w, keepdims=True)
-    db = jnp.sum(sum_dy, summed_for_w, keepdims=True)
-    n = math.prod(x.shape[axis] for axis in axes)
-    mean_dx_hat = jnp.sum(w * sum_dy, axes, keepdims=True) / n
-    mean_dx_hat_x_hat = jnp.sum(w * sum_dy_x_hat, axes, keepdims=True) / n
-    if axis_name is not None:
-        n *= lax.axis_size(axis_name)
-        mean_dx_hat = over_devices(mean_dx_hat, axis_name)
-        mean_dx_hat_x_hat = over_devices(mean_dx_hat_x_hat, axis_name)
-    # dX, with X̂ = r (X − μ) written out: what the n elements share is computed once.
-    dx = r * w * dy - (r * mean_dx_hat - dmean / n)
-    dx -= centred * (jnp.square(r) * mean_dx_hat_x_hat - 2 * dvar / n)
-    return dx.astype(kept[0].dtype), sharded_like(dw, w), sharded_like(db, b)
+    return (
+        w * r * dy,
+        jnp.sum(sum_dy_x_hat, summed_for_w, keepdims=True),
+        jnp.sum(sum_dy, summed_for_w, keepdims=True),
+        -r * jnp.sum(w * sum_dy, axes, keepdims=True),
+        -jnp.square(r) / 2 * jnp.sum(w * sum_dy_x_hat, axes, keepdims=True),
+    )
 
 
-_normalize.defvjp(_normalize_fwd, _normalize_bwd)
+APPLIED_MOVED = formula(applied_moved, "normalization_tangent", several=True)
+APPLIED_GRADIENT = formula(applied_gradient, "normalization_gradient", several=True)
+transposes_of_each_other(
+    APPLIED_MOVED, APPLIED_GRADIENT, (applied_moved, applied_gradient), counts=(5, 1)
+)

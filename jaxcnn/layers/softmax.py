@@ -1,13 +1,15 @@
 """Softmax and its logarithm, with their gradients written down."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxcnn import arguments, differentiation
-from jaxcnn.layout import Cotangent, Floats
+from jaxcnn.layout import Floats
+from jaxcnn.primitives import formula, transposes_of_each_other, with_tangent
 from jaxcnn.rounding import rounded_once
 
 
@@ -18,31 +20,28 @@ def _less_the_largest(x: Floats, axis: int) -> Floats:
 
 
 @rounded_once
-def _softmax_formula(x: Floats, axis: int) -> Floats:
+def _softmax(x: Floats, *, axis: int) -> Floats:
     e = jnp.exp(_less_the_largest(x, axis))
     return e / jnp.sum(e, axis, keepdims=True)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _softmax(x: Floats, axis: int) -> Floats:
-    return _softmax_formula(x, axis)
-
-
-def _softmax_fwd(x: Floats, axis: int) -> tuple[Floats, Floats]:
-    y: Floats = _softmax(x, axis)
-    return y, y
-
-
 @rounded_once
-def _softmax_gradient(dy: Floats, y: Floats, axis: int) -> Floats:
+def _softmax_gradient(dy: Floats, y: Floats, *, axis: int) -> Floats:
+    """∂L/∂x = y (∂L/∂y − Σ y ∂L/∂y); and dy of dx likewise: the Jacobian is symmetric"""
     return y * (dy - jnp.sum(y * dy, axis, keepdims=True))
 
 
-def _softmax_bwd(axis: int, y: Floats, dy: Cotangent) -> tuple[Floats]:
-    return (_softmax_gradient(dy, y, axis),)
+SOFTMAX = formula(_softmax, "softmax")
+SOFTMAX_GRADIENT = formula(_softmax_gradient, "softmax_gradient")
+transposes_of_each_other(
+    SOFTMAX_GRADIENT, SOFTMAX_GRADIENT, (_softmax_gradient, _softmax_gradient)
+)
 
 
-_softmax.defvjp(_softmax_fwd, _softmax_bwd)
+@partial(with_tangent, SOFTMAX)
+def _softmax_tangent(operands: tuple[Floats], tangents: tuple[Floats], **known: Any) -> Any:
+    y = SOFTMAX.bind(*operands, **known)
+    return y, SOFTMAX_GRADIENT.bind(*tangents, y, **known)
 
 
 def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Floats:
@@ -69,7 +68,7 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> 
       TypeError: when x is not of a supported float dtype.
       ValueError: when x has no such axis, or ``derivatives`` is unknown.
 
-    Derivatives: the rule keeps y.
+    Derivatives: y is kept.
 
     Source: docs/equations.md, "Softmax and cross-entropy".
 
@@ -77,35 +76,41 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> 
     Array([0.25, 0.25, 0.5 ], dtype=float32)
     """
     x, axis = _along("x", x, axis)
-    return differentiation.choose(derivatives, _softmax, _softmax_formula)(x, axis)
+    return differentiation.choose(derivatives, SOFTMAX.bind, _softmax)(x, axis=axis)
 
 
 @rounded_once
-def _log_softmax_formula(x: Floats, axis: int) -> Floats:
+def _log_softmax(x: Floats, *, axis: int) -> Floats:
     x = _less_the_largest(x, axis)
     return x - jnp.log(jnp.sum(jnp.exp(x), axis, keepdims=True))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _log_softmax(x: Floats, axis: int) -> Floats:
-    return _log_softmax_formula(x, axis)
-
-
-def _log_softmax_fwd(x: Floats, axis: int) -> tuple[Floats, Floats]:
-    y: Floats = _log_softmax(x, axis)
-    return y, y
+@rounded_once
+def _log_softmax_moved(dx: Floats, y: Floats, *, axis: int) -> Floats:
+    """dy = dx − Σ e^y dx"""
+    return dx - jnp.sum(jnp.exp(y) * dx, axis, keepdims=True)
 
 
 @rounded_once
-def _log_softmax_gradient(dy: Floats, y: Floats, axis: int) -> Floats:
+def _log_softmax_gradient(dy: Floats, y: Floats, *, axis: int) -> Floats:
+    """∂L/∂x = ∂L/∂y − e^y Σ ∂L/∂y"""
     return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
 
 
-def _log_softmax_bwd(axis: int, y: Floats, dy: Cotangent) -> tuple[Floats]:
-    return (_log_softmax_gradient(dy, y, axis),)
+LOG_SOFTMAX = formula(_log_softmax, "log_softmax")
+LOG_SOFTMAX_MOVED = formula(_log_softmax_moved, "log_softmax_tangent")
+LOG_SOFTMAX_GRADIENT = formula(_log_softmax_gradient, "log_softmax_gradient")
+transposes_of_each_other(
+    LOG_SOFTMAX_MOVED, LOG_SOFTMAX_GRADIENT, (_log_softmax_moved, _log_softmax_gradient)
+)
 
 
-_log_softmax.defvjp(_log_softmax_fwd, _log_softmax_bwd)
+@partial(with_tangent, LOG_SOFTMAX)
+def _log_softmax_tangent(
+    operands: tuple[Floats], tangents: tuple[Floats], **known: Any
+) -> Any:
+    y = LOG_SOFTMAX.bind(*operands, **known)
+    return y, LOG_SOFTMAX_MOVED.bind(*tangents, y, **known)
 
 
 def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Floats:
@@ -126,17 +131,18 @@ def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None)
     Raises:
       TypeError, ValueError: as for :func:`softmax`.
 
-    Derivatives: the rule keeps y.
+    Derivatives: y is kept.
 
     >>> log_softmax(jnp.array([1000.0, 0.0]))
     Array([    0., -1000.], dtype=float32)
     """
     x, axis = _along("x", x, axis)
-    return differentiation.choose(derivatives, _log_softmax, _log_softmax_formula)(x, axis)
+    operation = differentiation.choose(derivatives, LOG_SOFTMAX.bind, _log_softmax)
+    return operation(x, axis=axis)
 
 
 def _along(name: str, value: ArrayLike, axis: int) -> tuple[Floats, int]:
-    """A float array, and one of its axes."""
+    """A float array, and one of its axes, counted from the last."""
     array = arguments.float_array(name, value)
     if array.ndim == 0:
         raise ValueError(f"axis is {axis}, but {name} has shape (), a scalar: it has none")
@@ -145,4 +151,4 @@ def _along(name: str, value: ArrayLike, axis: int) -> tuple[Floats, int]:
             f"axis is {axis}, but {name} has shape {array.shape}: use an axis from "
             f"{-array.ndim} to {array.ndim - 1}"
         )
-    return array, axis
+    return array, axis if axis < 0 else axis - array.ndim

@@ -153,7 +153,7 @@ def conv_general_dilated(
         batch_groups=batch_group_count,
         groups=feature_group_count,
         precision=precision,
-        preferred=None if preferred_element_type is None else result.dtype,
+        dtype=result.dtype,
     )
     return y[..., 0] if n == 0 else y
 
@@ -166,7 +166,8 @@ def _convolution(
     spread: tuple[int, ...],
     batch_groups: int,
     groups: int,
-    **options: Any,
+    precision: PrecisionLike,
+    dtype: DTypeLike,
 ) -> jax.Array:
     """The convolution of lhs, spread by ``spread``; ``axes`` says what each axis is."""
     layout, order = layout_of_images(axes)
@@ -186,8 +187,8 @@ def _convolution(
         window, size = transpose_of(window, spread, size)
     if not channels_last(layout):
         w = w.transpose(w.ndim - 1, w.ndim - 2, *range(w.ndim - 2))  # OI…
-    problem = Problem(window, size, layout, groups=groups, **options)
-    y = differentiation.choose(None, *operation)(x, w, None, problem)
+    problem = Problem(window, size, layout, groups=groups, precision=precision)
+    y = differentiation.choose(None, *operation)(x, w, None, problem, dtype)
     return y.transpose(np.argsort([axes.out_spec[k] for k in order]))
 
 

@@ -4,26 +4,24 @@ Output i of H_out sees the inputs from ⌊i·H/H_out⌋ to ⌈(i+1)·H/H_out⌉ 
 sizes, some of which overlap. Laid out side by side, each with as many places as the largest
 has, they are windows like any other, which :mod:`jaxcnn.pooling.rule` pools.
 
-Laying them out copies inputs, and its gradient adds up what arrives at the copies. JAX does
-that by a scatter, which XLA's CPU compiler turns into a loop over single entries. Where the
-output is smaller than the input, no more than two windows overlap at an input. There the
-rules in this file gather, for every input, what its windows have for it.
+Laying them out copies inputs, and its transpose adds up what arrives at the copies. JAX
+does that by a scatter, which XLA's CPU compiler turns into a loop over single entries. Here
+every input gathers what is at its copies, unless they are many.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import product
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.layout import Floats, Numbers, spatial_axes
 from jaxcnn.pooling import rule
 from jaxcnn.pooling.rule import Winner
+from jaxcnn.primitives import formula, into_the_batch, transposes_of_each_other
 from jaxcnn.problem import Problem
 from jaxcnn.window import Window
 
@@ -112,142 +110,47 @@ class Adaptive:
         return Problem(window, size, self.layout, self.engine)
 
     @property
-    def sums_side_by_side(self) -> Problem:
-        return replace(self.side_by_side, divisor=1)
+    def is_place(self) -> Bool[np.ndarray, "..."]:
+        """Which places have an input, in a shape that broadcasts against them."""
+        is_place = np.ones((1,) * len(self.layout), bool)
+        for axis, windows in self.along_axes:
+            is_place = is_place & along_axis(windows.seen >= 0, axis, len(self.layout))
+        return is_place
 
-    @property
-    def has_overlaps_of_two(self) -> bool:
-        """Whether windows overlap, and no more than two of them at an input."""
-        return max(len(each.places) for each in self.windows) == 2
+
+# --- Laying out, and its transpose ----------------------------------------------------
+
+GATHERED = 2
+"""Up to so many copies of an input are gathered; more only where the output is larger."""
 
 
-def laid_out(x: Floats, adaptive: Adaptive, fill: int | float) -> Floats:
-    """The windows side by side, ``fill`` in places without an input."""
+def laid_out(x: Floats, *, adaptive: Adaptive) -> Floats:
+    """The windows side by side, with 0 in places without an input."""
     for axis, windows in adaptive.along_axes:
         if not windows.are_even:
-            x = _take_or_fill(x, windows.seen, axis, fill)
+            x = _take_or_zero(x, windows.seen, axis)
     return x
 
 
-# --- Maximum --------------------------------------------------------------------------
-
-
-def maxima(x: Floats, adaptive: Adaptive) -> tuple[Floats, Winner]:
-    """Y = max over each window, and the place of its winner."""
-    pool = _maxima_of_overlapping if adaptive.has_overlaps_of_two else _maxima
-    return pool(x, adaptive)
-
-
-def _maxima(x: Floats, adaptive: Adaptive) -> tuple[Floats, Winner]:
-    windows = laid_out(x, adaptive, -np.inf)
-    return rule.max_pooling(windows, adaptive.side_by_side)
-
-
-_maxima_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_maxima)
-
-
-def maxima_autodiff(x: Floats, adaptive: Adaptive) -> tuple[Floats, Winner]:
-    windows = laid_out(x, adaptive, -np.inf)
-    return rule.max_pooling_autodiff(windows, adaptive.side_by_side)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def place_at_winners(dy: Floats, winner: Winner, adaptive: Adaptive) -> Floats:
-    """dX[k] = Σ over the windows that see k: dY · [winner = the place of k]"""
-    terms = []
-    for chosen in product(*(each.places for each in adaptive.windows)):
-        theirs, winners, number = dy, winner, np.zeros((1,) * dy.ndim, int)
-        is_seen = np.ones_like(number, bool)
-        for (axis, windows), places in zip(adaptive.along_axes, chosen, strict=True):
-            # Of −1, which is no place, this makes a tap, too; is_seen leaves it out.
-            of_window, tap = np.divmod(places, windows.width)
-            theirs, winners = (_take(each, of_window, axis) for each in (theirs, winners))
-            number = number * windows.width + along_axis(tap, axis, dy.ndim)
-            is_seen = is_seen & along_axis(places >= 0, axis, dy.ndim)
-        wins = (winners == jnp.asarray(number, winner.dtype)) & is_seen
-        terms.append(jnp.where(wins, theirs, 0))
-    return sum_of(terms)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def take_from_winners(x: Floats, winner: Winner, adaptive: Adaptive) -> Floats:
-    """Y = Σ over each window: X · [winner = its place]"""
-    windows = laid_out(x, adaptive, 0)
-    return rule.take_from_winners(windows, winner, adaptive.side_by_side)
-
-
-def _maxima_fwd(x: Floats, adaptive: Adaptive) -> tuple[tuple[Floats, Winner], Winner]:
-    results: tuple[Floats, Winner] = _maxima_of_overlapping(x, adaptive)
-    return results, results[1]
-
-
-_maxima_of_overlapping.defvjp(
-    _maxima_fwd,
-    lambda adaptive, winner, dy: (place_at_winners(dy[0], winner, adaptive),),
-)
-place_at_winners.defvjp(
-    lambda dy, winner, adaptive: (place_at_winners(dy, winner, adaptive), winner),
-    lambda adaptive, winner, dx: (take_from_winners(dx, winner, adaptive), None),
-)
-take_from_winners.defvjp(
-    lambda x, winner, adaptive: (take_from_winners(x, winner, adaptive), winner),
-    lambda adaptive, winner, dy: (place_at_winners(dy, winner, adaptive), None),
-)
-
-
-# --- Sum ------------------------------------------------------------------------------
-
-
-def sums(x: Floats, adaptive: Adaptive) -> Floats:
-    """Y = Σ over each window"""
-    pool = _sums_of_overlapping if adaptive.has_overlaps_of_two else _sums
-    return pool(x, adaptive)
-
-
-def _sums(x: Floats, adaptive: Adaptive) -> Floats:
-    windows = laid_out(x, adaptive, 0)
-    return rule.average_pooling(windows, adaptive.sums_side_by_side)
-
-
-_sums_of_overlapping = partial(jax.custom_vjp, nondiff_argnums=(1,))(_sums)
-
-
-def sums_autodiff(x: Floats, adaptive: Adaptive) -> Floats:
-    windows = laid_out(x, adaptive, 0)
-    return rule.average_pooling_autodiff(windows, adaptive.sums_side_by_side)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def sums_gradient(dy: Floats, adaptive: Adaptive) -> Floats:
-    """dX[k] = Σ over the windows that see k: dY"""
+def collected(x: Floats, *, adaptive: Adaptive) -> Floats:
+    """dX[k] = Σ over the windows that see k: what arrives at its place in them"""
     for axis, windows in adaptive.along_axes:
-        # The place −1, which is none, is in window −1.
-        of_each = (places // windows.width for places in windows.places)
-        dy = sum_of([_take_or_fill(dy, each, axis, 0) for each in of_each])
-    return dy
+        if windows.are_even:
+            continue
+        if len(windows.places) <= GATHERED:
+            x = sum_of([_take_or_zero(x, each, axis) for each in windows.places])
+        else:
+            shape = [*x.shape[:axis], windows.input_size, *x.shape[axis + 1 :]]
+            there = np.flatnonzero(windows.seen >= 0)
+            at = (*[slice(None)] * axis, windows.seen[there])
+            x = jnp.zeros_like(x, shape=shape).at[at].add(jnp.take(x, there, axis))
+    return x
 
 
-_sums_of_overlapping.defvjp(
-    lambda x, adaptive: (_sums_of_overlapping(x, adaptive), None),
-    lambda adaptive, _, dy: (sums_gradient(dy, adaptive),),
-)
-sums_gradient.defvjp(
-    lambda dy, adaptive: (sums_gradient(dy, adaptive), None),
-    lambda adaptive, _, dx: (sums(dx, adaptive),),
-)
-
-
-def _take_or_fill(
-    x: Numbers, entries: Int[np.ndarray, " entries"], axis: int, fill: int | float
-) -> Numbers:
-    """These entries of x along an axis, and ``fill`` for −1."""
-    is_there = along_axis(entries >= 0, axis, x.ndim)
-    return jnp.where(is_there, _take(x, entries, axis), fill)
-
-
-def _take(x: Numbers, entries: Int[np.ndarray, " entries"], axis: int) -> Numbers:
-    """These entries of x along an axis; any entry for −1."""
-    return jnp.take(x, np.maximum(entries, 0), axis, mode="clip")
+def _take_or_zero(x: Numbers, entries: Int[np.ndarray, " entries"], axis: int) -> Numbers:
+    """These entries of x along an axis, and 0 for −1."""
+    taken = jnp.take(x, np.maximum(entries, 0), axis, mode="clip")
+    return jnp.where(along_axis(entries >= 0, axis, x.ndim), taken, 0)
 
 
 def along_axis(
@@ -255,3 +158,38 @@ def along_axis(
 ) -> Shaped[np.ndarray, "..."]:
     """A vector along an axis, of length 1 along the others."""
     return vector.reshape([-1 if k == axis else 1 for k in range(ndim)])
+
+
+LAID_OUT = formula(laid_out, "lay_out_windows", mapped=into_the_batch)
+COLLECTED = formula(collected, "collect_windows", mapped=into_the_batch)
+transposes_of_each_other(LAID_OUT, COLLECTED)
+
+
+# --- The poolings ---------------------------------------------------------------------
+
+
+def maxima(
+    x: Floats,
+    adaptive: Adaptive,
+    lay_out: Callable[..., Floats] = LAID_OUT.bind,
+    pool: Callable[..., tuple[Floats, Winner]] = rule.max_pooling,
+) -> tuple[Floats, Winner]:
+    """Y = max over each window, and the place of its winner"""
+    windows = lay_out(x, adaptive=adaptive)
+    windows = jnp.where(adaptive.is_place, windows, -np.inf)
+    return pool(windows, adaptive.side_by_side)
+
+
+def sums(
+    x: Floats,
+    adaptive: Adaptive,
+    lay_out: Callable[..., Floats] = LAID_OUT.bind,
+    pool: Callable[..., Floats] = rule.average_pooling,
+) -> Floats:
+    """Y = Σ over each window"""
+    windows = lay_out(x, adaptive=adaptive)
+    return pool(windows, replace(adaptive.side_by_side, divisor=1))
+
+
+maxima_autodiff = partial(maxima, lay_out=laid_out, pool=rule.max_pooling_autodiff)
+sums_autodiff = partial(sums, lay_out=laid_out, pool=rule.average_pooling_autodiff)

@@ -214,8 +214,7 @@ def lp_pool2d(
       TypeError, ValueError: as for :func:`jaxcnn.max_pool2d`, and when ``norm_type`` is
         not a positive, finite number.
 
-    Derivatives: the rule keeps x and y. Forward mode needs
-    ``derivatives="autodiff"``.
+    Derivatives: X^(p−1) and Y^(1−p) are kept.
 
     Source: ``torch.nn.functional.lp_pool2d``.
 

@@ -6,7 +6,6 @@ Each checks its arguments, describes the problem statically and hands its array 
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import jax
@@ -16,7 +15,6 @@ from jax.typing import ArrayLike
 from jaxcnn import arguments, differentiation
 from jaxcnn.arguments import Padding, PoolingOptions
 from jaxcnn.layout import (
-    Cotangent,
     Floats,
     Integers,
     channels_last,
@@ -26,6 +24,7 @@ from jaxcnn.layout import (
     with_spatial,
 )
 from jaxcnn.pooling import rule
+from jaxcnn.primitives import formula, into_the_batch, transposes_of_each_other
 from jaxcnn.window import positions
 
 Pooled = Any
@@ -91,9 +90,9 @@ def max_pool2d(
       ValueError: when x's rank or the window does not fit, a window could lie wholly in
         padding, or an option is unknown.
 
-    Derivatives: the rule keeps the winner of each window, one byte where a window has
-    at most 128 elements, and not x. Every order of gradient is hand-written. Forward
-    mode needs ``derivatives="autodiff"``.
+    Derivatives: the winner of each window is kept, one byte where a window has at most 128
+    elements, and not x. Tangents are taken where the winners are, and gradients placed
+    there.
 
     Cost: B · C · H_out · W_out · K_h · K_w comparisons.
 
@@ -202,42 +201,33 @@ def flat_index(position: Sequence[Integers], size: Sequence[int]) -> Integers:
 # --- Its inverse ----------------------------------------------------------------------
 
 
-def _unpool_formula(x: Floats, indices: Integers, length: int, axis: int) -> Floats:
+def _unpool(x: Floats, indices: Integers, *, length: int, axis: int) -> Floats:
+    """Y[indices] = X, in images (B, C, positions), or with these along axis 1"""
+
     def put(x, at):
         return jnp.zeros(length, x.dtype).at[at].set(x, mode="drop")
 
     return _for_each_channel(put, axis)(x, indices)
 
 
-def _for_each_channel(function: Callable, axis: int) -> Callable:
-    """For arrays (B, C, positions), or with positions along another axis than the last."""
-    channels = 2 - axis  # of the two axes of one image, the one that is left
-    return jax.vmap(jax.vmap(function, channels, channels))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _unpool(x: Floats, indices: Integers, length: int, axis: int) -> Floats:
-    return _unpool_formula(x, indices, length, axis)
-
-
-def _unpool_fwd(
-    x: Floats, indices: Integers, length: int, axis: int
-) -> tuple[Floats, Integers]:
-    return _unpool(x, indices, length, axis), indices
-
-
-def _unpool_bwd(
-    length: int, axis: int, indices: Integers, dy: Cotangent
-) -> tuple[Floats, None]:
+def _unpool_gradient(dy: Floats, indices: Integers, *, length: int, axis: int) -> Floats:
+    """dX = dY[indices]"""
     del length
 
     def take(dy, at):
         return dy.at[at].get(mode="fill", fill_value=0)
 
-    return _for_each_channel(take, axis)(dy, indices), None
+    return _for_each_channel(take, axis)(dy, indices)
 
 
-_unpool.defvjp(_unpool_fwd, _unpool_bwd)
+def _for_each_channel(function: Callable, axis: int) -> Callable:
+    channels = 2 - axis  # of the two axes of one image, the one that is left
+    return jax.vmap(jax.vmap(function, channels, channels))
+
+
+UNPOOL = formula(_unpool, "max_unpool", mapped=into_the_batch)
+UNPOOL_GRADIENT = formula(_unpool_gradient, "max_unpool_gradient", mapped=into_the_batch)
+transposes_of_each_other(UNPOOL, UNPOOL_GRADIENT)
 
 
 class UnpoolOptions(TypedDict, total=False):
@@ -289,7 +279,7 @@ def max_unpool2d(
         can only be looked at where they are concrete: under ``jit``, those outside are
         left out.
 
-    Derivatives: the rule keeps the indices, which have no gradient. Where several windows
+    Derivatives: the indices are kept, which have no gradient. Where several windows
     had the same maximum, each of their entries gets the gradient of its place, as in
     PyTorch; by autodiff only the entry that was put there does.
 
@@ -387,12 +377,12 @@ def _max_unpool(
     )
     indices = jnp.where(indices < 0, length, indices)  # which would count from the end
     axis = 1 if channels_last(layout) else 2
-    operation = differentiation.choose(derivatives, _unpool, _unpool_formula)
+    operation = differentiation.choose(derivatives, UNPOOL.bind, _unpool)
     y = operation(
         merge_axes(x, axis, dimensions),
         merge_axes(indices, axis, dimensions),
-        length,
-        axis,
+        length=length,
+        axis=axis,
     )
     y = y.reshape(with_spatial(x.shape, size, layout))
     return y if is_batch else y[0]

@@ -1,14 +1,18 @@
-"""How JAX differentiates a pooling.
+"""How JAX differentiates a pooling, and maps it.
 
 Max pooling is not linear. Once the winners are known, taking their entries is:
 
     max_pooling         Y = max_m tap(X, m), and the winner of each window
+    take_from_winners   dY = Σ_m tap(dX, m) · [winner = m]
     place_at_winners    dX = Σ_m untap(dY · [winner = m], m)
-    take_from_winners   Y = Σ_m tap(X, m) · [winner = m]
 
-The gradient of the first is the second; the second and the third are each other's
-transpose, so each is the other's gradient. Average pooling is linear; it and its gradient
-are each other's transpose.
+The tangent of the first is the second, and its transpose the third: the gradient. The
+other poolings are linear, and come in pairs, each of which is the other's transpose:
+
+    average_pooling     Y = 1/n · Σ_m tap(X, m)     average_pooling_gradient
+    unfolding           P[m] = tap(X, m)            folding
+
+A pooling treats all images alike: ``vmap`` adds to its batch.
 """
 
 from collections.abc import Callable
@@ -19,120 +23,103 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import plan
-from jaxcnn.layout import Cotangent, Floats, Integers
-from jaxcnn.mapping import mapped_pooling
-from jaxcnn.problem import Problem, loops_by_default
+from jaxcnn.layout import Floats, Integers, Numbers, grouped
+from jaxcnn.primitives import (
+    at_rest,
+    into_the_batch,
+    transposes_of_each_other,
+    window_sum,
+    with_tangent,
+)
+from jaxcnn.problem import ROLES, Problem, loops_by_default
 from jaxcnn.rounding import sum_dtype
+from jaxcnn.sharding import in_auto_axes, varying_alike
 
 Winner = Integers
 """Which tap won, for each window."""
 
+# --- The poolings ---------------------------------------------------------------------
 
-# --- Max pooling ----------------------------------------------------------------------
 
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pooling(x: Floats, problem: Problem) -> tuple[Floats, Winner]:
     """Y = max_m tap(X, m), and the winner of each window"""
-    return mapped_pooling("max_pool", problem, x)
+    return _pool("max_pool", problem, x)
 
 
-def _max_pooling_fwd(x: Floats, problem: Problem) -> tuple[tuple[Floats, Winner], Winner]:
-    results: tuple[Floats, Winner] = max_pooling(x, problem)
-    return results, results[1]
-
-
-def _max_pooling_bwd(
-    problem: Problem, winner: Winner, cotangents: tuple[Cotangent, Any]
-) -> tuple[Floats]:
-    dy, _ = cotangents
-    return (place_at_winners(dy, winner, problem),)
-
-
-max_pooling.defvjp(_max_pooling_fwd, _max_pooling_bwd)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def place_at_winners(dy: Floats, winner: Winner, problem: Problem) -> Floats:
-    """dX = Σ_m untap(dY · [winner = m], m)"""
-    return mapped_pooling("max_pool_gradient", problem, dy, winner).astype(dy.dtype)
-
-
-def _place_at_winners_fwd(
-    dy: Floats, winner: Winner, problem: Problem
-) -> tuple[Floats, Winner]:
-    return place_at_winners(dy, winner, problem), winner
-
-
-def _place_at_winners_bwd(
-    problem: Problem, winner: Winner, ddx: Cotangent
-) -> tuple[Floats, None]:
-    return take_from_winners(ddx, winner, problem), None
-
-
-place_at_winners.defvjp(_place_at_winners_fwd, _place_at_winners_bwd)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def take_from_winners(x: Floats, winner: Winner, problem: Problem) -> Floats:
     """Y = Σ_m tap(X, m) · [winner = m]"""
-    return mapped_pooling("take_winners", problem, x, winner)
+    return _pool("take_winners", problem, x, winner)
 
 
-def _take_from_winners_fwd(
-    x: Floats, winner: Winner, problem: Problem
-) -> tuple[Floats, Winner]:
-    return take_from_winners(x, winner, problem), winner
+def place_at_winners(dy: Floats, winner: Winner, problem: Problem) -> Floats:
+    """dX = Σ_m untap(dY · [winner = m], m)"""
+    return _pool("max_pool_gradient", problem, dy, winner)
 
 
-def _take_from_winners_bwd(
-    problem: Problem, winner: Winner, dy: Cotangent
-) -> tuple[Floats, None]:
-    return place_at_winners(dy, winner, problem), None
-
-
-take_from_winners.defvjp(_take_from_winners_fwd, _take_from_winners_bwd)
-
-
-# --- Average pooling ------------------------------------------------------------------
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def average_pooling(x: Floats, problem: Problem) -> Floats:
     """Y = 1/n · Σ_m tap(X, m)"""
-    return mapped_pooling("average_pool", problem, x).astype(x.dtype)
+    return _pool("average_pool", problem, x)
 
 
-def _average_pooling_fwd(x: Floats, problem: Problem) -> tuple[Floats, None]:
-    return average_pooling(x, problem), None
-
-
-def _average_pooling_bwd(problem: Problem, _: None, dy: Cotangent) -> tuple[Floats]:
-    return (average_pooling_gradient(dy, problem),)
-
-
-average_pooling.defvjp(_average_pooling_fwd, _average_pooling_bwd)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def average_pooling_gradient(dy: Floats, problem: Problem) -> Floats:
     """dX = Σ_m untap(dY / n, m)"""
-    return mapped_pooling("average_pool_gradient", problem, dy).astype(dy.dtype)
+    return _pool("average_pool_gradient", problem, dy)
 
 
-def _average_pooling_gradient_fwd(dy: Floats, problem: Problem) -> tuple[Floats, None]:
-    return average_pooling_gradient(dy, problem), None
+def unfolding(x: Floats, problem: Problem) -> Floats:
+    """P[m] = tap(X, m)"""
+    return _pool("unfold", problem, x)
 
 
-def _average_pooling_gradient_bwd(
-    problem: Problem, _: None, ddx: Cotangent
-) -> tuple[Floats]:
-    return (average_pooling(ddx, problem),)
+def folding(p: Floats, problem: Problem) -> Floats:
+    """X = Σ_m untap(P[m], m)"""
+    return _pool("fold", problem, p)
 
 
-average_pooling_gradient.defvjp(
-    _average_pooling_gradient_fwd, _average_pooling_gradient_bwd
-)
+def _pool(name: str, problem: Problem, *operands: Numbers) -> Any:
+    operands = varying_alike(operands)
+
+    def names() -> list[list[str | None]]:
+        return [_images_and_channels(role, problem.layout) for role in ROLES[name]]
+
+    bind = in_auto_axes(POOLINGS[name].bind, operands, names)
+    return bind(*operands, problem=problem, dtype=operands[0].dtype)
+
+
+def _images_and_channels(role: str, layout: str) -> list[str | None]:
+    """The axes N and C of an array by name."""
+    letters = grouped(layout) if role == "p" else layout
+    return [letter if letter in "NC" else None for letter in letters]
+
+
+# --- The primitives -------------------------------------------------------------------
+
+
+POOLINGS = {
+    name: window_sum(name, into_the_batch)
+    for name in (
+        "max_pool",
+        "take_winners",
+        "max_pool_gradient",
+        "average_pool",
+        "average_pool_gradient",
+        "unfold",
+        "fold",
+    )
+}
+
+
+def _max_pooling_tangent(
+    operands: tuple[Floats], tangents: tuple[Floats], *, problem: Problem, **_: Any
+) -> Any:
+    y, winner = max_pooling(*operands, problem)
+    return (y, winner), (take_from_winners(*tangents, winner, problem), at_rest(winner))
+
+
+with_tangent(POOLINGS["max_pool"], _max_pooling_tangent)
+transposes_of_each_other(POOLINGS["take_winners"], POOLINGS["max_pool_gradient"])
+transposes_of_each_other(POOLINGS["average_pool"], POOLINGS["average_pool_gradient"])
+transposes_of_each_other(POOLINGS["unfold"], POOLINGS["fold"])
 
 
 # --- Power-average pooling ------------------------------------------------------------
@@ -148,7 +135,6 @@ def _power_formula(
     problem: Problem,
 ) -> Floats:
     """Y, as wide as sums are; and 0 where S is 0, so that its gradient is 0 there, too."""
-    x = x.astype(sum_dtype(x.dtype))
     # A sum of fewer elements than the kernel has is scaled up to as many.
     S = average(x**p, problem) * jnp.asarray(problem.window.number_of_taps, x.dtype)
     return jnp.where(S == 0, 0, _nonzero(S) ** (1 / p))
@@ -158,68 +144,26 @@ def _nonzero(x: Floats) -> Floats:
     return jnp.where(x == 0, 1, x)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _power_pooling(x: Floats, p: int | float, problem: Problem) -> Floats:
+    return _power_formula(average_pooling, x, p, problem)
+
+
+@_power_pooling.defjvp
+def _power_pooling_tangent(
+    p: int | float, problem: Problem, operands: tuple[Floats], tangents: tuple[Floats]
+) -> tuple[Floats, Floats]:
+    """dY = Y^(1−p) · Σ_m tap(X^(p−1) · dX, m)"""
+    (x,), (dx,) = operands, tangents
+    y = _power_pooling(x, p, problem)
+    slope = jnp.where(y == 0, 0, _nonzero(y) ** (1 - p))
+    slope *= jnp.asarray(problem.window.number_of_taps, y.dtype)
+    return y, slope * average_pooling(x ** (p - 1) * dx, problem)
+
+
 def power_pooling(x: Floats, p: int | float, problem: Problem) -> Floats:
     """Y = (Σ_m tap(X, m)^p)^(1/p)"""
-    return _power_pooling_fwd(x, p, problem)[0]
-
-
-def _power_pooling_fwd(
-    x: Floats, p: int | float, problem: Problem
-) -> tuple[Floats, tuple[Floats, Floats]]:
-    y = _power_formula(average_pooling, x, p, problem)
-    return y.astype(x.dtype), (x, y)
-
-
-def _power_pooling_bwd(
-    p: int | float, problem: Problem, residuals: tuple[Floats, Floats], dy: Cotangent
-) -> tuple[Floats]:
-    x, y = residuals
-    arriving = jnp.where(y == 0, 0, dy.astype(y.dtype) * _nonzero(y) ** (1 - p))
-    arriving *= jnp.asarray(problem.window.number_of_taps, y.dtype)
-    shared: Floats = average_pooling_gradient(arriving, problem)
-    dx = x.astype(y.dtype) ** (p - 1) * shared
-    return (dx.astype(x.dtype),)
-
-
-power_pooling.defvjp(_power_pooling_fwd, _power_pooling_bwd)
-
-
-# --- Patches --------------------------------------------------------------------------
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def unfolding(x: Floats, problem: Problem) -> Floats:
-    """P[m] = tap(X, m)"""
-    return mapped_pooling("unfold", problem, x)
-
-
-def _unfolding_fwd(x: Floats, problem: Problem) -> tuple[Floats, None]:
-    return unfolding(x, problem), None
-
-
-def _unfolding_bwd(problem: Problem, _: None, dp: Cotangent) -> tuple[Floats]:
-    return (folding(dp, problem),)
-
-
-unfolding.defvjp(_unfolding_fwd, _unfolding_bwd)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def folding(p: Floats, problem: Problem) -> Floats:
-    """X = Σ_m untap(P[m], m)"""
-    return mapped_pooling("fold", problem, p).astype(p.dtype)
-
-
-def _folding_fwd(p: Floats, problem: Problem) -> tuple[Floats, None]:
-    return folding(p, problem), None
-
-
-def _folding_bwd(problem: Problem, _: None, dx: Cotangent) -> tuple[Floats]:
-    return (unfolding(dx, problem),)
-
-
-folding.defvjp(_folding_fwd, _folding_bwd)
+    return _power_pooling(x.astype(sum_dtype(x.dtype)), p, problem).astype(x.dtype)
 
 
 # --- The same without the rules: what ``derivatives="autodiff"`` means ----------------
@@ -230,7 +174,7 @@ def max_pooling_autodiff(x: Floats, problem: Problem) -> tuple[Floats, Winner]:
 
 
 def average_pooling_autodiff(x: Floats, problem: Problem) -> Floats:
-    return plan.compute("average_pool", loops_by_default(problem), x).astype(x.dtype)
+    return plan.compute("average_pool", loops_by_default(problem), x, dtype=x.dtype)
 
 
 def unfolding_autodiff(x: Floats, problem: Problem) -> Floats:
@@ -238,8 +182,9 @@ def unfolding_autodiff(x: Floats, problem: Problem) -> Floats:
 
 
 def folding_autodiff(p: Floats, problem: Problem) -> Floats:
-    return plan.compute("fold", loops_by_default(problem), p).astype(p.dtype)
+    return plan.compute("fold", loops_by_default(problem), p, dtype=p.dtype)
 
 
 def power_pooling_autodiff(x: Floats, p: int | float, problem: Problem) -> Floats:
-    return _power_formula(average_pooling_autodiff, x, p, problem).astype(x.dtype)
+    wide = x.astype(sum_dtype(x.dtype))
+    return _power_formula(average_pooling_autodiff, wide, p, problem).astype(x.dtype)

@@ -1,0 +1,341 @@
+"""How an operation becomes a primitive of JAX's.
+
+A primitive is a name in a jaxpr, and what JAX is told about it:
+
+    computing    a call outside of ``jit`` compiles the primitive alone, and remembers it
+    typing       from the shapes and dtypes of its operands, those of its results
+    lowering     what XLA is given in its place
+    mapping      what ``vmap`` makes of it
+    tangents     forward mode: how its results move as its operands do
+    transposes   for what is linear: the same map, read backwards
+
+Reverse mode needs no rule of its own. JAX computes tangents, which are linear, and
+transposes them: the transpose of dX ↦ dY takes ∂L/∂Y to ∂L/∂X, which is the gradient of the
+textbooks. So an operation is differentiated by hand, in both modes and to any order, if its
+tangent is made of linear primitives whose transposes are written down.
+
+Convolutions and poolings are sums over windows (:func:`window_sum`): the plan chooses who
+computes them when they are lowered. All else is a formula (:func:`formula`).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.interpreters.mlir import LoweringRuleContext as Context
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+
+from jaxcnn import plan
+from jaxcnn.equations import winner_dtype
+from jaxcnn.layout import Anything, Numbers, merge_axes, split_axis
+from jaxcnn.plan import Lowering
+from jaxcnn.problem import ROLES, Problem, describe, result_shape
+from jaxcnn.sharding import sharded_like, varying_alike
+
+Rule = Callable[..., Any]
+
+
+# --- Computing ------------------------------------------------------------------------
+
+
+def _primitive(
+    name: str, lower: Rule, typed: Rule, mapped: Rule, several: bool
+) -> Primitive:
+    primitive = Primitive(name)
+    primitive.multiple_results = several
+    primitive.def_impl(_compiled(primitive))
+    primitive.def_abstract_eval(typed)
+    mlir.register_lowering(primitive, lower)
+    batching.primitive_batchers[primitive] = partial(mapped, primitive)
+    return primitive
+
+
+def _compiled(primitive: Primitive) -> Rule:
+    @lru_cache(maxsize=4096)
+    def program(**known: Any) -> Rule:
+        alone = partial(primitive.bind, **known)
+        alone.__name__ = primitive.name
+        alone._apply_primitive = True  # which the search for NaNs asks for
+        return jax.jit(alone)
+
+    def compute(*operands: Anything, **known: Any) -> Any:
+        if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+            with jax.disable_jit(False):  # to a debugger, a primitive is one step
+                return program(**known)(*operands)
+        return program(**known)(*operands)
+
+    return compute
+
+
+# --- Sums over windows ----------------------------------------------------------------
+
+
+def window_sum(name: str, mapped: Rule, *, called: str | None = None) -> Primitive:
+    """The primitive for a function of the engines, of a problem and its result's dtype.
+
+    Args:
+      name: of the function, one of :data:`jaxcnn.problem.ROLES`. A convolution's may have
+        a third operand, a bias.
+      mapped: the mapping rule: of the primitive, its operands, their mapped axes (None
+        where there is none), ``problem`` and ``dtype``, to the result and its mapped axis.
+      called: the primitive's name, if it is another.
+    """
+    several = name == "max_pool"
+    count = len(ROLES[name]) - 1  # without a bias
+
+    def typed(*operands: Any, problem: Problem, dtype: DTypeLike) -> Any:
+        first, *others = operands
+        if problem.engine != "auto":
+            plan.chosen(describe(name, problem, *operands[:count], dtype=dtype))
+        shape = result_shape(name, problem, *(x.shape for x in operands[:count]))
+        floats = (x for x in others if jnp.issubdtype(x.dtype, jnp.floating))
+        result = first.update(
+            shape=tuple(shape),
+            dtype=jnp.dtype(dtype),
+            weak_type=first.weak_type and all(x.weak_type for x in floats),
+            sharding=first.sharding.update(spec=PartitionSpec(*[None] * len(shape))),
+        )
+        if not several:
+            return result
+        return result, result.update(dtype=winner_dtype(problem.window), weak_type=False)
+
+    def lower(context: Context, *values: Any, problem: Problem, dtype: DTypeLike) -> Any:
+        described = describe(name, problem, *context.avals_in[:count], dtype=dtype)
+        by = {
+            each.platform: partial(
+                plan.compute,
+                name,
+                problem,
+                engine=plan.chosen(described, each).engine,
+                dtype=None if several else dtype,
+            )
+            for each in _lowerings(context)
+        }
+        compute = next(iter(by.values()))
+        if len({each.keywords["engine"] for each in by.values()}) > 1:
+            compute = partial(_by_platform, by)
+        return mlir.lower_fun(compute, several)(context, *values)
+
+    return _primitive(called or name, lower, typed, mapped, several)
+
+
+def _by_platform(by: dict[str, Rule], *operands: Numbers) -> Any:
+    return jax.lax.platform_dependent(*operands, **by)
+
+
+def _lowerings(context: Context) -> list[Lowering]:
+    """How a program is being lowered, once for each of its platforms."""
+    of_module = context.module_context
+    where = of_module.axis_context
+    if isinstance(where, mlir.ShardingContext):
+        is_partitioned = where.num_devices > 1
+    else:  # inside shard_map, which may leave some axes of its mesh to XLA
+        is_partitioned = frozenset(where.mesh.axis_names) != where.manual_axes
+    is_exported = bool(of_module.lowering_parameters.for_export)
+    return [
+        Lowering(platform, is_exported, is_partitioned)
+        for platform in context.platforms or of_module.platforms
+    ]
+
+
+# --- Formulas -------------------------------------------------------------------------
+
+
+def in_front(
+    primitive: Primitive,
+    operands: Sequence[Anything],
+    axes: Sequence[int | None],
+    /,
+    **known: Any,
+) -> Any:
+    """The mapping rule of what counts its axes from the last: one more comes first."""
+    results = primitive.bind(*mapped_at_front(operands, axes), **known)
+    return results, jax.tree.map(lambda _: 0, results)
+
+
+def into_the_batch(
+    primitive: Primitive,
+    operands: Sequence[Anything],
+    axes: Sequence[int | None],
+    /,
+    **known: Any,
+) -> Any:
+    """The mapping rule of what treats all images alike: the batch takes in the axis."""
+    mapped = mapped_at_front(operands, axes)
+    size, batch = mapped[0].shape[:2]
+    results = primitive.bind(*(merge_axes(x, 0, 2) for x in mapped), **known)
+    unfolded = jax.tree.map(lambda x: split_axis(x, 0, size, batch), results)
+    return unfolded, jax.tree.map(lambda _: 0, results)
+
+
+def mapped_at_front(
+    operands: Sequence[Anything], axes: Sequence[int | None]
+) -> list[Anything]:
+    """All operands with their mapped axis first, those without one repeated."""
+    (size, *_) = (x.shape[k] for x, k in zip(operands, axes, strict=True) if k is not None)
+    return [
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+
+
+def formula(
+    compute: Rule, called: str, *, several: bool = False, mapped: Rule = in_front
+) -> Primitive:
+    """The primitive for a formula.
+
+    Args:
+      compute: of arrays and of static keywords.
+      called: the primitive's name.
+      several: whether it has a tuple of results.
+      mapped: the mapping rule.
+    """
+
+    def typed(*operands: Any, **known: Any) -> Any:
+        results = jax.make_jaxpr(partial(compute, **known))(*operands).out_avals
+        return results if several else results[0]
+
+    def lower(context: Context, *values: Any, **known: Any) -> Any:
+        return mlir.lower_fun(partial(compute, **known), several)(context, *values)
+
+    return _primitive(called, lower, typed, mapped, several)
+
+
+# --- Tangents and transposes ----------------------------------------------------------
+
+
+def is_moved(tangent: Any) -> bool:
+    """Whether an operand moves; JAX marks those that are constant, or integers."""
+    return type(tangent) is not ad.Zero
+
+
+def at_rest(result: Anything) -> Any:
+    """The tangent of a result that does not move."""
+    return ad.Zero(jax.typeof(result).to_tangent_aval())
+
+
+def with_tangent(primitive: Primitive, tangent: Rule) -> None:
+    """Tell JAX the tangent of what is not linear.
+
+    Args:
+      primitive: computes Y = f(X).
+      tangent: of the operands, their tangents and the static keywords, to Y and dY.
+    """
+    ad.primitive_jvps[primitive] = tangent
+
+
+def product(
+    primitive: Primitive, *transposes: Rule, plus: tuple[Rule, Rule] | None = None
+) -> None:
+    """Tell JAX that a primitive is linear in each of its operands by itself.
+
+    In d(X · W + b) = dX · W + X · dW + db the first two terms are the primitive again.
+
+    Args:
+      primitive: computes Y from the operands.
+      transposes: for each of these: of ∂L/∂Y, all operands (where the sought one is, an
+        object with its ``aval``), and the static keywords, to the sought gradient.
+      plus: if there may be a further operand that is added, what its tangent adds (of the
+        tangent, Y and the problem), and the transpose of that.
+    """
+    n = len(transposes)
+
+    def tangent(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
+        result = primitive.bind(*operands, **known)
+        moved = at_rest(result)
+        for k, each in enumerate(tangents):
+            if not is_moved(each):
+                continue
+            if k < n:
+                with_it = varying_alike([*operands[:k], each, *operands[k + 1 : n]])
+                term = primitive.bind(*with_it, **known)
+            else:
+                term = plus[0](each, result, known["problem"])
+            moved = ad.add_tangents(moved, term)
+        return result, moved
+
+    def transposed(arriving: Any, *operands: Any, **known: Any) -> list:
+        rules = transposes if plus is None else (*transposes, plus[1])
+        return [
+            _like(rule(arriving, *operands, **known), operand)
+            if ad.is_undefined_primal(operand) and is_moved(arriving)
+            else None
+            for rule, operand in zip(rules, operands, strict=False)
+        ]
+
+    with_tangent(primitive, tangent)
+    ad.primitive_transposes[primitive] = transposed
+
+
+def _like(gradient: Anything, operand: Any) -> Anything:
+    """A gradient in the dtype of its operand, and sharded as that is."""
+    return sharded_like(gradient.astype(operand.aval.dtype), operand.aval)
+
+
+def transposes_of_each_other(
+    first: Primitive,
+    second: Primitive,
+    formulas: tuple[Rule, Rule] | None = None,
+    counts: tuple[int, int] = (1, 1),
+) -> None:
+    """Tell JAX that two maps are each other's transpose: ⟨A·X, Y⟩ = ⟨X, Aᵀ·Y⟩.
+
+    Args:
+      first, second: take their linear operands, then what both keep; either may be the
+        other itself, which is then symmetric.
+      formulas: what they compute, to differentiate by what they keep; None where that
+        consists of integers.
+      counts: how many linear operands each has: as many as the other has results.
+    """
+    computing = formulas or (None, None)
+    _linear(first, second, computing[0], counts[0])
+    _linear(second, first, computing[1], counts[1])
+
+
+def _linear(primitive: Primitive, other: Primitive, compute: Rule | None, n: int) -> None:
+    """Linear in the first n operands together, and ``other`` its transpose."""
+
+    def tangent(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
+        results = primitive.bind(*operands, **known)
+        several = primitive.multiple_results
+        moved = [at_rest(result) for result in (results if several else [results])]
+
+        def add(terms: Any) -> None:
+            terms = terms if several else [terms]
+            moved[:] = map(ad.add_tangents, moved, terms)
+
+        if any(map(is_moved, tangents[:n])):
+            linear = map(ad.instantiate_zeros, tangents[:n])
+            add(primitive.bind(*varying_alike([*linear, *operands[n:]]), **known))
+        kept = [k for k, each in enumerate(tangents) if k >= n and is_moved(each)]
+        if kept:
+
+            def by_what_is_kept(*values: Anything) -> Any:
+                replaced = list(operands)
+                for k, value in zip(kept, values, strict=True):
+                    replaced[k] = value
+                return compute(*replaced, **known)
+
+            at, along = ([each[k] for k in kept] for each in (operands, tangents))
+            add(jax.jvp(by_what_is_kept, at, along)[1])
+        return results, moved if several else moved[0]
+
+    def transposed(arriving: Any, *operands: Any, **known: Any) -> list:
+        arriving = arriving if primitive.multiple_results else [arriving]
+        if not any(map(is_moved, arriving)):
+            return [None] * len(operands)
+        arriving = map(ad.instantiate_zeros, arriving)
+        gradients = other.bind(*varying_alike([*arriving, *operands[n:]]), **known)
+        gradients = gradients if other.multiple_results else [gradients]
+        return [
+            _like(gradient, operand) if ad.is_undefined_primal(operand) else None
+            for gradient, operand in zip(gradients, operands[:n], strict=True)
+        ] + [None] * len(operands[n:])
+
+    with_tangent(primitive, tangent)
+    ad.primitive_transposes[primitive] = transposed
