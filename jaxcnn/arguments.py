@@ -11,6 +11,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -33,6 +34,7 @@ from jaxcnn.window import (
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+_DTYPES = tuple(map(jnp.dtype, DTYPES))
 _FLOATS = ", ".join(DTYPES)
 
 
@@ -69,8 +71,8 @@ def float_array(name: str, value: ArrayLike | None) -> Floats:
             f"{name} is a {type(value).__name__}; it must be an array: "
             f"jnp.asarray makes one"
         )
-    array = jnp.asarray(value)
-    if array.dtype not in map(jnp.dtype, DTYPES):
+    array = value if isinstance(value, jax.Array) else jnp.asarray(value)
+    if array.dtype not in _DTYPES:
         raise TypeError(
             f"{name} has dtype {array.dtype}; it must be one of {_FLOATS}: "
             f"convert it first, as in {name}.astype(jnp.float32)"
@@ -84,7 +86,7 @@ def integers(name: str, value: ArrayLike) -> Integers:
         raise TypeError(
             f"{name} is a {type(value).__name__}; it must be integers, an array"
         )
-    array = jnp.asarray(value)
+    array = value if isinstance(value, jax.Array) else jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} has dtype {array.dtype}; it must be integers")
     return array
@@ -385,7 +387,7 @@ def result_dtype(preferred: DTypeLike | None, x: Floats) -> DTypeLike:
         dtype = jnp.dtype(preferred)
     except TypeError:
         raise TypeError(wanted) from None
-    if dtype not in map(jnp.dtype, DTYPES):
+    if dtype not in _DTYPES:
         raise TypeError(wanted)
     if dtype.itemsize < x.dtype.itemsize:
         raise ValueError(
@@ -437,8 +439,8 @@ def pooling_problem(
             f"{window.kernel_size} can lie wholly in the padding of an input of size "
             f"{tuple(input_size)}: use less padding"
         )
-    counted = ((0, 0),) * len(input_size)
-    if count_include_pad:
+    counted = window.padding if count_include_pad else ((0, 0),) * len(input_size)
+    if count_include_pad and ceil_mode:
         # Only the padding that was asked for counts, and nothing that ceil_mode adds.
         counted = _padding_pairs(padding, input_size, window)
     return Problem(

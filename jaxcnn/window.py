@@ -164,6 +164,8 @@ class Window:
 
     def sees_only_padding(self, input_size: Sequence[int]) -> bool:
         """Whether at some output position every tap lies outside the input."""
+        if all(low <= 0 and high <= 0 for low, high in self.padding):
+            return False
         sizes = zip(
             self.kernel_size,
             self.stride,
