@@ -115,7 +115,7 @@ def over_channels(vector: Anything, layout: str) -> Anything:
     >>> over_channels(jnp.ones(3), "NCHW").shape
     (1, 3, 1, 1)
     """
-    return vector.reshape([-1 if letter == "C" else 1 for letter in layout])
+    return vector.reshape([len(vector) if letter == "C" else 1 for letter in layout])
 
 
 def taps_of(w: Anything, groups: int, layout: str) -> Anything:
@@ -125,10 +125,11 @@ def taps_of(w: Anything, groups: int, layout: str) -> Anything:
     (K_h, K_w, C_in/G, C_out) becomes (taps, C_in/G, G, C_out/G).
     """
     if channels_last(layout):
-        *_, c_in, c_out = w.shape
-        return w.reshape(-1, c_in, groups, c_out // groups)
-    c_out, c_in, *_ = w.shape
-    return jnp.moveaxis(w.reshape(groups, c_out // groups, c_in, -1), -1, 0)
+        *kernel_size, c_in, c_out = w.shape
+        return w.reshape(math.prod(kernel_size), c_in, groups, c_out // groups)
+    c_out, c_in, *kernel_size = w.shape
+    taps = math.prod(kernel_size)
+    return jnp.moveaxis(w.reshape(groups, c_out // groups, c_in, taps), -1, 0)
 
 
 def weights_of(taps: Anything, kernel_size: Sequence[int], layout: str) -> Anything:

@@ -32,7 +32,7 @@ from jax.typing import DTypeLike
 
 from jaxcnn import plan
 from jaxcnn.equations import winner_dtype
-from jaxcnn.layout import Anything, Numbers, merge_axes, split_axis
+from jaxcnn.layout import merge_axes, split_axis
 from jaxcnn.plan import Lowering
 from jaxcnn.problem import ROLES, Problem, describe, result_shape
 from jaxcnn.sharding import sharded_like, varying_alike
@@ -63,7 +63,7 @@ def _compiled(primitive: Primitive) -> Rule:
         alone._apply_primitive = True  # which the search for NaNs asks for
         return jax.jit(alone)
 
-    def compute(*operands: Anything, **known: Any) -> Any:
+    def compute(*operands: Any, **known: Any) -> Any:
         if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             with jax.disable_jit(False):  # to a debugger, a primitive is one step
                 return program(**known)(*operands)
@@ -124,7 +124,7 @@ def window_sum(name: str, mapped: Rule, *, called: str | None = None) -> Primiti
     return _primitive(called or name, lower, typed, mapped, several)
 
 
-def _by_platform(by: dict[str, Rule], *operands: Numbers) -> Any:
+def _by_platform(by: dict[str, Rule], *operands: Any) -> Any:
     return jax.lax.platform_dependent(*operands, **by)
 
 
@@ -148,7 +148,7 @@ def _lowerings(context: Context) -> list[Lowering]:
 
 def in_front(
     primitive: Primitive,
-    operands: Sequence[Anything],
+    operands: Sequence[Any],
     axes: Sequence[int | None],
     /,
     **known: Any,
@@ -160,7 +160,7 @@ def in_front(
 
 def into_the_batch(
     primitive: Primitive,
-    operands: Sequence[Anything],
+    operands: Sequence[Any],
     axes: Sequence[int | None],
     /,
     **known: Any,
@@ -173,9 +173,7 @@ def into_the_batch(
     return unfolded, jax.tree.map(lambda _: 0, results)
 
 
-def mapped_at_front(
-    operands: Sequence[Anything], axes: Sequence[int | None]
-) -> list[Anything]:
+def mapped_at_front(operands: Sequence[Any], axes: Sequence[int | None]) -> list[Any]:
     """All operands with their mapped axis first, those without one repeated."""
     (size, *_) = (x.shape[k] for x, k in zip(operands, axes, strict=True) if k is not None)
     return [
@@ -214,7 +212,7 @@ def is_moved(tangent: Any) -> bool:
     return type(tangent) is not ad.Zero
 
 
-def at_rest(result: Anything) -> Any:
+def at_rest(result: Any) -> Any:
     """The tangent of a result that does not move."""
     return ad.Zero(jax.typeof(result).to_tangent_aval())
 
@@ -272,7 +270,7 @@ def product(
     ad.primitive_transposes[primitive] = transposed
 
 
-def _like(gradient: Anything, operand: Any) -> Anything:
+def _like(gradient: Any, operand: Any) -> Any:
     """A gradient in the dtype of its operand, and sharded as that is."""
     return sharded_like(gradient.astype(operand.aval.dtype), operand.aval)
 
@@ -315,7 +313,7 @@ def _linear(primitive: Primitive, other: Primitive, compute: Rule | None, n: int
         kept = [k for k, each in enumerate(tangents) if k >= n and is_moved(each)]
         if kept:
 
-            def by_what_is_kept(*values: Anything) -> Any:
+            def by_what_is_kept(*values: Any) -> Any:
                 replaced = list(operands)
                 for k, value in zip(kept, values, strict=True):
                     replaced[k] = value

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.typing import DTypeLike
 
 from jaxcnn.layout import Length, grouped, weight_layout, with_spatial
@@ -125,10 +126,10 @@ class Description:
 def describe(
     name: str,
     problem: Problem,
-    *operands: jax.Array | np.ndarray | jax.ShapeDtypeStruct,
+    *operands: jax.Array | np.ndarray | jax.ShapeDtypeStruct | ShapedArray,
     dtype: DTypeLike | None = None,
 ) -> Description:
-    """The description of a function's call with these operands (or their shapes).
+    """The description of a function's call with operands of these types.
 
     A convolution's two operands are computed in the wider of their dtypes: they differ
     where one is the gradient of a result whose dtype was asked for. A result in float64 is

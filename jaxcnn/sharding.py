@@ -16,19 +16,19 @@ from jax.core import ShapedArray, Tracer
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 
-def varying_axes(x: jax.Array) -> frozenset[str]:
+def varying_axes(x: Any) -> frozenset[str]:
     """The axes of a ``shard_map`` along which x differs from device to device."""
     return jax.typeof(x).manual_axis_type.varying
 
 
-def varying_like(x: jax.Array, *others: jax.Array) -> jax.Array:
+def varying_like(x: Any, *others: Any) -> Any:
     """x, marked as varying along the axes along which any of the others varies."""
     axes = frozenset[str]().union(*map(varying_axes, others))
     missing = tuple(sorted(axes - varying_axes(x)))
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
-def varying_alike(operands: Sequence[jax.Array]) -> Sequence[jax.Array]:
+def varying_alike(operands: Sequence[Any]) -> Sequence[Any]:
     """The operands, all marked as varying along the axes along which any of them does.
 
     Inside ``shard_map`` one operand (x) may vary from device to device while another (w)
@@ -54,7 +54,7 @@ def _sharding(x: Any) -> NamedSharding:
 
 def in_auto_axes(
     function: Callable[..., Any],
-    operands: Sequence[jax.Array],
+    operands: Sequence[Any],
     names: Callable[[], Sequence[Sequence[str | None]]],
 ) -> Callable[..., Any]:
     """The function, with automatic sharding inside where its operands' is explicit.

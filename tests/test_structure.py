@@ -14,7 +14,7 @@ ROOT = PACKAGE.parent
 ORDER = (
     ("layout", "rounding", "sharding", "compiling", "originals", "differentiation"),
     ("window", "equations", "problem", "engines", "plan"),
-    ("arguments", "mapping"),
+    ("arguments", "primitives"),
     ("convolution", "pooling", "layers", "patching", "checking"),
     ("models", "training", "inspection"),
 )

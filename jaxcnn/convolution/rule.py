@@ -159,7 +159,9 @@ def _mapped(
         if is_first or is_second:
             alone = jax.vmap(alone, [0 if each else None for each in (is_first, is_second)])
         channels = jax.vmap(partial(over_channels, layout=problem.layout))(bias[0])
-        return (alone(first, second) + channels.astype(wide)).astype(dtype), 0
+        y = alone(first, second)
+        y = y if is_first or is_second else y[None]
+        return (y + channels.astype(wide)).astype(dtype), 0
     if is_first:
         first = _fold(first, of_first, letter, problem)
     if is_second:

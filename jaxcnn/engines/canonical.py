@@ -14,7 +14,6 @@ position m that convolution sums over images and positions: it is dW[m].
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
@@ -24,7 +23,7 @@ from jaxcnn.engines.rotation import rotated, window_over_outputs
 from jaxcnn.layout import Numbers, spatial_size, weight_layout
 from jaxcnn.originals import conv_general_dilated
 from jaxcnn.problem import Description
-from jaxcnn.rounding import sum_dtype
+from jaxcnn.rounding import widened
 from jaxcnn.window import Window
 
 
@@ -45,13 +44,13 @@ def forward(
     precision: PrecisionLike = None,
 ) -> Numbers:
     """Y = X ∗ W."""
-    return _convolve(
-        X,
-        W,
-        layout,
+    return conv_general_dilated(
+        widened(X),
+        widened(W),
         window_strides=window.stride,
         padding=window.padding,
         rhs_dilation=window.dilation,
+        dimension_numbers=_form(layout),
         precision=precision,
     )
 
@@ -82,13 +81,13 @@ def weight_gradient(
         (low, d * (k - 1) + s * (out - 1) + 1 - size - low)
         for k, s, d, (low, _), size, out in sizes
     ]
-    dW = _convolve(
-        X_t,
-        dY_t,
-        layout,
+    dW = conv_general_dilated(
+        widened(X_t),
+        widened(dY_t),
         window_strides=window.dilation,
         padding=padding,
         rhs_dilation=window.stride,
+        dimension_numbers=_form(layout),
         precision=precision,
     )
     return jnp.moveaxis(dW, 0, -2)
@@ -107,23 +106,17 @@ def input_gradient(
 ) -> Numbers:
     """dX = spread(dY) ∗ rotated(W)."""
     over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
-    return _convolve(
-        dY,
-        rotated(W),
-        layout,
+    return conv_general_dilated(
+        widened(dY),
+        widened(rotated(W)),
         window_strides=over_outputs.stride,
         padding=over_outputs.padding,
         lhs_dilation=window.stride,
         rhs_dilation=window.dilation,
+        dimension_numbers=_form(layout),
         precision=precision,
     )
 
 
-def _convolve(X: Numbers, W: Numbers, layout: str, **options: Any) -> Numbers:
-    dtype = sum_dtype(X.dtype)
-    return conv_general_dilated(
-        X.astype(dtype),
-        W.astype(dtype),
-        dimension_numbers=(layout, weight_layout(layout), layout),
-        **options,
-    )
+def _form(layout: str) -> tuple[str, str, str]:
+    return layout, weight_layout(layout), layout

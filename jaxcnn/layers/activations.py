@@ -88,7 +88,7 @@ transposes_of_each_other(RELU_GRADIENT, RELU_GRADIENT)
 
 
 @partial(with_tangent, RELU)
-def _relu_tangent(operands: tuple[Floats], tangents: tuple[Floats]) -> tuple:
+def _relu_tangent(operands: tuple, tangents: tuple) -> tuple:
     y = RELU.bind(*operands)
     return y, RELU_GRADIENT.bind(*tangents, y > 0)
 

@@ -92,8 +92,8 @@ def _normalize_tangent(
     axes: Axes,
     eps: float,
     axis_name: str | None,
-    operands: tuple[Floats, Floats, Floats],
-    tangents: tuple[Floats, Floats, Floats],
+    operands: tuple,
+    tangents: tuple,
 ) -> tuple[Results, Results]:
     x, w, b = operands
     y, mean, var = _normalize(x, w, b, axes, eps, axis_name)

@@ -39,7 +39,7 @@ transposes_of_each_other(
 
 
 @partial(with_tangent, SOFTMAX)
-def _softmax_tangent(operands: tuple[Floats], tangents: tuple[Floats], **known: Any) -> Any:
+def _softmax_tangent(operands: tuple, tangents: tuple, **known: Any) -> Any:
     y = SOFTMAX.bind(*operands, **known)
     return y, SOFTMAX_GRADIENT.bind(*tangents, y, **known)
 
@@ -106,9 +106,7 @@ transposes_of_each_other(
 
 
 @partial(with_tangent, LOG_SOFTMAX)
-def _log_softmax_tangent(
-    operands: tuple[Floats], tangents: tuple[Floats], **known: Any
-) -> Any:
+def _log_softmax_tangent(operands: tuple, tangents: tuple, **known: Any) -> Any:
     y = LOG_SOFTMAX.bind(*operands, **known)
     return y, LOG_SOFTMAX_MOVED.bind(*tangents, y, **known)
 

@@ -9,19 +9,25 @@ does that by a scatter, which XLA's CPU compiler turns into a loop over single e
 every input gathers what is at its copies, unless they are many.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Int, Shaped
 
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.layout import Floats, Numbers, spatial_axes
 from jaxcnn.pooling import rule
 from jaxcnn.pooling.rule import Winner
-from jaxcnn.primitives import formula, into_the_batch, transposes_of_each_other
+from jaxcnn.primitives import (
+    formula,
+    into_the_batch,
+    transposes_of_each_other,
+    with_tangent,
+)
 from jaxcnn.problem import Problem
 from jaxcnn.window import Window
 
@@ -109,14 +115,6 @@ class Adaptive:
         window = Window(widths, widths, ((0, 0),) * n, (1,) * n)
         return Problem(window, size, self.layout, self.engine)
 
-    @property
-    def is_place(self) -> Bool[np.ndarray, "..."]:
-        """Which places have an input, in a shape that broadcasts against them."""
-        is_place = np.ones((1,) * len(self.layout), bool)
-        for axis, windows in self.along_axes:
-            is_place = is_place & along_axis(windows.seen >= 0, axis, len(self.layout))
-        return is_place
-
 
 # --- Laying out, and its transpose ----------------------------------------------------
 
@@ -124,21 +122,22 @@ GATHERED = 2
 """Up to so many copies of an input are gathered; more only where the output is larger."""
 
 
-def laid_out(x: Floats, *, adaptive: Adaptive) -> Floats:
-    """The windows side by side, with 0 in places without an input."""
+def laid_out(x: Floats, *, adaptive: Adaptive, fill: int | float) -> Floats:
+    """The windows side by side, ``fill`` in places without an input."""
     for axis, windows in adaptive.along_axes:
         if not windows.are_even:
-            x = _take_or_zero(x, windows.seen, axis)
+            x = _take_or_fill(x, windows.seen, axis, fill)
     return x
 
 
-def collected(x: Floats, *, adaptive: Adaptive) -> Floats:
+def collected(x: Floats, *, adaptive: Adaptive, fill: int | float) -> Floats:
     """dX[k] = Σ over the windows that see k: what arrives at its place in them"""
+    del fill
     for axis, windows in adaptive.along_axes:
         if windows.are_even:
             continue
         if len(windows.places) <= GATHERED:
-            x = sum_of([_take_or_zero(x, each, axis) for each in windows.places])
+            x = sum_of([_take_or_fill(x, each, axis, 0) for each in windows.places])
         else:
             shape = [*x.shape[:axis], windows.input_size, *x.shape[axis + 1 :]]
             there = np.flatnonzero(windows.seen >= 0)
@@ -147,10 +146,12 @@ def collected(x: Floats, *, adaptive: Adaptive) -> Floats:
     return x
 
 
-def _take_or_zero(x: Numbers, entries: Int[np.ndarray, " entries"], axis: int) -> Numbers:
-    """These entries of x along an axis, and 0 for −1."""
+def _take_or_fill(
+    x: Numbers, entries: Int[np.ndarray, " entries"], axis: int, fill: int | float
+) -> Numbers:
+    """These entries of x along an axis, and ``fill`` for −1."""
     taken = jnp.take(x, np.maximum(entries, 0), axis, mode="clip")
-    return jnp.where(along_axis(entries >= 0, axis, x.ndim), taken, 0)
+    return jnp.where(along_axis(entries >= 0, axis, x.ndim), taken, fill)
 
 
 def along_axis(
@@ -165,6 +166,14 @@ COLLECTED = formula(collected, "collect_windows", mapped=into_the_batch)
 transposes_of_each_other(LAID_OUT, COLLECTED)
 
 
+@partial(with_tangent, LAID_OUT)
+def _laid_out_tangent(
+    operands: tuple, tangents: tuple, *, adaptive: Adaptive, fill: int | float
+) -> tuple[Floats, Floats]:
+    windows = LAID_OUT.bind(*operands, adaptive=adaptive, fill=fill)
+    return windows, LAID_OUT.bind(*tangents, adaptive=adaptive, fill=0)
+
+
 # --- The poolings ---------------------------------------------------------------------
 
 
@@ -175,8 +184,7 @@ def maxima(
     pool: Callable[..., tuple[Floats, Winner]] = rule.max_pooling,
 ) -> tuple[Floats, Winner]:
     """Y = max over each window, and the place of its winner"""
-    windows = lay_out(x, adaptive=adaptive)
-    windows = jnp.where(adaptive.is_place, windows, -np.inf)
+    windows = lay_out(x, adaptive=adaptive, fill=-math.inf)
     return pool(windows, adaptive.side_by_side)
 
 
@@ -187,7 +195,7 @@ def sums(
     pool: Callable[..., Floats] = rule.average_pooling,
 ) -> Floats:
     """Y = Σ over each window"""
-    windows = lay_out(x, adaptive=adaptive)
+    windows = lay_out(x, adaptive=adaptive, fill=0)
     return pool(windows, replace(adaptive.side_by_side, divisor=1))
 
 

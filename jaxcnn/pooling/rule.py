@@ -43,7 +43,8 @@ Winner = Integers
 
 def max_pooling(x: Floats, problem: Problem) -> tuple[Floats, Winner]:
     """Y = max_m tap(X, m), and the winner of each window"""
-    return _pool("max_pool", problem, x)
+    y, winner = _pool("max_pool", problem, x)
+    return y, winner
 
 
 def take_from_winners(x: Floats, winner: Winner, problem: Problem) -> Floats:
@@ -110,7 +111,7 @@ POOLINGS = {
 
 
 def _max_pooling_tangent(
-    operands: tuple[Floats], tangents: tuple[Floats], *, problem: Problem, **_: Any
+    operands: tuple, tangents: tuple, *, problem: Problem, **_: Any
 ) -> Any:
     y, winner = max_pooling(*operands, problem)
     return (y, winner), (take_from_winners(*tangents, winner, problem), at_rest(winner))
@@ -151,7 +152,7 @@ def _power_pooling(x: Floats, p: int | float, problem: Problem) -> Floats:
 
 @_power_pooling.defjvp
 def _power_pooling_tangent(
-    p: int | float, problem: Problem, operands: tuple[Floats], tangents: tuple[Floats]
+    p: int | float, problem: Problem, operands: tuple, tangents: tuple
 ) -> tuple[Floats, Floats]:
     """dY = Y^(1−p) · Σ_m tap(X^(p−1) · dX, m)"""
     (x,), (dx,) = operands, tangents
