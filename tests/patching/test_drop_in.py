@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxcnn import plan
 from jaxcnn.patching import drop_in
 from jaxcnn.window import Window
-from tests import oracles
+from tests import asked, oracles
 from tests.random_cases import lax_cases
 
 CONVOLUTIONS, POOLINGS = (11, 13, 14, 16, 17, 19, 21, 22, 23, 26, 28, 29), range(16)
@@ -69,16 +68,16 @@ def side_by_side(ours, theirs):
 
 def served(function, *operands):
     """The function's value, of which jaxcnn must have computed a part."""
-    with plan.recording() as recorded:
+    with asked.noted() as sums:
         result = function(*operands)
-    assert recorded
+    assert sums
     return result
 
 
 def unserved(function, *operands):
-    with plan.recording() as recorded:
+    with asked.noted() as sums:
         result = function(*operands)
-    assert not recorded
+    assert not sums
     return result
 
 
@@ -192,9 +191,9 @@ def test_a_spread_convolution_is_the_documents_of_an_image_with_zeros_in_it(rng)
 
 def test_a_spread_convolution_multiplies_no_zeros(rng):
     x, w = rng.standard_normal((1, 3, 5, 5)), rng.standard_normal((4, 3, 3, 3))
-    with plan.recording() as recorded:
-        drop_in.conv_general_dilated(x, w, (1, 1), ((1, 1), (2, 0)), lhs_dilation=(2, 3))
-    (description,) = recorded
+    options = {"padding": ((1, 1), (2, 0)), "lhs_dilation": (2, 3)}
+    convolution = partial(drop_in.conv_general_dilated, window_strides=(1, 1), **options)
+    (description,) = asked.traced(convolution, x, w)
     assert description.name == "input_gradient"
     assert description.window.stride == (2, 3)
 
