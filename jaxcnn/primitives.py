@@ -30,23 +30,32 @@ from jax.interpreters.mlir import LoweringRuleContext as Context
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
-from jaxcnn import plan
+from jaxcnn import differentiation, plan
 from jaxcnn.equations import winner_dtype
 from jaxcnn.layout import merge_axes, split_axis
 from jaxcnn.plan import Lowering
-from jaxcnn.problem import ROLES, Problem, describe, result_shape
+from jaxcnn.problem import ROLES, Problem, describe, loops_by_default, result_shape
 from jaxcnn.sharding import sharded_like, varying_alike
 
 Rule = Callable[..., Any]
+
+_steps: dict[Primitive, Rule] = {}
+"""For each primitive, what it stands for: a function that JAX can differentiate itself."""
+
+
+def computing(primitive: Primitive, derivatives: str | None) -> Rule:
+    """The primitive, or for ``"autodiff"`` the steps that it stands for."""
+    return differentiation.choose(derivatives, primitive.bind, _steps[primitive])
 
 
 # --- Computing ------------------------------------------------------------------------
 
 
 def _primitive(
-    name: str, lower: Rule, typed: Rule, mapped: Rule, several: bool
+    name: str, steps: Rule, lower: Rule, typed: Rule, mapped: Rule, several: bool
 ) -> Primitive:
     primitive = Primitive(name)
+    _steps[primitive] = steps
     primitive.multiple_results = several
     primitive.def_impl(_compiled(primitive))
     primitive.def_abstract_eval(typed)
@@ -121,7 +130,11 @@ def window_sum(name: str, mapped: Rule, *, called: str | None = None) -> Primiti
             compute = partial(_by_platform, by)
         return mlir.lower_fun(compute, several)(context, *values)
 
-    return _primitive(called or name, lower, typed, mapped, several)
+    def by_loops(*operands: Any, problem: Problem, dtype: DTypeLike) -> Any:
+        dtype = None if several else dtype
+        return plan.compute(name, loops_by_default(problem), *operands, dtype=dtype)
+
+    return _primitive(called or name, by_loops, lower, typed, mapped, several)
 
 
 def _by_platform(by: dict[str, Rule], *operands: Any) -> Any:
@@ -201,7 +214,7 @@ def formula(
     def lower(context: Context, *values: Any, **known: Any) -> Any:
         return mlir.lower_fun(partial(compute, **known), several)(context, *values)
 
-    return _primitive(called, lower, typed, mapped, several)
+    return _primitive(called, compute, lower, typed, mapped, several)
 
 
 # --- Tangents and transposes ----------------------------------------------------------
@@ -276,26 +289,22 @@ def _like(gradient: Any, operand: Any) -> Any:
 
 
 def transposes_of_each_other(
-    first: Primitive,
-    second: Primitive,
-    formulas: tuple[Rule, Rule] | None = None,
-    counts: tuple[int, int] = (1, 1),
+    first: Primitive, second: Primitive, counts: tuple[int, int] = (1, 1)
 ) -> None:
     """Tell JAX that two maps are each other's transpose: ⟨A·X, Y⟩ = ⟨X, Aᵀ·Y⟩.
 
+    JAX differentiates their formulas by what they keep.
+
     Args:
-      first, second: take their linear operands, then what both keep; either may be the
-        other itself, which is then symmetric.
-      formulas: what they compute, to differentiate by what they keep; None where that
-        consists of integers.
+      first, second: take their linear operands, then what both keep. One that is given
+        twice is symmetric.
       counts: how many linear operands each has: as many as the other has results.
     """
-    computing = formulas or (None, None)
-    _linear(first, second, computing[0], counts[0])
-    _linear(second, first, computing[1], counts[1])
+    _linear(first, second, counts[0])
+    _linear(second, first, counts[1])
 
 
-def _linear(primitive: Primitive, other: Primitive, compute: Rule | None, n: int) -> None:
+def _linear(primitive: Primitive, other: Primitive, n: int) -> None:
     """Linear in the first n operands together, and ``other`` its transpose."""
 
     def tangent(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
@@ -317,7 +326,7 @@ def _linear(primitive: Primitive, other: Primitive, compute: Rule | None, n: int
                 replaced = list(operands)
                 for k, value in zip(kept, values, strict=True):
                     replaced[k] = value
-                return compute(*replaced, **known)
+                return _steps[primitive](*replaced, **known)
 
             at, along = ([each[k] for k in kept] for each in (operands, tangents))
             add(jax.jvp(by_what_is_kept, at, along)[1])

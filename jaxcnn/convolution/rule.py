@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.typing import DTypeLike
 
-from jaxcnn import equations, plan
+from jaxcnn import equations
 from jaxcnn.layout import (
     Floats,
     Length,
@@ -41,8 +41,8 @@ from jaxcnn.layout import (
     split_axis,
     weight_layout,
 )
-from jaxcnn.primitives import formula, product, window_sum
-from jaxcnn.problem import CONVOLUTIONS, ROLES, Problem, loops_by_default
+from jaxcnn.primitives import computing, formula, product, window_sum
+from jaxcnn.problem import CONVOLUTIONS, ROLES, Problem
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import in_auto_axes, varying_alike
 
@@ -55,25 +55,34 @@ def convolution(
     b: Floats | None,
     problem: Problem,
     dtype: DTypeLike | None = None,
+    derivatives: str | None = "custom",
 ) -> Floats:
     """Y = b + Σ_m tap(X, m) · W[m], rounded once: to x's dtype, or to another"""
-    bind, operands = _ready("forward", problem, x, w, b)
-    return bind(*operands, problem=problem, dtype=dtype or x.dtype)
+    compute, operands = _ready("forward", problem, derivatives, x, w, b)
+    return compute(*operands, problem=problem, dtype=dtype or x.dtype)
 
 
 def weight_gradient(
-    x: Floats, dy: Floats, problem: Problem, dtype: DTypeLike | None = None
+    x: Floats,
+    dy: Floats,
+    problem: Problem,
+    dtype: DTypeLike | None = None,
+    derivatives: str | None = "custom",
 ) -> Floats:
     """dW[m] = Σ tap(X, m) ⊗ dY"""
-    bind, operands = _ready("weight_gradient", problem, x, dy)
-    return bind(*operands, problem=problem, dtype=dtype or x.dtype)
+    compute, operands = _ready("weight_gradient", problem, derivatives, x, dy)
+    return compute(*operands, problem=problem, dtype=dtype or x.dtype)
 
 
 def input_gradient(
-    dy: Floats, w: Floats, problem: Problem, dtype: DTypeLike | None = None
+    dy: Floats,
+    w: Floats,
+    problem: Problem,
+    dtype: DTypeLike | None = None,
+    derivatives: str | None = "custom",
 ) -> Floats:
     """dX = Σ_m untap(dY · W[m], m)"""
-    return transposed_convolution(dy, w, None, problem, dtype)
+    return transposed_convolution(dy, w, None, problem, dtype, derivatives)
 
 
 def transposed_convolution(
@@ -82,15 +91,16 @@ def transposed_convolution(
     b: Floats | None,
     problem: Problem,
     dtype: DTypeLike | None = None,
+    derivatives: str | None = "custom",
 ) -> Floats:
     """Y = b + Σ_m untap(X · W[m], m): the input gradient, as a forward operation"""
-    bind, operands = _ready("input_gradient", problem, x, w, b)
-    return bind(*operands, problem=problem, dtype=dtype or x.dtype)
+    compute, operands = _ready("input_gradient", problem, derivatives, x, w, b)
+    return compute(*operands, problem=problem, dtype=dtype or x.dtype)
 
 
-def bias_gradient(dy: Floats, layout: str) -> Floats:
+def bias_gradient(dy: Floats, layout: str, derivatives: str | None = "custom") -> Floats:
     """db = Σ_{batch, positions} dY"""
-    return BIAS_GRADIENT.bind(dy, layout=layout)
+    return computing(BIAS_GRADIENT, derivatives)(dy, layout=layout)
 
 
 def at_every_position(b: Floats, shape: Sequence[Length], layout: str) -> Floats:
@@ -99,9 +109,9 @@ def at_every_position(b: Floats, shape: Sequence[Length], layout: str) -> Floats
 
 
 def _ready(
-    name: str, problem: Problem, *operands: Floats | None
+    name: str, problem: Problem, derivatives: str | None, *operands: Floats | None
 ) -> tuple[Callable[..., Floats], Sequence[Floats]]:
-    """What binds a sum, and its operands: a bias only if there is one."""
+    """What computes a sum, and its operands: a bias only if there is one."""
     arrays = varying_alike([x for x in operands if x is not None])
 
     def names() -> list[list[str | None]]:
@@ -109,7 +119,7 @@ def _ready(
         of_bias = [result[problem.layout.index("C")]]
         return [*[first, second, of_bias][: len(arrays)], result]
 
-    return in_auto_axes(SUMS[name].bind, arrays, names), arrays
+    return in_auto_axes(computing(SUMS[name], derivatives), arrays, names), arrays
 
 
 def _indices(role: str, problem: Problem) -> list[str | None]:
@@ -211,18 +221,18 @@ SUMS = {
 }
 
 
-def _bias_formula(b: Floats, *, shape: Sequence[Length], layout: str) -> Floats:
+def _bias(b: Floats, *, shape: Sequence[Length], layout: str) -> Floats:
     ones = [1 if letter != "C" else b.shape[-1] for letter in layout]
     leading = b.shape[:-1]
     return jnp.broadcast_to(b.reshape(*leading, *ones), (*leading, *shape))
 
 
-def bias_gradient_autodiff(dy: Floats, layout: str) -> Floats:
+def _bias_gradient(dy: Floats, *, layout: str) -> Floats:
     return equations.bias_gradient(dy, layout=layout).astype(dy.dtype)
 
 
-BIAS = formula(_bias_formula, "conv_bias")
-BIAS_GRADIENT = formula(bias_gradient_autodiff, "conv_bias_gradient")
+BIAS = formula(_bias, "conv_bias")
+BIAS_GRADIENT = formula(_bias_gradient, "conv_bias_gradient")
 
 
 def _moved_by_bias(db: Floats, y: Floats, problem: Problem) -> Floats:
@@ -258,45 +268,3 @@ product(
     BIAS_GRADIENT,
     lambda db, dy, layout: at_every_position(db, dy.aval.shape, layout),
 )
-
-
-# --- The same without the rules: what ``derivatives="autodiff"`` means ----------------
-
-
-def _by_loops(
-    name: str,
-    *operands: Floats | None,
-    problem: Problem,
-    dtype: DTypeLike | None,
-) -> Floats:
-    arrays = [x for x in operands if x is not None]
-    dtype = dtype or arrays[0].dtype
-    return plan.compute(name, loops_by_default(problem), *arrays, dtype=dtype)
-
-
-def convolution_autodiff(
-    x: Floats,
-    w: Floats,
-    b: Floats | None,
-    problem: Problem,
-    dtype: DTypeLike | None = None,
-) -> Floats:
-    return _by_loops("forward", x, w, b, problem=problem, dtype=dtype)
-
-
-def transposed_convolution_autodiff(
-    x: Floats,
-    w: Floats,
-    b: Floats | None,
-    problem: Problem,
-    dtype: DTypeLike | None = None,
-) -> Floats:
-    return _by_loops("input_gradient", x, w, b, problem=problem, dtype=dtype)
-
-
-def weight_gradient_autodiff(x: Floats, dy: Floats, problem: Problem) -> Floats:
-    return _by_loops("weight_gradient", x, dy, problem=problem, dtype=None)
-
-
-def input_gradient_autodiff(dy: Floats, w: Floats, problem: Problem) -> Floats:
-    return _by_loops("input_gradient", dy, w, problem=problem, dtype=None)

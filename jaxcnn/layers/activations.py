@@ -13,9 +13,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.layout import Floats
-from jaxcnn.primitives import formula, transposes_of_each_other, with_tangent
+from jaxcnn.primitives import (
+    computing,
+    formula,
+    transposes_of_each_other,
+    with_tangent,
+)
 from jaxcnn.rounding import rounded_once
 
 # --- From f and f' to a primitive -----------------------------------------------------
@@ -53,7 +58,7 @@ def elementwise(
 
     primitive = formula(compute, name)
     gradient = formula(times_derivative, f"{name}_gradient")
-    transposes_of_each_other(gradient, gradient, (times_derivative, times_derivative))
+    transposes_of_each_other(gradient, gradient)
 
     @partial(with_tangent, primitive)
     def tangent(operands, tangents, *, parameters):
@@ -63,8 +68,7 @@ def elementwise(
 
     def activation(x: ArrayLike, derivatives: str | None, *parameters: float) -> Floats:
         x = arguments.float_array("x", x)
-        operation = differentiation.choose(derivatives, primitive.bind, compute)
-        return operation(x, parameters=parameters)
+        return computing(primitive, derivatives)(x, parameters=parameters)
 
     return activation
 
@@ -125,7 +129,7 @@ def relu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     Array([0., 0., 1.], dtype=float32)
     """
     x = arguments.float_array("x", x)
-    return differentiation.choose(derivatives, RELU.bind, _relu)(x)
+    return computing(RELU, derivatives)(x)
 
 
 _leaky_relu = elementwise(

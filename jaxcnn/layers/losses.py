@@ -9,10 +9,15 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.layers.softmax import log_softmax, softmax
 from jaxcnn.layout import Floats, Integers
-from jaxcnn.primitives import formula, transposes_of_each_other, with_tangent
+from jaxcnn.primitives import (
+    computing,
+    formula,
+    transposes_of_each_other,
+    with_tangent,
+)
 from jaxcnn.rounding import rounded_once
 
 # --- Softmax cross-entropy ------------------------------------------------------------
@@ -53,11 +58,7 @@ def _cross_entropy_gradient(
 CROSS_ENTROPY = formula(_cross_entropy, "softmax_cross_entropy")
 CROSS_ENTROPY_MOVED = formula(_cross_entropy_moved, "softmax_cross_entropy_tangent")
 CROSS_ENTROPY_GRADIENT = formula(_cross_entropy_gradient, "softmax_cross_entropy_gradient")
-transposes_of_each_other(
-    CROSS_ENTROPY_MOVED,
-    CROSS_ENTROPY_GRADIENT,
-    (_cross_entropy_moved, _cross_entropy_gradient),
-)
+transposes_of_each_other(CROSS_ENTROPY_MOVED, CROSS_ENTROPY_GRADIENT)
 
 
 @partial(with_tangent, CROSS_ENTROPY)
@@ -132,8 +133,8 @@ def softmax_cross_entropy(
         "labels", labels, classes, f"logits of shape {logits.shape} have classes"
     )
     smoothing = arguments.fraction("label_smoothing", label_smoothing)
-    operation = differentiation.choose(derivatives, CROSS_ENTROPY.bind, _cross_entropy)
-    return operation(logits, labels, smoothing=smoothing)
+    compute = computing(CROSS_ENTROPY, derivatives)
+    return compute(logits, labels, smoothing=smoothing)
 
 
 # --- Element by element ---------------------------------------------------------------

@@ -131,12 +131,7 @@ def statistics_gradient(
 
 STATISTICS_MOVED = formula(statistics_moved, "statistics_tangent", several=True)
 STATISTICS_GRADIENT = formula(statistics_gradient, "statistics_gradient", several=True)
-transposes_of_each_other(
-    STATISTICS_MOVED,
-    STATISTICS_GRADIENT,
-    (statistics_moved, statistics_gradient),
-    counts=(1, 2),
-)
+transposes_of_each_other(STATISTICS_MOVED, STATISTICS_GRADIENT, counts=(1, 2))
 
 
 # --- Y, whatever they are -------------------------------------------------------------
@@ -190,6 +185,4 @@ def applied_gradient(
 
 APPLIED_MOVED = formula(applied_moved, "normalization_tangent", several=True)
 APPLIED_GRADIENT = formula(applied_gradient, "normalization_gradient", several=True)
-transposes_of_each_other(
-    APPLIED_MOVED, APPLIED_GRADIENT, (applied_moved, applied_gradient), counts=(5, 1)
-)
+transposes_of_each_other(APPLIED_MOVED, APPLIED_GRADIENT, counts=(5, 1))

@@ -7,9 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.layout import Floats
-from jaxcnn.primitives import formula, transposes_of_each_other, with_tangent
+from jaxcnn.primitives import (
+    computing,
+    formula,
+    transposes_of_each_other,
+    with_tangent,
+)
 from jaxcnn.rounding import rounded_once
 
 
@@ -33,9 +38,7 @@ def _softmax_gradient(dy: Floats, y: Floats, *, axis: int) -> Floats:
 
 SOFTMAX = formula(_softmax, "softmax")
 SOFTMAX_GRADIENT = formula(_softmax_gradient, "softmax_gradient")
-transposes_of_each_other(
-    SOFTMAX_GRADIENT, SOFTMAX_GRADIENT, (_softmax_gradient, _softmax_gradient)
-)
+transposes_of_each_other(SOFTMAX_GRADIENT, SOFTMAX_GRADIENT)
 
 
 @partial(with_tangent, SOFTMAX)
@@ -76,7 +79,7 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> 
     Array([0.25, 0.25, 0.5 ], dtype=float32)
     """
     x, axis = _along("x", x, axis)
-    return differentiation.choose(derivatives, SOFTMAX.bind, _softmax)(x, axis=axis)
+    return computing(SOFTMAX, derivatives)(x, axis=axis)
 
 
 @rounded_once
@@ -100,9 +103,7 @@ def _log_softmax_gradient(dy: Floats, y: Floats, *, axis: int) -> Floats:
 LOG_SOFTMAX = formula(_log_softmax, "log_softmax")
 LOG_SOFTMAX_MOVED = formula(_log_softmax_moved, "log_softmax_tangent")
 LOG_SOFTMAX_GRADIENT = formula(_log_softmax_gradient, "log_softmax_gradient")
-transposes_of_each_other(
-    LOG_SOFTMAX_MOVED, LOG_SOFTMAX_GRADIENT, (_log_softmax_moved, _log_softmax_gradient)
-)
+transposes_of_each_other(LOG_SOFTMAX_MOVED, LOG_SOFTMAX_GRADIENT)
 
 
 @partial(with_tangent, LOG_SOFTMAX)
@@ -135,8 +136,7 @@ def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None)
     Array([    0., -1000.], dtype=float32)
     """
     x, axis = _along("x", x, axis)
-    operation = differentiation.choose(derivatives, LOG_SOFTMAX.bind, _log_softmax)
-    return operation(x, axis=axis)
+    return computing(LOG_SOFTMAX, derivatives)(x, axis=axis)
 
 
 def _along(name: str, value: ArrayLike, axis: int) -> tuple[Floats, int]:

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from jax.typing import ArrayLike
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.arguments import Padding, PoolingOptions
 from jaxcnn.layout import Floats, spatial_size
 from jaxcnn.pooling import rule
@@ -162,10 +162,7 @@ def _avg_pool(
         divisor=divisor_override,
         **options,
     )
-    operation = differentiation.choose(
-        derivatives, rule.average_pooling, rule.average_pooling_autodiff
-    )
-    y = operation(x, problem)
+    y = rule.average_pooling(x, problem, derivatives)
     return y if is_batch else y[0]
 
 
@@ -298,8 +295,5 @@ def _lp_pool(
     problem = arguments.pooling_problem(
         spatial_size(x, layout), kernel_size, stride, padding, layout, **options
     )
-    operation = differentiation.choose(
-        derivatives, rule.power_pooling, rule.power_pooling_autodiff
-    )
-    y = operation(x, norm_type, problem)
+    y = rule.power_pooling(x, norm_type, problem, derivatives)
     return y if is_batch else y[0]
