@@ -6,13 +6,14 @@ A primitive is a name in a jaxpr, and what JAX is told about it:
     typing       from the shapes and dtypes of its operands, those of its results
     lowering     what XLA is given in its place
     mapping      what ``vmap`` makes of it
-    tangents     forward mode: how its results move as its operands do
+    tangents     how its results move as its operands do: forward mode
     transposes   for what is linear: the same map, read backwards
 
-Reverse mode needs no rule of its own. JAX computes tangents, which are linear, and
-transposes them: the transpose of dX ↦ dY takes ∂L/∂Y to ∂L/∂X, which is the gradient of the
-textbooks. So an operation is differentiated by hand, in both modes and to any order, if its
-tangent is made of linear primitives whose transposes are written down.
+Reverse mode needs no rule of its own. Where X moves by Ẋ, Y = f(X) moves by a tangent Ẏ
+that is linear in Ẋ. JAX transposes that map: what takes Ẋ to Ẏ, read backwards, takes the
+gradient dY = ∂L/∂Y to dX = ∂L/∂X. So an operation is differentiated by hand, in both modes
+and to any order, if its tangent is made of linear primitives whose transposes are written
+down.
 
 Convolutions and poolings are sums over windows (:func:`window_sum`): the plan chooses who
 computes them when they are lowered. All else is a formula (:func:`formula`).
@@ -230,14 +231,14 @@ def at_rest(result: Any) -> Any:
     return ad.Zero(jax.typeof(result).to_tangent_aval())
 
 
-def with_tangent(primitive: Primitive, tangent: Rule) -> None:
+def with_tangent(primitive: Primitive, jvp: Rule) -> None:
     """Tell JAX the tangent of what is not linear.
 
     Args:
       primitive: computes Y = f(X).
-      tangent: of the operands, their tangents and the static keywords, to Y and dY.
+      jvp: of the operands, their tangents and the static keywords, to Y and Ẏ.
     """
-    ad.primitive_jvps[primitive] = tangent
+    ad.primitive_jvps[primitive] = jvp
 
 
 def product(
@@ -245,18 +246,18 @@ def product(
 ) -> None:
     """Tell JAX that a primitive is linear in each of its operands by itself.
 
-    In d(X · W + b) = dX · W + X · dW + db the first two terms are the primitive again.
+    In Ẏ = Ẋ · W + X · Ẇ + ḃ the first two terms are the primitive again.
 
     Args:
       primitive: computes Y from the operands.
-      transposes: for each of these: of ∂L/∂Y, all operands (where the sought one is, an
-        object with its ``aval``), and the static keywords, to the sought gradient.
-      plus: if there may be a further operand that is added, what its tangent adds (of the
-        tangent, Y and the problem), and the transpose of that.
+      transposes: for each of these: of dY, all operands (in the place of the sought one an
+        object with its ``aval``) and the static keywords, to the sought gradient.
+      plus: if a further operand may be added: of its tangent and of Y, what it adds to Ẏ;
+        and the transpose of that.
     """
     n = len(transposes)
 
-    def tangent(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
+    def jvp(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
         result = primitive.bind(*operands, **known)
         moved = at_rest(result)
         for k, each in enumerate(tangents):
@@ -266,7 +267,7 @@ def product(
                 with_it = varying_alike([*operands[:k], each, *operands[k + 1 : n]])
                 term = primitive.bind(*with_it, **known)
             else:
-                term = plus[0](each, result, known["problem"])
+                term = plus[0](each, result, **known)
             moved = ad.add_tangents(moved, term)
         return result, moved
 
@@ -279,7 +280,7 @@ def product(
             for rule, operand in zip(rules, operands, strict=False)
         ]
 
-    with_tangent(primitive, tangent)
+    with_tangent(primitive, jvp)
     ad.primitive_transposes[primitive] = transposed
 
 
@@ -307,7 +308,7 @@ def transposes_of_each_other(
 def _linear(primitive: Primitive, other: Primitive, n: int) -> None:
     """Linear in the first n operands together, and ``other`` its transpose."""
 
-    def tangent(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
+    def jvp(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
         results = primitive.bind(*operands, **known)
         several = primitive.multiple_results
         moved = [at_rest(result) for result in (results if several else [results])]
@@ -344,5 +345,5 @@ def _linear(primitive: Primitive, other: Primitive, n: int) -> None:
             for gradient, operand in zip(gradients, operands[:n], strict=True)
         ] + [None] * len(operands[n:])
 
-    with_tangent(primitive, tangent)
+    with_tangent(primitive, jvp)
     ad.primitive_transposes[primitive] = transposed

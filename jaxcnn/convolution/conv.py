@@ -209,5 +209,5 @@ def _convolution(
         w, b = widened(w), None if b is None else widened(b)
         size = spatial_size(x, layout)
         problem = replace(problem, window=window, input_size=size)
-    y = rule.convolution(x, w, b, problem, dtype, derivatives)
+    y = rule.convolution(x, w, problem, dtype, derivatives, b)
     return y if is_batch else y[0]

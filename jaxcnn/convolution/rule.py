@@ -8,7 +8,7 @@ The three sums
 
 are one product of three arrays, T(X, W, dY) = ⟨forward(X, W), dY⟩, differentiated by each
 of them in turn. So each sum is linear in both of its operands, and its two transposes are
-the other two sums. The set is closed: tangents of gradients of tangents, to any order, are
+the other two sums. The set is closed: gradients of tangents of gradients, to any order, are
 sums of this file.
 
 ``vmap`` adds an axis to one of the operands or to both. Folded into an axis that the sum
@@ -52,10 +52,10 @@ from jaxcnn.sharding import in_auto_axes, varying_alike
 def convolution(
     x: Floats,
     w: Floats,
-    b: Floats | None,
     problem: Problem,
     dtype: DTypeLike | None = None,
     derivatives: str | None = "custom",
+    b: Floats | None = None,
 ) -> Floats:
     """Y = b + Σ_m tap(X, m) · W[m], rounded once: to x's dtype, or to another"""
     compute, operands = _ready("forward", problem, derivatives, x, w, b)
@@ -80,22 +80,11 @@ def input_gradient(
     problem: Problem,
     dtype: DTypeLike | None = None,
     derivatives: str | None = "custom",
+    b: Floats | None = None,
 ) -> Floats:
-    """dX = Σ_m untap(dY · W[m], m)"""
-    return transposed_convolution(dy, w, None, problem, dtype, derivatives)
-
-
-def transposed_convolution(
-    x: Floats,
-    w: Floats,
-    b: Floats | None,
-    problem: Problem,
-    dtype: DTypeLike | None = None,
-    derivatives: str | None = "custom",
-) -> Floats:
-    """Y = b + Σ_m untap(X · W[m], m): the input gradient, as a forward operation"""
-    compute, operands = _ready("input_gradient", problem, derivatives, x, w, b)
-    return compute(*operands, problem=problem, dtype=dtype or x.dtype)
+    """dX = b + Σ_m untap(dY · W[m], m); with a bias it is a transposed convolution"""
+    compute, operands = _ready("input_gradient", problem, derivatives, dy, w, b)
+    return compute(*operands, problem=problem, dtype=dtype or dy.dtype)
 
 
 def bias_gradient(dy: Floats, layout: str, derivatives: str | None = "custom") -> Floats:
@@ -103,9 +92,10 @@ def bias_gradient(dy: Floats, layout: str, derivatives: str | None = "custom") -
     return computing(BIAS_GRADIENT, derivatives)(dy, layout=layout)
 
 
-def at_every_position(b: Floats, shape: Sequence[Length], layout: str) -> Floats:
-    """b for every image and position: the transpose of the bias gradient"""
-    return BIAS.bind(b, shape=tuple(shape), layout=layout)
+def at_every_position(b: Floats, images: Any, layout: str) -> Floats:
+    """b for every position of such images: the transpose of the bias gradient"""
+    shape = tuple(images.shape)
+    return BIAS.bind(b.astype(images.dtype), shape=shape, layout=layout)
 
 
 def _ready(
@@ -235,36 +225,26 @@ BIAS = formula(_bias, "conv_bias")
 BIAS_GRADIENT = formula(_bias_gradient, "conv_bias_gradient")
 
 
-def _moved_by_bias(db: Floats, y: Floats, problem: Problem) -> Floats:
-    return at_every_position(db.astype(y.dtype), y.shape, problem.layout)
-
-
-def _of_bias(dy: Floats, *_: Any, problem: Problem, **__: Any) -> Floats:
-    return bias_gradient(dy, problem.layout)
-
-
+OF_A_BIAS = (
+    lambda b_dot, y, *, problem, dtype: at_every_position(b_dot, y, problem.layout),
+    lambda dy, *_, problem, dtype: bias_gradient(dy, problem.layout),
+)
 product(
     SUMS["forward"],
     lambda dy, x, w, *b, problem, dtype: input_gradient(dy, w, problem, x.aval.dtype),
     lambda dy, x, w, *b, problem, dtype: weight_gradient(x, dy, problem, w.aval.dtype),
-    plus=(_moved_by_bias, _of_bias),
+    plus=OF_A_BIAS,
 )
 product(
     SUMS["weight_gradient"],
     lambda dw, x, dy, problem, dtype: input_gradient(dy, dw, problem, x.aval.dtype),
-    lambda dw, x, dy, problem, dtype: convolution(x, dw, None, problem, dy.aval.dtype),
+    lambda dw, x, dy, problem, dtype: convolution(x, dw, problem, dy.aval.dtype),
 )
 product(
     SUMS["input_gradient"],
-    lambda dx, dy, w, *b, problem, dtype: convolution(dx, w, None, problem, dy.aval.dtype),
+    lambda dx, dy, w, *b, problem, dtype: convolution(dx, w, problem, dy.aval.dtype),
     lambda dx, dy, w, *b, problem, dtype: weight_gradient(dx, dy, problem, w.aval.dtype),
-    plus=(_moved_by_bias, _of_bias),
+    plus=OF_A_BIAS,
 )
-product(
-    BIAS,
-    lambda dy, b, shape, layout: bias_gradient(dy, layout),
-)
-product(
-    BIAS_GRADIENT,
-    lambda db, dy, layout: at_every_position(db, dy.aval.shape, layout),
-)
+product(BIAS, lambda dy, b, shape, layout: bias_gradient(dy, layout))
+product(BIAS_GRADIENT, lambda db, dy, layout: at_every_position(db, dy.aval, layout))

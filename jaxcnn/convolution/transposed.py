@@ -85,7 +85,7 @@ def conv_transpose2d(
       ValueError: when ranks, channels or groups do not fit each other, nothing is left of
         the result, or an option is unknown.
 
-    Derivatives: the rule keeps x and w; the gradients are a convolution, its weight
+    Derivatives: x and w are kept; the gradients are a convolution, its weight
     gradient and its bias gradient.
 
     Cost: B · C_in · H · W · C_out/G · K_h · K_w multiply-adds; none is spent on the zeros
@@ -201,5 +201,5 @@ def _transposed(
     arguments.shape_is("w", w, wanted, f"because x has {c_in} channels")
     c_out = w.shape[letters.index("I")] * problem.groups
     b = arguments.bias(b, x, c_out, "output channel: groups times those of w")
-    y = rule.transposed_convolution(x, w, b, problem, dtype, derivatives)
+    y = rule.input_gradient(x, w, problem, dtype, derivatives, b)
     return y if is_batch else y[0]

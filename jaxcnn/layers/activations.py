@@ -32,9 +32,7 @@ def elementwise(
     derivative: Callable[..., Floats],
     kept: Callable[[Floats, Floats], jax.Array] = lambda x, y: x,
 ) -> Callable[..., Floats]:
-    """The function y = f(x) of each element, with dy = f'(x) · dx.
-
-    The map from dx to dy is its own transpose: the gradient is ∂L/∂x = f'(x) · ∂L/∂y.
+    """The function y = f(x) of each element, with ẏ = f'(x) ẋ and dx = f'(x) dy.
 
     Args:
       name: of the function.
@@ -52,19 +50,19 @@ def elementwise(
 
     @rounded_once
     def times_derivative(
-        dx: Floats, kept: jax.Array, *, parameters: tuple[float, ...]
+        dy: Floats, kept: jax.Array, *, parameters: tuple[float, ...]
     ) -> Floats:
-        return dx * derivative(kept, *parameters)
+        return dy * derivative(kept, *parameters)
 
     primitive = formula(compute, name)
     gradient = formula(times_derivative, f"{name}_gradient")
     transposes_of_each_other(gradient, gradient)
 
     @partial(with_tangent, primitive)
-    def tangent(operands, tangents, *, parameters):
-        (x,), (dx,) = operands, tangents
+    def jvp(operands, tangents, *, parameters):
+        (x,), (x_dot,) = operands, tangents
         y = primitive.bind(x, parameters=parameters)
-        return y, gradient.bind(dx, kept(x, y), parameters=parameters)
+        return y, gradient.bind(x_dot, kept(x, y), parameters=parameters)
 
     def activation(x: ArrayLike, derivatives: str | None, *parameters: float) -> Floats:
         x = arguments.float_array("x", x)
@@ -82,7 +80,7 @@ def _relu(x: Floats) -> Floats:
 
 
 def _relu_gradient(dy: Floats, is_positive: Bool[Array, "..."]) -> Floats:
-    """∂L/∂x = ∂L/∂y where x > 0, else 0; and dy of dx likewise"""
+    """dx = dy where x > 0, else 0; and ẏ of ẋ likewise"""
     return jnp.where(is_positive, dy, jnp.zeros_like(dy))
 
 
@@ -92,7 +90,7 @@ transposes_of_each_other(RELU_GRADIENT, RELU_GRADIENT)
 
 
 @partial(with_tangent, RELU)
-def _relu_tangent(operands: tuple, tangents: tuple) -> tuple:
+def _relu_jvp(operands: tuple, tangents: tuple) -> tuple:
     y = RELU.bind(*operands)
     return y, RELU_GRADIENT.bind(*tangents, y > 0)
 

@@ -78,7 +78,7 @@ def dense(
         arguments.shape_is("b", b, w.shape[1:], "one entry for each column of w")
     problem = Problem(NOWHERE, (), "NC", precision=precision)
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    y = rule.convolution(rows, w, b, problem, derivatives=derivatives)
+    y = rule.convolution(rows, w, problem, None, derivatives, b)
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], w.shape[1])
 
 

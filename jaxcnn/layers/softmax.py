@@ -32,7 +32,7 @@ def _softmax(x: Floats, *, axis: int) -> Floats:
 
 @rounded_once
 def _softmax_gradient(dy: Floats, y: Floats, *, axis: int) -> Floats:
-    """∂L/∂x = y (∂L/∂y − Σ y ∂L/∂y); and dy of dx likewise: the Jacobian is symmetric"""
+    """dx = y (dy − Σ y dy), and ẏ of ẋ likewise: the Jacobian is symmetric"""
     return y * (dy - jnp.sum(y * dy, axis, keepdims=True))
 
 
@@ -42,7 +42,7 @@ transposes_of_each_other(SOFTMAX_GRADIENT, SOFTMAX_GRADIENT)
 
 
 @partial(with_tangent, SOFTMAX)
-def _softmax_tangent(operands: tuple, tangents: tuple, **known: Any) -> Any:
+def _softmax_jvp(operands: tuple, tangents: tuple, **known: Any) -> Any:
     y = SOFTMAX.bind(*operands, **known)
     return y, SOFTMAX_GRADIENT.bind(*tangents, y, **known)
 
@@ -89,27 +89,27 @@ def _log_softmax(x: Floats, *, axis: int) -> Floats:
 
 
 @rounded_once
-def _log_softmax_moved(dx: Floats, y: Floats, *, axis: int) -> Floats:
-    """dy = dx − Σ e^y dx"""
-    return dx - jnp.sum(jnp.exp(y) * dx, axis, keepdims=True)
+def _log_softmax_tangent(x_dot: Floats, y: Floats, *, axis: int) -> Floats:
+    """ẏ = ẋ − Σ e^y ẋ"""
+    return x_dot - jnp.sum(jnp.exp(y) * x_dot, axis, keepdims=True)
 
 
 @rounded_once
 def _log_softmax_gradient(dy: Floats, y: Floats, *, axis: int) -> Floats:
-    """∂L/∂x = ∂L/∂y − e^y Σ ∂L/∂y"""
+    """dx = dy − e^y Σ dy"""
     return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
 
 
 LOG_SOFTMAX = formula(_log_softmax, "log_softmax")
-LOG_SOFTMAX_MOVED = formula(_log_softmax_moved, "log_softmax_tangent")
+LOG_SOFTMAX_TANGENT = formula(_log_softmax_tangent, "log_softmax_tangent")
 LOG_SOFTMAX_GRADIENT = formula(_log_softmax_gradient, "log_softmax_gradient")
-transposes_of_each_other(LOG_SOFTMAX_MOVED, LOG_SOFTMAX_GRADIENT)
+transposes_of_each_other(LOG_SOFTMAX_TANGENT, LOG_SOFTMAX_GRADIENT)
 
 
 @partial(with_tangent, LOG_SOFTMAX)
-def _log_softmax_tangent(operands: tuple, tangents: tuple, **known: Any) -> Any:
+def _log_softmax_jvp(operands: tuple, tangents: tuple, **known: Any) -> Any:
     y = LOG_SOFTMAX.bind(*operands, **known)
-    return y, LOG_SOFTMAX_MOVED.bind(*tangents, y, **known)
+    return y, LOG_SOFTMAX_TANGENT.bind(*tangents, y, **known)
 
 
 def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Floats:

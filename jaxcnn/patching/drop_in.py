@@ -87,8 +87,7 @@ def conv_general_dilated(
     Raises:
       TypeError, ValueError: JAX's own, where its function raises them.
 
-    Derivatives: those of :func:`jaxcnn.conv2d` and :func:`jaxcnn.conv_transpose2d`. Forward
-    mode needs ``with jaxcnn.derivatives("autodiff"):`` around the call.
+    Derivatives: those of :func:`jaxcnn.conv2d` and :func:`jaxcnn.conv_transpose2d`.
 
     Cost: images with channels first (``NCHW``) or last (``NHWC``) are taken as they are,
     others are transposed to channels last and back. Zeros are multiplied only where some s
@@ -174,12 +173,12 @@ def _convolution(
         x = lax.pad(x, jnp.zeros((), x.dtype), between)
     size = spatial_size(x, layout)
     if max(spread) > 1 and max(window.stride) == 1:
-        operation, w = convolution_rule.transposed_convolution, rotated(w, groups)
+        operation, w = convolution_rule.input_gradient, rotated(w, groups)
         window, size = transpose_of(window, spread, size)
     if not channels_last(layout):
         w = w.transpose(w.ndim - 1, w.ndim - 2, *range(w.ndim - 2))  # OI…
     problem = Problem(window, size, layout, groups=groups, precision=precision)
-    y = operation(x, w, None, problem, dtype, derivatives=None)
+    y = operation(x, w, problem, dtype, derivatives=None)
     return y.transpose(np.argsort([axes.out_spec[k] for k in order]))
 
 
@@ -217,8 +216,7 @@ def reduce_window(
       TypeError, ValueError: JAX's own, where its function raises them.
 
     Derivatives: those of :func:`jaxcnn.max_pool2d` and :func:`jaxcnn.avg_pool2d`; JAX has
-    none for ``jnp.maximum`` and ``jnp.add``. Forward mode needs
-    ``with jaxcnn.derivatives("autodiff"):`` around the call.
+    none for ``jnp.maximum`` and ``jnp.add``.
 
     Source: ``jax.lax.reduce_window``.
 

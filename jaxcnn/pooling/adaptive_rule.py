@@ -168,7 +168,7 @@ transposes_of_each_other(LAID_OUT, COLLECTED)
 
 
 @partial(with_tangent, LAID_OUT)
-def _laid_out_tangent(
+def _laid_out_jvp(
     operands: tuple, tangents: tuple, *, adaptive: Adaptive, fill: int | float
 ) -> tuple[Floats, Floats]:
     windows = LAID_OUT.bind(*operands, adaptive=adaptive, fill=fill)

@@ -61,8 +61,7 @@ def avg_pool2d(
       TypeError, ValueError: as for :func:`jaxcnn.max_pool2d`, and when
         ``divisor_override`` is zero.
 
-    Derivatives: linear; nothing is kept for the backward pass. Every order of gradient
-    is hand-written. Forward mode needs ``derivatives="autodiff"``.
+    Derivatives: linear; nothing is kept for the backward pass.
 
     Cost: B · C · H_out · W_out · K_h · K_w additions. Half precisions are summed in
     float32 and rounded once.

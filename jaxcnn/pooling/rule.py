@@ -3,7 +3,7 @@
 Max pooling is not linear. Once the winners are known, taking their entries is:
 
     max_pool                Y = max_m tap(X, m), and the winner of each window
-    take_winners            dY = Σ_m tap(dX, m) · [winner = m]
+    take_winners            Ẏ = Σ_m tap(Ẋ, m) · [winner = m]
     max_pool_gradient       dX = Σ_m untap(dY · [winner = m], m)
 
 The tangent of the first is the second, and the transpose of that the third. The other
@@ -102,15 +102,15 @@ POOLINGS = {
 }
 
 
-def _max_pooling_tangent(
+def _max_pooling_jvp(
     operands: tuple, tangents: tuple, *, problem: Problem, **_: Any
 ) -> Any:
     y, winner = max_pooling(*operands, problem)
-    dy = _pool("take_winners", problem, "custom", *tangents, winner)
-    return (y, winner), (dy, at_rest(winner))
+    y_dot = _pool("take_winners", problem, "custom", *tangents, winner)
+    return (y, winner), (y_dot, at_rest(winner))
 
 
-with_tangent(POOLINGS["max_pool"], _max_pooling_tangent)
+with_tangent(POOLINGS["max_pool"], _max_pooling_jvp)
 transposes_of_each_other(POOLINGS["take_winners"], POOLINGS["max_pool_gradient"])
 transposes_of_each_other(POOLINGS["average_pool"], POOLINGS["average_pool_gradient"])
 transposes_of_each_other(POOLINGS["unfold"], POOLINGS["fold"])
@@ -118,8 +118,8 @@ transposes_of_each_other(POOLINGS["unfold"], POOLINGS["fold"])
 
 # --- Power-average pooling ------------------------------------------------------------
 #
-# Y = S^(1/p), where S is the sum of X^p. With dS = Y^(1−p)·dY/p and dX = p·X^(p−1)·dS at
-# every position that was summed, p cancels.
+# Y = S^(1/p), where S is the sum of X^p. S moves by the sum of p·X^(p−1)·Ẋ, and Y by
+# Y^(1−p)/p times that: p cancels.
 
 
 def _power_formula(
@@ -142,15 +142,15 @@ def _power_pooling(x: Floats, p: int | float, problem: Problem) -> Floats:
 
 
 @_power_pooling.defjvp
-def _power_pooling_tangent(
+def _power_pooling_jvp(
     p: int | float, problem: Problem, operands: tuple, tangents: tuple
 ) -> tuple[Floats, Floats]:
-    """dY = Y^(1−p) · Σ_m tap(X^(p−1) · dX, m)"""
-    (x,), (dx,) = operands, tangents
+    """Ẏ = Y^(1−p) · Σ_m tap(X^(p−1) · Ẋ, m)"""
+    (x,), (x_dot,) = operands, tangents
     y = _power_pooling(x, p, problem)
     slope = jnp.where(y == 0, 0, _nonzero(y) ** (1 - p))
     slope *= jnp.asarray(problem.window.number_of_taps, y.dtype)
-    return y, slope * average_pooling(x ** (p - 1) * dx, problem)
+    return y, slope * average_pooling(x ** (p - 1) * x_dot, problem)
 
 
 def power_pooling(
