@@ -268,8 +268,8 @@ def explain(
     >>> from jaxcnn import conv2d, max_pool2d
     >>> print(explain(conv2d, (128, 1, 28, 28), (6, 1, 5, 5), padding=2))
     forward: banded (too few channels and taps to be worth a convolution)
-    input gradient: banded (too few input channels to be worth a convolution)
     weight gradient: banded (too few channels and taps to be worth a convolution)
+    input gradient: banded (too few input channels to be worth a convolution)
     >>> print(explain(max_pool2d, (128, 28, 28, 6), kernel_size=2, layout="NHWC"))
     max pool: pooled (one pass over the input instead of one for each tap)
     max pool gradient: pooled (one pass over the input instead of one for each tap)

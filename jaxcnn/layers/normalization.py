@@ -105,8 +105,8 @@ def batch_norm(
       ValueError: when the shapes do not fit, a channel has less than two elements in
         training, or an option is out of its range.
 
-    Derivatives: the rule keeps x, w, b and the statistics. It computes X̂ again, which takes
-    less time than writing and reading it. No gradient flows into or out of the running
+    Derivatives: x, w and the statistics are kept. X̂ is computed again, which takes less
+    time than writing and reading it. No gradient flows into or out of the running
     statistics.
 
     Cost: x is read once for each of μ, σ² and Y; x and dY once for the three gradients'

@@ -26,7 +26,7 @@ from jax.core import Tracer
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
-from jaxcnn import differentiation, originals
+from jaxcnn import originals
 from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.engines.rotation import rotated
 from jaxcnn.layout import channels_last, spatial_size, with_spatial
@@ -47,15 +47,6 @@ from jaxcnn.problem import Problem
 from jaxcnn.window import Window
 
 Padding = str | Sequence[tuple[int, int]]
-
-# The rule, and what JAX differentiates where ``derivatives("autodiff")`` says so.
-CONVOLUTION = (convolution_rule.convolution, convolution_rule.convolution_autodiff)
-TRANSPOSED_CONVOLUTION = (
-    convolution_rule.transposed_convolution,
-    convolution_rule.transposed_convolution_autodiff,
-)
-MAX_POOLING = (pooling_rule.max_pooling, pooling_rule.max_pooling_autodiff)
-AVERAGE_POOLING = (pooling_rule.average_pooling, pooling_rule.average_pooling_autodiff)
 
 
 # --- Convolution ----------------------------------------------------------------------
@@ -96,8 +87,7 @@ def conv_general_dilated(
     Raises:
       TypeError, ValueError: JAX's own, where its function raises them.
 
-    Derivatives: those of :func:`jaxcnn.conv2d` and :func:`jaxcnn.conv_transpose2d`. Forward
-    mode needs ``with jaxcnn.derivatives("autodiff"):`` around the call.
+    Derivatives: those of :func:`jaxcnn.conv2d` and :func:`jaxcnn.conv_transpose2d`.
 
     Cost: images with channels first (``NCHW``) or last (``NHWC``) are taken as they are,
     others are transposed to channels last and back. Zeros are multiplied only where some s
@@ -175,7 +165,7 @@ def _convolution(
     w = rhs.transpose([axes.rhs_spec[k] for k in (*range(2, rhs.ndim), 1, 0)])  # …IO
     if batch_groups > 1:
         x, groups = batch_groups_as_channels(x, batch_groups, layout), batch_groups
-    operation = CONVOLUTION
+    operation = convolution_rule.convolution
     if max(spread) > 1 and max(window.stride) > 1:
         between = with_spatial(
             [(0, 0, 0)] * x.ndim, [(0, 0, t - 1) for t in spread], layout
@@ -183,12 +173,12 @@ def _convolution(
         x = lax.pad(x, jnp.zeros((), x.dtype), between)
     size = spatial_size(x, layout)
     if max(spread) > 1 and max(window.stride) == 1:
-        operation, w = TRANSPOSED_CONVOLUTION, rotated(w, groups)
+        operation, w = convolution_rule.input_gradient, rotated(w, groups)
         window, size = transpose_of(window, spread, size)
     if not channels_last(layout):
         w = w.transpose(w.ndim - 1, w.ndim - 2, *range(w.ndim - 2))  # OI…
     problem = Problem(window, size, layout, groups=groups, precision=precision)
-    y = differentiation.choose(None, *operation)(x, w, None, problem, dtype)
+    y = operation(x, w, problem, dtype, derivatives=None)
     return y.transpose(np.argsort([axes.out_spec[k] for k in order]))
 
 
@@ -226,8 +216,7 @@ def reduce_window(
       TypeError, ValueError: JAX's own, where its function raises them.
 
     Derivatives: those of :func:`jaxcnn.max_pool2d` and :func:`jaxcnn.avg_pool2d`; JAX has
-    none for ``jnp.maximum`` and ``jnp.add``. Forward mode needs
-    ``with jaxcnn.derivatives("autodiff"):`` around the call.
+    none for ``jnp.maximum`` and ``jnp.add``.
 
     Source: ``jax.lax.reduce_window``.
 
@@ -289,12 +278,12 @@ def _pooling_of(
 
 
 def _maxima(x: jax.Array, problem: Problem) -> jax.Array:
-    y, _ = differentiation.choose(None, *MAX_POOLING)(x, problem)
+    y, _ = pooling_rule.max_pooling(x, problem, derivatives=None)
     return y
 
 
 def _sums(x: jax.Array, problem: Problem) -> jax.Array:
-    return differentiation.choose(None, *AVERAGE_POOLING)(x, replace(problem, divisor=1))
+    return pooling_rule.average_pooling(x, replace(problem, divisor=1), derivatives=None)
 
 
 def max_pool(
