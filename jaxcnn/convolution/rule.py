@@ -36,6 +36,7 @@ from jaxcnn.layout import (
     Floats,
     Length,
     Numbers,
+    Operand,
     merge_axes,
     over_channels,
     split_axis,
@@ -50,12 +51,12 @@ from jaxcnn.sharding import in_auto_axes, varying_alike
 
 
 def convolution(
-    x: Floats,
-    w: Floats,
+    x: Operand,
+    w: Operand,
     problem: Problem,
     dtype: DTypeLike | None = None,
     derivatives: str | None = "custom",
-    b: Floats | None = None,
+    b: Operand | None = None,
 ) -> Floats:
     """Y = b + Σ_m tap(X, m) · W[m], rounded once: to x's dtype, or to another"""
     compute, operands = _ready("forward", problem, derivatives, x, w, b)
@@ -63,8 +64,8 @@ def convolution(
 
 
 def weight_gradient(
-    x: Floats,
-    dy: Floats,
+    x: Operand,
+    dy: Operand,
     problem: Problem,
     dtype: DTypeLike | None = None,
     derivatives: str | None = "custom",
@@ -75,32 +76,32 @@ def weight_gradient(
 
 
 def input_gradient(
-    dy: Floats,
-    w: Floats,
+    dy: Operand,
+    w: Operand,
     problem: Problem,
     dtype: DTypeLike | None = None,
     derivatives: str | None = "custom",
-    b: Floats | None = None,
+    b: Operand | None = None,
 ) -> Floats:
     """dX = b + Σ_m untap(dY · W[m], m); with a bias it is a transposed convolution"""
     compute, operands = _ready("input_gradient", problem, derivatives, dy, w, b)
     return compute(*operands, problem=problem, dtype=dtype or dy.dtype)
 
 
-def bias_gradient(dy: Floats, layout: str, derivatives: str | None = "custom") -> Floats:
+def bias_gradient(dy: Operand, layout: str, derivatives: str | None = "custom") -> Floats:
     """db = Σ_{batch, positions} dY"""
     return computing(BIAS_GRADIENT, derivatives)(dy, layout=layout)
 
 
-def at_every_position(b: Floats, images: Any, layout: str) -> Floats:
+def at_every_position(b: Operand, images: Any, layout: str) -> Floats:
     """b for every position of such images: the transpose of the bias gradient"""
     shape = tuple(images.shape)
     return BIAS.bind(b.astype(images.dtype), shape=shape, layout=layout)
 
 
 def _ready(
-    name: str, problem: Problem, derivatives: str | None, *operands: Floats | None
-) -> tuple[Callable[..., Floats], Sequence[Floats]]:
+    name: str, problem: Problem, derivatives: str | None, *operands: Operand | None
+) -> tuple[Callable[..., Floats], Sequence[Operand]]:
     """What computes a sum, and its operands: a bias only if there is one."""
     arrays = varying_alike([x for x in operands if x is not None])
 

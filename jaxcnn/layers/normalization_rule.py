@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn import differentiation
-from jaxcnn.layout import Floats
+from jaxcnn.layout import Floats, Operand
 from jaxcnn.primitives import formula, transposes_of_each_other
 from jaxcnn.rounding import rounded_once, widened
 from jaxcnn.sharding import varying_alike
@@ -54,9 +54,9 @@ def normalize(which: str | None) -> Callable[..., Results]:
 
 
 def _normalize_formula(
-    x: Floats,
-    w: Floats,
-    b: Floats,
+    x: Operand,
+    w: Operand,
+    b: Operand,
     axes: Axes,
     eps: float,
     axis_name: str | None = None,
@@ -75,9 +75,9 @@ def over_devices(mean: Floats, axis_name: str | None) -> Floats:
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
 def _normalize(
-    x: Floats,
-    w: Floats,
-    b: Floats,
+    x: Operand,
+    w: Operand,
+    b: Operand,
     axes: Axes,
     eps: float,
     axis_name: str | None = None,

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import differentiation
-from jaxcnn.layout import Floats, Integers, Numbers, grouped
+from jaxcnn.layout import Floats, Integers, Operand, grouped
 from jaxcnn.primitives import (
     at_rest,
     computing,
@@ -45,7 +45,7 @@ Winner = Integers
 
 
 def max_pooling(
-    x: Floats, problem: Problem, derivatives: str | None = "custom"
+    x: Operand, problem: Problem, derivatives: str | None = "custom"
 ) -> tuple[Floats, Winner]:
     """Y = max_m tap(X, m), and the winner of each window"""
     y, winner = _pool("max_pool", problem, derivatives, x)
@@ -53,30 +53,32 @@ def max_pooling(
 
 
 def average_pooling(
-    x: Floats, problem: Problem, derivatives: str | None = "custom"
+    x: Operand, problem: Problem, derivatives: str | None = "custom"
 ) -> Floats:
     """Y = 1/n · Σ_m tap(X, m)"""
     return _pool("average_pool", problem, derivatives, x)
 
 
-def unfolding(x: Floats, problem: Problem, derivatives: str | None = "custom") -> Floats:
+def unfolding(x: Operand, problem: Problem, derivatives: str | None = "custom") -> Floats:
     """P[m] = tap(X, m)"""
     return _pool("unfold", problem, derivatives, x)
 
 
-def folding(p: Floats, problem: Problem, derivatives: str | None = "custom") -> Floats:
+def folding(p: Operand, problem: Problem, derivatives: str | None = "custom") -> Floats:
     """X = Σ_m untap(P[m], m)"""
     return _pool("fold", problem, derivatives, p)
 
 
-def _pool(name: str, problem: Problem, derivatives: str | None, *operands: Numbers) -> Any:
-    operands = varying_alike(operands)
+def _pool(
+    name: str, problem: Problem, derivatives: str | None, *operands: Operand | Winner
+) -> Any:
+    arrays = varying_alike(operands)
 
     def names() -> list[list[str | None]]:
         return [_images_and_channels(role, problem.layout) for role in ROLES[name]]
 
-    compute = in_auto_axes(computing(POOLINGS[name], derivatives), operands, names)
-    return compute(*operands, problem=problem, dtype=operands[0].dtype)
+    compute = in_auto_axes(computing(POOLINGS[name], derivatives), arrays, names)
+    return compute(*arrays, problem=problem, dtype=arrays[0].dtype)
 
 
 def _images_and_channels(role: str, layout: str) -> list[str | None]:
@@ -123,7 +125,7 @@ transposes_of_each_other(POOLINGS["unfold"], POOLINGS["fold"])
 
 
 def _power_formula(
-    x: Floats, p: int | float, problem: Problem, derivatives: str = "custom"
+    x: Operand, p: int | float, problem: Problem, derivatives: str = "custom"
 ) -> Floats:
     """Y, as wide as sums are; and 0 where S is 0, so that its gradient is 0 there, too."""
     # A sum of fewer elements than the kernel has is scaled up to as many.
@@ -137,7 +139,7 @@ def _nonzero(x: Floats) -> Floats:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _power_pooling(x: Floats, p: int | float, problem: Problem) -> Floats:
+def _power_pooling(x: Operand, p: int | float, problem: Problem) -> Floats:
     return _power_formula(x, p, problem)
 
 
