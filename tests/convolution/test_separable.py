@@ -100,19 +100,18 @@ def test_both_convolutions_have_the_engine_and_the_derivatives(rng, opaque_engin
 
 
 def test_both_convolutions_have_the_precision(rng):
-    x, *weights, _ = drawn(rng, 1, "NWC")
-    called = jax.make_jaxpr(
-        lambda *operands: jaxcnn.separable_conv1d(
-            *operands, layout="NWC", precision="highest", engine="equations"
-        )
-    )
-    highest = str(called(x, *weights)).count("Precision.HIGHEST")
-    one = jax.make_jaxpr(
-        lambda x, w: jaxcnn.depthwise_conv1d(
-            x, w, layout="NWC", precision="highest", engine="equations"
-        )
-    )
-    assert highest == 2 * str(one(x, weights[0])).count("Precision.HIGHEST") > 0
+    x, depthwise, pointwise, _ = drawn(rng, 1, "NWC")
+    options = {"layout": "NWC", "precision": "highest", "engine": "equations"}
+
+    def products(convolution, *operands):
+        program = jax.jit(functools.partial(convolution, **options)).lower(*operands)
+        return program.as_text().count("precision = [HIGHEST, HIGHEST]")
+
+    first = products(jaxcnn.depthwise_conv1d, x, depthwise)
+    second = products(jaxcnn.conv1d, np.ones((*x.shape[:2], 6)), pointwise)
+    assert min(first, second) > 0
+    both = products(jaxcnn.separable_conv1d, x, depthwise, pointwise)
+    assert both == first + second
 
 
 def test_a_half_between_the_two_is_rounded(rng):
