@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 
 import jaxcnn
+from jaxcnn import plan
 from tests import oracles
 
 # (the number of dimensions, layout, options)
@@ -101,18 +102,11 @@ def test_both_convolutions_have_the_engine_and_the_derivatives(rng, opaque_engin
 
 def test_both_convolutions_have_the_precision(rng):
     x, *weights, _ = drawn(rng, 1, "NWC")
-    called = jax.make_jaxpr(
-        lambda *operands: jaxcnn.separable_conv1d(
-            *operands, layout="NWC", precision="highest", engine="equations"
-        )
+    separable = functools.partial(
+        jaxcnn.separable_conv1d, layout="NWC", precision="highest"
     )
-    highest = str(called(x, *weights)).count("Precision.HIGHEST")
-    one = jax.make_jaxpr(
-        lambda x, w: jaxcnn.depthwise_conv1d(
-            x, w, layout="NWC", precision="highest", engine="equations"
-        )
-    )
-    assert highest == 2 * str(one(x, weights[0])).count("Precision.HIGHEST") > 0
+    sums = plan.sums_of(separable, *jax.eval_shape(lambda *each: each, x, *weights))
+    assert [each.problem.precision for each in sums] == ["highest"] * 2 * 3
 
 
 def test_a_half_between_the_two_is_rounded(rng):
