@@ -182,9 +182,11 @@ def scan(f, rng):
 
 
 def automatic_sharding(f, rng):
-    x = drawn(rng)
-    sharded = jax.device_put(x, NamedSharding(mesh(AxisType.Auto), P("data", "model")))
-    close(gradient(f)(sharded), gradient(f)(x))
+    arrays = drawn(rng, 2)
+    sharding = NamedSharding(mesh(AxisType.Auto), P("data", "model"))
+    sharded = [jax.device_put(each, sharding) for each in arrays]
+    close(gradient(f)(sharded[0]), gradient(f)(arrays[0]))
+    close(tangent(f)(*sharded), tangent(f)(*arrays))
 
 
 def export(f, rng):
