@@ -42,7 +42,13 @@ from jaxcnn.layout import (
     weight_layout,
 )
 from jaxcnn.primitives import formula, product, window_sum
-from jaxcnn.problem import CONVOLUTIONS, ROLES, Problem, loops_by_default
+from jaxcnn.problem import (
+    CONVOLUTIONS,
+    ROLES,
+    Problem,
+    loops_by_default,
+    result_shape,
+)
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import in_auto_axes, varying_alike
 
@@ -147,6 +153,9 @@ def _mapped(
     )
     of_first, of_second, of_result = ROLES[name]
     is_first, is_second, *is_bias = (axis is not None for axis in axes)
+    if size == 0:  # which no axis can be divided by
+        alone = first.shape[is_first:], second.shape[is_second:]
+        return jnp.zeros((0, *result_shape(name, problem, *alone)), dtype), 0
     letter, folded = "g", replace(problem, groups=problem.groups * size)
     if not (is_first and is_second):
         kept, other = (of_second, of_first) if is_second else (of_first, of_second)
