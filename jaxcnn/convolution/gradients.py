@@ -341,7 +341,7 @@ def _input_gradient(
     w = arguments.weights("w", w, layout)
     arguments.same_dtype("w", w, "dy", dy)
     problem = arguments.convolution_problem(
-        arguments.one_for_each("input_size", input_size, dimensions),
+        arguments.size("input_size", input_size, dimensions, at_least=0),
         spatial_size(w, weight_layout(layout)),
         layout=layout,
         **options,

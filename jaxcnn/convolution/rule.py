@@ -43,7 +43,7 @@ from jaxcnn.layout import (
     weight_layout,
 )
 from jaxcnn.primitives import computing, formula, product, window_sum
-from jaxcnn.problem import CONVOLUTIONS, ROLES, Problem
+from jaxcnn.problem import CONVOLUTIONS, ROLES, Problem, result_shape
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import in_auto_axes, varying_alike
 
@@ -148,31 +148,28 @@ def _mapped(
     )
     of_first, of_second, of_result = ROLES[name]
     is_first, is_second, *is_bias = (axis is not None for axis in axes)
+    if size == 0:  # which no axis can be divided by
+        alone = first.shape[is_first:], second.shape[is_second:]
+        return jnp.zeros((0, *result_shape(name, problem, *alone)), dtype), 0
     letter, folded = "g", replace(problem, groups=problem.groups * size)
     if not (is_first and is_second):
         kept, other = (of_second, of_first) if is_second else (of_first, of_second)
         (letter,) = LETTERS[kept] & LETTERS[of_result] - LETTERS[other]
         folded = problem
-    if any(is_bias) and (letter == "b" or not (is_first or is_second)):
-        # The images of a batch share their bias, and so does what is computed once.
-        wide = sum_dtype(dtype)
+    if bias and (any(is_bias) or letter != "b"):
+        # Added to what is mapped. Only the images of a batch share their bias in the sum.
+        wide, (b,) = sum_dtype(dtype), bias
         alone = partial(primitive.bind, problem=problem, dtype=wide)
         if is_first or is_second:
             alone = jax.vmap(alone, [0 if each else None for each in (is_first, is_second)])
-        channels = jax.vmap(partial(over_channels, layout=problem.layout))(bias[0])
-        y = alone(first, second)
-        y = y if is_first or is_second else y[None]
-        return (y + channels.astype(wide)).astype(dtype), 0
+        y = alone(first, second) if is_first or is_second else alone(first, second)[None]
+        per_image = jax.vmap(partial(over_channels, layout=problem.layout))
+        b = per_image(b if any(is_bias) else b[None]).astype(wide)
+        return (y + b).astype(dtype), 0
     if is_first:
         first = _fold(first, of_first, letter, problem)
     if is_second:
         second = _fold(second, of_second, letter, problem)
-    if bias and letter != "b":
-        (b,) = (
-            bias if any(is_bias) else jnp.broadcast_to(bias[0], (1, size, *bias[0].shape))
-        )
-        b = split_axis(b, 1, problem.groups, b.shape[1] // problem.groups)
-        bias = [merge_axes(jnp.moveaxis(b, 0, 1), 0, 3)]
     result = primitive.bind(first, second, *bias, problem=folded, dtype=dtype)
     return _unfold(result, size, of_result, letter, problem), 0
 

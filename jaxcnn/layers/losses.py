@@ -128,6 +128,7 @@ def softmax_cross_entropy(
             f"labels have shape {labels.shape}; for logits of shape {logits.shape} "
             f"they must be {logits.shape[:-1]}: one for each row of logits"
         )
+    arguments.has_entries("logits", logits, (-1,))
     classes = logits.shape[-1]
     arguments.in_range(
         "labels", labels, classes, f"logits of shape {logits.shape} have classes"

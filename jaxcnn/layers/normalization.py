@@ -307,7 +307,7 @@ def instance_norm(
       [-1.  1.]]]
     """
     x = _batch(x, layout)
-    groups = x.shape[layout.index("C")]
+    groups = max(1, x.shape[layout.index("C")])
     _at_least_two(x, math.prod(spatial_size(x, layout)), "channel of an image")
     return group_norm(x, groups, w, b, eps=eps, layout=layout, derivatives=derivatives)
 

@@ -6,10 +6,9 @@
 
 Nothing is computed here. A call becomes a window, a layout and a number of groups, and goes
 where jaxcnn's own functions go: to :mod:`jaxcnn.convolution.rule` and
-:mod:`jaxcnn.pooling.rule`. What these do not compute (integers and complex numbers, arrays
-without entries, minima …) JAX computes itself:
-:func:`jaxcnn.patching.lax_arguments.served` decides. :mod:`jaxcnn.patching.patch` puts
-these functions in the place of JAX's.
+:mod:`jaxcnn.pooling.rule`. What these do not compute (integers and complex numbers, minima
+…) JAX computes itself: :func:`jaxcnn.patching.lax_arguments.served` decides.
+:mod:`jaxcnn.patching.patch` puts these functions in the place of JAX's.
 """
 
 import math
@@ -93,9 +92,9 @@ def conv_general_dilated(
     others are transposed to channels last and back. Zeros are multiplied only where some s
     and some t are greater than 1.
 
-    JAX computes it itself for integers and complex numbers, arrays without entries, sizes
-    other than the batch's that are symbols, more than eight spatial dimensions, and arrays
-    whose sharding is explicit.
+    JAX computes it itself for integers and complex numbers, sizes other than the batch's
+    that are symbols, more than eight spatial dimensions, and arrays whose sharding is
+    explicit.
 
     Source: ``jax.lax.conv_general_dilated``.
 
@@ -128,7 +127,11 @@ def conv_general_dilated(
         entries(each, n) for each in (window_strides, lhs_dilation, rhs_dilation)
     )
     fits = len(spread) == len(dilation) == n <= len(LETTERS)
-    if not fits or min((1, *stride)) < 1 or not are_known((c_in, *size, *rhs.shape)):
+    if (
+        not fits
+        or min((1, *stride, *kernel_size)) < 1
+        or not are_known((c_in, *size, *rhs.shape))
+    ):
         return jax_own(lhs, rhs)
     window = window_over(kernel_size, stride, padding, dilation, size)
     if n == 0:  # no dimension is the same as one of size 1
@@ -165,16 +168,17 @@ def _convolution(
     w = rhs.transpose([axes.rhs_spec[k] for k in (*range(2, rhs.ndim), 1, 0)])  # …IO
     if batch_groups > 1:
         x, groups = batch_groups_as_channels(x, batch_groups, layout), batch_groups
-    operation = convolution_rule.convolution
-    if max(spread) > 1 and max(window.stride) > 1:
-        between = with_spatial(
-            [(0, 0, 0)] * x.ndim, [(0, 0, t - 1) for t in spread], layout
-        )
-        x = lax.pad(x, jnp.zeros((), x.dtype), between)
-    size = spatial_size(x, layout)
-    if max(spread) > 1 and max(window.stride) == 1:
-        operation, w = convolution_rule.input_gradient, rotated(w, groups)
-        window, size = transpose_of(window, spread, size)
+    operation, size = convolution_rule.convolution, spatial_size(x, layout)
+    if max(spread) > 1:
+        transposed = transpose_of(window, spread, size)
+        if max(window.stride) == 1 and all((*size, *transposed[1])):
+            operation, w = convolution_rule.input_gradient, rotated(w, groups)
+            window, size = transposed
+        else:
+            between = [(0, 0, t - 1) for t in spread]
+            between = with_spatial([(0, 0, 0)] * x.ndim, between, layout)
+            x = lax.pad(x, jnp.zeros((), x.dtype), between)
+            size = spatial_size(x, layout)
     if not channels_last(layout):
         w = w.transpose(w.ndim - 1, w.ndim - 2, *range(w.ndim - 2))  # OI…
     problem = Problem(window, size, layout, groups=groups, precision=precision)

@@ -325,7 +325,7 @@ def _described(
     arguments.one_engine(engine)
     x, is_batch = arguments.images("x", x, layout)
     size = spatial_size(x, layout)
-    arguments.has_entries("x", x)
+    arguments.has_entries("x", x, spatial_axes(layout))
     entries = (
         output_size if isinstance(output_size, Sequence) else (output_size,) * dimensions
     )

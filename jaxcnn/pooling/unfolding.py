@@ -133,7 +133,7 @@ def fold(
             [1., 2., 1.]]], dtype=float32)
     """
     arguments.one_of("layout", layout, arguments.EVERY_LAYOUT)
-    size = arguments.size("output_size", output_size, len(layout) - 2)
+    size = arguments.size("output_size", output_size, len(layout) - 2, at_least=0)
     problem = arguments.convolution_problem(
         size,
         kernel_size,

@@ -143,18 +143,10 @@ def test_dtypes_stay(rng, name, dtype):
 
 
 @every_activation
-def test_forward_mode_works_without_the_rule_alone(rng, name):
-    x, x_dot, _ = drawn(rng)
-    ours, jaxs = ACTIVATIONS[name]
-    plain = functools.partial(ours, derivatives="autodiff")
-
-    def forward(*activations):
-        along = [functools.partial(jax.jvp, each) for each in activations]
-        return jax.jit(lambda x, x_dot: [jvp((x,), (x_dot,)) for jvp in along])(x, x_dot)
-
-    close(*forward(plain, jaxs))
-    with pytest.raises(TypeError, match="forward-mode"):
-        forward(ours)
+def test_tangents_are_those_of_autodiff_and_the_transposes_of_gradients(rng, name):
+    x, *_ = drawn(rng)
+    ours, _ = ACTIVATIONS[name]
+    close(*oracles.in_both_modes(rng, ours, x))
 
 
 # --- Kinks and extremes ---------------------------------------------------------------

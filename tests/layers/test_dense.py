@@ -108,17 +108,9 @@ def test_half_precision_is_float32_rounded_once(rng, dtype):
     )
 
 
-def test_forward_mode_works_without_the_rule_alone(rng):
+def test_tangents_are_those_of_autodiff_and_the_transposes_of_gradients(rng):
     *operands, _ = drawn(rng)
-    tangents = [rng.standard_normal(each.shape) for each in operands]
-
-    def forward(layer):
-        return jax.jit(functools.partial(jax.jvp, layer))(operands, tangents)
-
-    plain = functools.partial(jaxcnn.dense, derivatives="autodiff")
-    close(forward(plain), forward(lambda x, w, b: x @ w + b[None]))
-    with pytest.raises(TypeError, match="forward-mode"):
-        forward(jaxcnn.dense)
+    close(*oracles.in_both_modes(rng, jaxcnn.dense, *operands))
 
 
 def test_the_gradient_is_what_central_differences_give(rng):

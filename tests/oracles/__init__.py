@@ -4,6 +4,10 @@
     lax_calls    XLA's convolution and pooling (the names with ``lax_``)
     differences  central differences in float64
 
+of forward mode, what it agrees with:
+
+    modes        autodiff, and reverse mode
+
 and, for the random cases, what they mean to other libraries:
 
     with_xla     ``jax.lax`` and its automatic differentiation
@@ -21,6 +25,7 @@ from tests.oracles.lax_calls import (
     lax_padding,
     lax_small_cnn,
 )
+from tests.oracles.modes import in_both_modes
 from tests.oracles.numpy_loops import (
     average_pool,
     bias_gradient,
@@ -53,6 +58,7 @@ __all__ = [
     "convolution",
     "fed_at",
     "first_maximum",
+    "in_both_modes",
     "in_layout",
     "input_gradient",
     "is_inside",

@@ -102,9 +102,18 @@ def images(rng, devices=1):
 
 
 @functools.cache
-def gradients(losses):
-    """Of the mean loss, with respect to parameters and images, compiled."""
-    return jax.jit(jax.grad(lambda *arrays: losses(*arrays).mean(), (0, 1)))
+def in_both_modes(losses):
+    """The mean loss's gradients, by parameters and images, and its tangent along these."""
+
+    def computed(parameters, x, labels):
+        def mean_loss(*operands):
+            return losses(*operands, labels).mean()
+
+        operands = parameters, x
+        gradients = jax.grad(mean_loss, (0, 1))(*operands)
+        return gradients, jax.jvp(mean_loss, operands, operands)[1]
+
+    return jax.jit(computed)
 
 
 def close(ours, theirs):
@@ -150,12 +159,12 @@ every_kind = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize(
     ("layout", "way"), [("NCHW", "images"), *(("NHWC", way) for way in WAYS)]
 )
-def test_gradients_are_those_of_one_device(rng, kind, layout, way):
+def test_both_modes_are_those_of_one_device(rng, kind, layout, way):
     arrays, losses = drawn(rng, layout), loss_of(layout)
-    wanted = gradients(losses)(*arrays)
+    wanted = in_both_modes(losses)(*arrays)
     specs = specs_of(layout, **WAYS[way])
     with jax.set_mesh(mesh(kind)):
-        computed = gradients(losses)(*spread(arrays, specs, kind))
+        computed = in_both_modes(losses)(*spread(arrays, specs, kind))
     close(computed, wanted)
 
 
@@ -164,7 +173,7 @@ def test_explicit_sharding_says_how_outputs_and_gradients_are_spread(rng, layout
     parameters, x, labels = spread(arrays, specs_of(layout), AxisType.Explicit)
     with jax.set_mesh(mesh(AxisType.Explicit)):
         assert jax.typeof(losses(parameters, x, labels)).sharding.spec == P("data")
-        dw, dx = gradients(losses)(parameters, x, labels)
+        (dw, dx), _ = in_both_modes(losses)(parameters, x, labels)
     assert jax.typeof(dx) == jax.typeof(x)
     assert jax.tree.map(jax.typeof, dw) == jax.tree.map(jax.typeof, parameters)
 
@@ -174,61 +183,69 @@ def squares(operation):
     return lambda x: jnp.sum(jnp.square(operation(x)))
 
 
-@functools.cache
-def gradient(name):
-    """Of an operation's sum of squares, compiled."""
-    return jax.jit(jax.grad(squares(OPERATIONS[name])))
+def with_tangent(operation):
+    """The gradient of its sum of squares, and its value and tangent along dx."""
+
+    def computed(x, dx):
+        return jax.grad(squares(operation))(x), *jax.jvp(operation, (x,), (dx,))
+
+    return jax.jit(computed)
+
+
+on_one_device = functools.cache(lambda name: with_tangent(OPERATIONS[name]))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_explicit_sharding_is_known_to_every_operation(rng, name):
-    x = images(rng)
-    spread_x = spread(x, P("data", "model"), AxisType.Explicit)
+    arrays = images(rng), images(rng)
+    computed = on_one_device(name)
+    x, dx = spread(arrays, (P("data", "model"),) * 2, AxisType.Explicit)
     with jax.set_mesh(mesh(AxisType.Explicit)):
-        dx = gradient(name)(spread_x)
-    assert jax.typeof(dx) == jax.typeof(spread_x)
-    close(dx, gradient(name)(x))
+        gradient, y, dy = computed(x, dx)
+    assert jax.typeof(gradient) == jax.typeof(x)
+    assert jax.typeof(dy) == jax.typeof(y)
+    close((gradient, y, dy), computed(*arrays))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_inside_of_shard_map_every_operation_knows_what_varies(rng, name):
-    x, loss = images(rng, devices=4), squares(OPERATIONS[name])
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_inside_of_shard_map_every_operation_knows_what_varies(rng, name, check_vma):
+    arrays = images(rng, devices=4), images(rng, devices=4)
     over_devices = jax.shard_map(
-        lambda x: jax.lax.psum(loss(x), "data"),
+        OPERATIONS[name],
         mesh=mesh(AxisType.Auto),
         in_specs=(P("data"),),
-        out_specs=P(),
-        check_vma=True,
+        out_specs=P("data"),
+        check_vma=check_vma,
     )
-    wanted = [gradient(name)(part) for part in np.split(x, 4)]
-    close(jax.jit(jax.grad(over_devices))(x), np.concatenate(wanted))
+    parts = zip(*(np.split(each, 4) for each in arrays), strict=True)
+    parts = [on_one_device(name)(*part) for part in parts]
+    wanted = tuple(map(np.concatenate, zip(*parts, strict=True)))
+    close(with_tangent(over_devices)(*arrays), wanted)
 
 
 @pytest.mark.parametrize(
-    ("layout", "derivatives"),
-    [("NCHW", "custom"), ("NHWC", "custom"), ("NHWC", "autodiff")],
+    ("layout", "derivatives", "check_vma"),
+    [
+        ("NCHW", "custom", True),
+        ("NHWC", "custom", True),
+        ("NHWC", "custom", False),
+        ("NHWC", "autodiff", True),
+    ],
 )
-def test_gradients_inside_of_shard_map_are_those_of_one_device(rng, layout, derivatives):
-    parameters, x, labels = drawn(rng, layout)
-    losses = loss_of(layout)
-
-    def mean_loss(parameters, x, labels):
-        def on_one_device(*shard):
-            return jax.lax.pmean(losses(*shard).mean(), "data")
-
-        over_devices = jax.shard_map(
-            on_one_device,
-            mesh=mesh(AxisType.Auto),
-            in_specs=(P(), P("data"), P("data")),
-            out_specs=P(),
-            check_vma=True,
-        )
-        return over_devices(parameters, x, labels)
-
+def test_both_modes_inside_of_shard_map_are_those_of_one_device(
+    rng, layout, derivatives, check_vma
+):
+    arrays, losses = drawn(rng, layout), loss_of(layout)
+    over_devices = jax.shard_map(
+        losses,
+        mesh=mesh(AxisType.Auto),
+        in_specs=(P(), P("data"), P("data")),
+        out_specs=P("data"),
+        check_vma=check_vma,
+    )
     with jaxcnn.derivatives(derivatives):
-        computed = jax.jit(jax.grad(mean_loss, (0, 1)))(parameters, x, labels)
-        wanted = gradients(losses)(parameters, x, labels)
-    close(computed, wanted)
+        close(in_both_modes(over_devices)(*arrays), in_both_modes(losses)(*arrays))
 
 
 @pytest.mark.parametrize("engine", ["equations", "winograd", "patches", "canonical", "xla"])
@@ -258,10 +275,11 @@ def test_loops_over_blocks_and_taps_know_what_varies_inside_of_shard_map(
 
 @pytest.mark.parametrize("derivatives", ["custom", "autodiff"])
 def test_batch_norm_inside_of_shard_map_is_that_of_the_whole_batch(rng, derivatives):
-    x, dy = images(rng), images(rng)
-    w, b = rng.standard_normal((2, C)).astype("float32")
+    x, dx, dy = images(rng), images(rng), images(rng)
+    operands = (x, *rng.standard_normal((2, C)).astype("float32"))
+    tangents = (dx, *rng.standard_normal((2, C)).astype("float32"))
 
-    def results(x, dy, w, b, axis_name=None):
+    def results(operands, tangents, dy, axis_name=None):
         def y_and_statistics(x, w, b):
             y, *statistics = jaxcnn.batch_norm(
                 x,
@@ -275,14 +293,16 @@ def test_batch_norm_inside_of_shard_map_is_that_of_the_whole_batch(rng, derivati
             )
             return y, statistics
 
-        y, vjp, statistics = jax.vjp(y_and_statistics, x, w, b, has_aux=True)
-        return y, vjp(dy), statistics
+        y, vjp, statistics = jax.vjp(y_and_statistics, *operands, has_aux=True)
+        _, moved, _ = jax.jvp(y_and_statistics, operands, tangents, has_aux=True)
+        return (y, moved), vjp(dy), statistics
 
     over_devices = jax.shard_map(
         functools.partial(results, axis_name="data"),
         mesh=mesh(AxisType.Auto),
-        in_specs=(P("data"), P("data"), P(), P()),
+        in_specs=((P("data"), P(), P()), (P("data"), P(), P()), P("data")),
         out_specs=(P("data"), (P("data"), P(), P()), P()),
         check_vma=True,
     )
-    close(jax.jit(over_devices)(x, dy, w, b), jax.jit(results)(x, dy, w, b))
+    arrays = operands, tangents, dy
+    close(jax.jit(over_devices)(*arrays), jax.jit(results)(*arrays))
