@@ -26,9 +26,10 @@ MORE_CONVOLUTIONS = sorted({*range(11, 31)} - {*CONVOLUTIONS})  # with no other 
 @pytest.fixture(autouse=True)
 def compiled_quickly():
     """What is computed is asked here, not how fast: XLA may leave out most of its work."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def close(ours, theirs, atol=1e-12):
