@@ -63,12 +63,11 @@ def quantities(arguments: Iterable[str]) -> list[str]:
     >>> quantities(["x", "w"])
     ['value', 'gradient of x', 'gradient of w', 'tangent along x', 'tangent along w']
     """
-    arguments = list(arguments)
-    return [
-        "value",
-        *(f"gradient of {name}" for name in arguments),
-        *(f"tangent along {name}" for name in arguments),
-    ]
+    of_gradients, of_tangents = [], []
+    for name in arguments:
+        of_gradients.append(f"gradient of {name}")
+        of_tangents.append(f"tangent along {name}")
+    return ["value", *of_gradients, *of_tangents]
 
 
 @dataclass(frozen=True)
