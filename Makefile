@@ -14,7 +14,7 @@ WHEEL := build/wheel
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
 
-compare: $(VENV)/with-experiments  ## compare every gradient four ways
+compare: $(VENV)/with-experiments  ## compare every gradient and tangent four ways
 	$(RUN) -m experiments.compare_gradients $(ARGS)
 
 curve: $(VENV)/with-experiments  ## train by rules, by autodiff and by lax: one curve
