@@ -228,7 +228,7 @@ def window_over(
                 f"the last window would see it all the same; use padding of 0 or more there"
             )
         window = rounded_up(window, input_size)
-    if 0 in window.output_size(input_size):
+    if 0 in window.output_size(input_size) and 0 not in input_size:
         raise ValueError(
             f"kernel_size {kernel_size} with dilation {dilation} spans {window.extent}, "
             f"more than the input of size {tuple(input_size)} with padding "
@@ -286,7 +286,7 @@ def transposed_window(
             s * (out - 1) + extent - low - high for out, s, extent, (low, high) in sizes
         )
     size = tuple(h + e for h, e in zip(size, extra, strict=True))
-    if min(size) < 1:
+    if min(size) < (0 not in output_size):
         raise ValueError(
             f"padding is {padding!r}, which leaves nothing of the result: its size would "
             f"be {size}"
@@ -311,11 +311,13 @@ def one_for_each(name: str, value: int | Sequence[int], n: int) -> tuple[int, ..
     return entries
 
 
-def size(name: str, value: int | Sequence[int], n: int) -> tuple[int, ...]:
-    """The size of n spatial dimensions, none of them empty."""
+def size(
+    name: str, value: int | Sequence[int], n: int, at_least: int = 1
+) -> tuple[int, ...]:
+    """The size of n spatial dimensions."""
     entries = one_for_each(name, value, n)
-    if min(entries) < 1:
-        raise ValueError(f"{name} is {entries}: every entry must be at least 1")
+    if min(entries) < at_least:
+        raise ValueError(f"{name} is {entries}: every entry must be at least {at_least}")
     return entries
 
 
@@ -500,9 +502,13 @@ def shape_is(name: str, array: Floats, wanted: Sequence[int], because: str) -> N
         )
 
 
-def has_entries(name: str, array: Floats) -> None:
-    if 0 in array.shape[1:]:
-        raise ValueError(f"{name} has shape {array.shape}; every size must be at least 1")
+def has_entries(name: str, array: Floats, axes: Sequence[int]) -> None:
+    """Refuse an array that is empty along one of these axes."""
+    if any(array.shape[axis] == 0 for axis in axes):
+        raise ValueError(
+            f"{name} has shape {array.shape}; the sizes of its axes {tuple(axes)} must be "
+            f"at least 1"
+        )
 
 
 def _letters_of(layout: str) -> str:

@@ -439,13 +439,13 @@ def _sum_over(at_tap: Callable[..., Numbers], *taps: Numbers | np.ndarray) -> Nu
 
 
 def _product(formula: str, a: Numbers, b: Numbers, precision: PrecisionLike) -> Numbers:
-    return jnp.einsum(
-        formula,
-        a,
-        b,
-        precision=precision,
-        preferred_element_type=sum_dtype(a.dtype),
-    )
+    known = {"precision": precision, "preferred_element_type": sum_dtype(a.dtype)}
+    of_a, of_b, of_y = (each.index("g") for each in formula.replace("->", ",").split(","))
+    if a.shape[of_a] > 1:
+        return jnp.einsum(formula, a, b, **known)
+    # A group alone is a product of matrices, which XLA knows best without its index.
+    a, b = a.squeeze(of_a), b.squeeze(of_b)
+    return jnp.expand_dims(jnp.einsum(formula.replace("g", ""), a, b, **known), of_y)
 
 
 def _letters(layout: str) -> tuple[str, str, str]:

@@ -21,8 +21,8 @@ Numbers = Num[Array, "..."]
 Floats = Float[Array, "..."]
 Integers = Int[Array, "..."]
 
-Cotangent = Float[Array | np.ndarray, "..."]
-"""What arrives at the backward pass of a rule: also an array of NumPy's, given to a vjp."""
+Operand = Float[Array | np.ndarray, "..."]
+"""What JAX hands to a rule: also an array of NumPy's, which was given to a jvp or a vjp."""
 
 Length = Any
 """The length of an axis: an int, or a symbol for the batch while a function is exported."""

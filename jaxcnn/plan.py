@@ -268,8 +268,8 @@ def explain(
     >>> from jaxcnn import conv2d, max_pool2d
     >>> print(explain(conv2d, (128, 1, 28, 28), (6, 1, 5, 5), padding=2))
     forward: banded (too few channels and taps to be worth a convolution)
-    input gradient: banded (too few input channels to be worth a convolution)
     weight gradient: banded (too few channels and taps to be worth a convolution)
+    input gradient: banded (too few input channels to be worth a convolution)
     >>> print(explain(max_pool2d, (128, 28, 28, 6), kernel_size=2, layout="NHWC"))
     max pool: pooled (one pass over the input instead of one for each tap)
     max pool gradient: pooled (one pass over the input instead of one for each tap)
@@ -293,10 +293,11 @@ def sums_of(function: Callable, *arrays: jax.ShapeDtypeStruct) -> list[Descripti
         y, backward = jax.vjp(function, *arrays)
         return backward(y)
 
-    return list(_sums_in(jax.make_jaxpr(gradient)(*arrays).jaxpr))
+    return list(sums_in(jax.make_jaxpr(gradient)(*arrays).jaxpr))
 
 
-def _sums_in(jaxpr: Jaxpr) -> Iterator[Description]:
+def sums_in(jaxpr: Jaxpr) -> Iterator[Description]:
+    """What a traced function asks the plan for, in order."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name.removeprefix("conv_")
         if name in ROLES and "problem" in equation.params:
@@ -304,4 +305,4 @@ def _sums_in(jaxpr: Jaxpr) -> Iterator[Description]:
             known = equation.params
             yield describe(name, known["problem"], *operands, dtype=known["dtype"])
         for inner in jaxprs_in_params(equation.params):
-            yield from _sums_in(inner)
+            yield from sums_in(inner)

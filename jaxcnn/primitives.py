@@ -6,13 +6,14 @@ A primitive is a name in a jaxpr, and what JAX is told about it:
     typing       from the shapes and dtypes of its operands, those of its results
     lowering     what XLA is given in its place
     mapping      what ``vmap`` makes of it
-    tangents     forward mode: how its results move as its operands do
+    tangents     how its results move as its operands do: forward mode
     transposes   for what is linear: the same map, read backwards
 
-Reverse mode needs no rule of its own. JAX computes tangents, which are linear, and
-transposes them: the transpose of dX ↦ dY takes ∂L/∂Y to ∂L/∂X, which is the gradient of the
-textbooks. So an operation is differentiated by hand, in both modes and to any order, if its
-tangent is made of linear primitives whose transposes are written down.
+Reverse mode needs no rule of its own. Where X moves by Ẋ, Y = f(X) moves by a tangent Ẏ
+that is linear in Ẋ. JAX transposes that map: what takes Ẋ to Ẏ, read backwards, takes the
+gradient dY = ∂L/∂Y to dX = ∂L/∂X. So an operation is differentiated by hand, in both modes
+and to any order, if its tangent is made of linear primitives whose transposes are written
+down.
 
 Convolutions and poolings are sums over windows (:func:`window_sum`): the plan chooses who
 computes them when they are lowered. All else is a formula (:func:`formula`).
@@ -30,23 +31,32 @@ from jax.interpreters.mlir import LoweringRuleContext as Context
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
-from jaxcnn import plan
+from jaxcnn import differentiation, plan
 from jaxcnn.equations import winner_dtype
 from jaxcnn.layout import merge_axes, split_axis
 from jaxcnn.plan import Lowering
-from jaxcnn.problem import ROLES, Problem, describe, result_shape
+from jaxcnn.problem import ROLES, Problem, describe, loops_by_default, result_shape
 from jaxcnn.sharding import sharded_like, varying_alike
 
 Rule = Callable[..., Any]
+
+_steps: dict[Primitive, Rule] = {}
+"""For each primitive, what it stands for: a function that JAX can differentiate itself."""
+
+
+def computing(primitive: Primitive, derivatives: str | None) -> Rule:
+    """The primitive, or for ``"autodiff"`` the steps that it stands for."""
+    return differentiation.choose(derivatives, primitive.bind, _steps[primitive])
 
 
 # --- Computing ------------------------------------------------------------------------
 
 
 def _primitive(
-    name: str, lower: Rule, typed: Rule, mapped: Rule, several: bool
+    name: str, steps: Rule, lower: Rule, typed: Rule, mapped: Rule, several: bool
 ) -> Primitive:
     primitive = Primitive(name)
+    _steps[primitive] = steps
     primitive.multiple_results = several
     primitive.def_impl(_compiled(primitive))
     primitive.def_abstract_eval(typed)
@@ -121,7 +131,11 @@ def window_sum(name: str, mapped: Rule, *, called: str | None = None) -> Primiti
             compute = partial(_by_platform, by)
         return mlir.lower_fun(compute, several)(context, *values)
 
-    return _primitive(called or name, lower, typed, mapped, several)
+    def by_loops(*operands: Any, problem: Problem, dtype: DTypeLike) -> Any:
+        dtype = None if several else dtype
+        return plan.compute(name, loops_by_default(problem), *operands, dtype=dtype)
+
+    return _primitive(called or name, by_loops, lower, typed, mapped, several)
 
 
 def _by_platform(by: dict[str, Rule], *operands: Any) -> Any:
@@ -201,7 +215,7 @@ def formula(
     def lower(context: Context, *values: Any, **known: Any) -> Any:
         return mlir.lower_fun(partial(compute, **known), several)(context, *values)
 
-    return _primitive(called, lower, typed, mapped, several)
+    return _primitive(called, compute, lower, typed, mapped, several)
 
 
 # --- Tangents and transposes ----------------------------------------------------------
@@ -217,14 +231,14 @@ def at_rest(result: Any) -> Any:
     return ad.Zero(jax.typeof(result).to_tangent_aval())
 
 
-def with_tangent(primitive: Primitive, tangent: Rule) -> None:
+def with_tangent(primitive: Primitive, jvp: Rule) -> None:
     """Tell JAX the tangent of what is not linear.
 
     Args:
       primitive: computes Y = f(X).
-      tangent: of the operands, their tangents and the static keywords, to Y and dY.
+      jvp: of the operands, their tangents and the static keywords, to Y and Ẏ.
     """
-    ad.primitive_jvps[primitive] = tangent
+    ad.primitive_jvps[primitive] = jvp
 
 
 def product(
@@ -232,18 +246,18 @@ def product(
 ) -> None:
     """Tell JAX that a primitive is linear in each of its operands by itself.
 
-    In d(X · W + b) = dX · W + X · dW + db the first two terms are the primitive again.
+    In Ẏ = Ẋ · W + X · Ẇ + ḃ the first two terms are the primitive again.
 
     Args:
       primitive: computes Y from the operands.
-      transposes: for each of these: of ∂L/∂Y, all operands (where the sought one is, an
-        object with its ``aval``), and the static keywords, to the sought gradient.
-      plus: if there may be a further operand that is added, what its tangent adds (of the
-        tangent, Y and the problem), and the transpose of that.
+      transposes: for each of these: of dY, all operands (in the place of the sought one an
+        object with its ``aval``) and the static keywords, to the sought gradient.
+      plus: if a further operand may be added: of its tangent and of Y, what it adds to Ẏ;
+        and the transpose of that.
     """
     n = len(transposes)
 
-    def tangent(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
+    def jvp(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
         result = primitive.bind(*operands, **known)
         moved = at_rest(result)
         for k, each in enumerate(tangents):
@@ -253,7 +267,7 @@ def product(
                 with_it = varying_alike([*operands[:k], each, *operands[k + 1 : n]])
                 term = primitive.bind(*with_it, **known)
             else:
-                term = plus[0](each, result, known["problem"])
+                term = plus[0](each, result, **known)
             moved = ad.add_tangents(moved, term)
         return result, moved
 
@@ -266,7 +280,7 @@ def product(
             for rule, operand in zip(rules, operands, strict=False)
         ]
 
-    with_tangent(primitive, tangent)
+    with_tangent(primitive, jvp)
     ad.primitive_transposes[primitive] = transposed
 
 
@@ -278,29 +292,25 @@ def _like(gradient: Any, operand: Any) -> Any:
 
 
 def transposes_of_each_other(
-    first: Primitive,
-    second: Primitive,
-    formulas: tuple[Rule, Rule] | None = None,
-    counts: tuple[int, int] = (1, 1),
+    first: Primitive, second: Primitive, counts: tuple[int, int] = (1, 1)
 ) -> None:
     """Tell JAX that two maps are each other's transpose: ⟨A·X, Y⟩ = ⟨X, Aᵀ·Y⟩.
 
+    JAX differentiates their formulas by what they keep.
+
     Args:
-      first, second: take their linear operands, then what both keep; either may be the
-        other itself, which is then symmetric.
-      formulas: what they compute, to differentiate by what they keep; None where that
-        consists of integers.
+      first, second: take their linear operands, then what both keep. One that is given
+        twice is symmetric.
       counts: how many linear operands each has: as many as the other has results.
     """
-    computing = formulas or (None, None)
-    _linear(first, second, computing[0], counts[0])
-    _linear(second, first, computing[1], counts[1])
+    _linear(first, second, counts[0])
+    _linear(second, first, counts[1])
 
 
-def _linear(primitive: Primitive, other: Primitive, compute: Rule | None, n: int) -> None:
+def _linear(primitive: Primitive, other: Primitive, n: int) -> None:
     """Linear in the first n operands together, and ``other`` its transpose."""
 
-    def tangent(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
+    def jvp(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
         results = primitive.bind(*operands, **known)
         several = primitive.multiple_results
         moved = [at_rest(result) for result in (results if several else [results])]
@@ -319,7 +329,7 @@ def _linear(primitive: Primitive, other: Primitive, compute: Rule | None, n: int
                 replaced = list(operands)
                 for k, value in zip(kept, values, strict=True):
                     replaced[k] = value
-                return compute(*replaced, **known)
+                return _steps[primitive](*replaced, **known)
 
             at, along = ([each[k] for k in kept] for each in (operands, tangents))
             add(jax.jvp(by_what_is_kept, at, along)[1])
@@ -337,5 +347,5 @@ def _linear(primitive: Primitive, other: Primitive, compute: Rule | None, n: int
             for gradient, operand in zip(gradients, operands[:n], strict=True)
         ] + [None] * len(operands[n:])
 
-    with_tangent(primitive, tangent)
+    with_tangent(primitive, jvp)
     ad.primitive_transposes[primitive] = transposed

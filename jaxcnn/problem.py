@@ -135,7 +135,8 @@ def describe(
     where one is the gradient of a result whose dtype was asked for. A result in float64 is
     a sum in float64.
     """
-    is_empty = any(size == 0 for operand in operands for size in operand.shape)
+    shapes = [operand.shape for operand in operands]
+    is_empty = any(0 in shape for shape in (*shapes, result_shape(name, problem, *shapes)))
     if name not in CONVOLUTIONS:
         return Description(name, problem, operands[0].dtype, is_empty=is_empty)
     dtypes = [operand.dtype for operand in operands]

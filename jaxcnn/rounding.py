@@ -21,9 +21,9 @@ def sum_dtype(dtype: DTypeLike) -> jnp.dtype:
     return jnp.dtype(jnp.float32) if is_half else dtype
 
 
-def widened(x: jax.Array) -> jax.Array:
+def widened(x: jax.Array | np.ndarray) -> jax.Array:
     """x in the dtype in which numbers like it are summed: float32 at the least."""
-    return x.astype(sum_dtype(x.dtype))
+    return jnp.astype(x, sum_dtype(x.dtype))
 
 
 def rounded_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -40,7 +40,8 @@ def rounded_once(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     @functools.wraps(formula)
     def computed(first: jax.Array | np.ndarray, *others: Any, **known: Any) -> jax.Array:
-        arrays = (widened(x) if isinstance(x, jax.Array) else x for x in (first, *others))
+        given = (first, *others)
+        arrays = (widened(x) if isinstance(x, jax.Array | np.ndarray) else x for x in given)
         return formula(*arrays, **known).astype(first.dtype)
 
     return computed

@@ -402,7 +402,7 @@ def rounded_up(window: Window, input_size: Sequence[int]) -> Window:
     )
     for extent, s, (low, _), size, padded in sizes:
         steps = min(-(-(padded - extent) // s), (size + low - 1) // s)
-        padding.append((low, steps * s + extent - size - low))
+        padding.append((low, max(0, steps * s + extent - size - low)))
     return replace(window, padding=tuple(padding))
 
 

@@ -1,8 +1,11 @@
 """Arguments: what a user may write, and what it means. What not: see test_errors."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxcnn
 from jaxcnn.arguments import window_over
 from jaxcnn.window import Window
 
@@ -34,3 +37,32 @@ def test_ints_stand_for_every_dimension():
 
 def test_a_window_that_just_fits_is_accepted():
     assert window_over((2,), 3, padding=((0, 3),), dilation=2).output_size((2,)) == (1,)
+
+
+X, W = (2, 3, 4, 5), (6, 3, 2, 2)
+OF_ARRAYS = {
+    "convolution": (jaxcnn.conv2d, [X, W, (6,)]),
+    "dense": (jaxcnn.dense, [(2, 3), (3, 4), (4,)]),
+    "maxima": (lambda x: jaxcnn.max_pool2d(x, 2), [X]),
+    "powers": (lambda x: jaxcnn.lp_pool2d(x, 2, 2), [X]),
+    "normalization": (lambda x, w, b: jaxcnn.layer_norm(x, 5, w, b), [X, (5,), (5,)]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("which", OF_ARRAYS)
+def test_arrays_of_numpy_are_moved_and_pulled_back_as_those_of_jax(which, dtype):
+    function, shapes = OF_ARRAYS[which]
+
+    def derivatives(made_by):
+        operands, dots = (
+            [made_by(drawn.standard_normal(shape), dtype) for shape in shapes]
+            for drawn in (np.random.default_rng(seed) for seed in (1, 2))
+        )
+        y, y_dot = jax.jvp(function, operands, dots)
+        _, pull_back = jax.vjp(function, *operands)
+        return y, y_dot, pull_back(made_by(np.ones(y.shape), dtype))
+
+    of_numpy, of_jax = map(derivatives, (np.asarray, jnp.asarray))
+    # The same programs, of the same numbers.
+    jax.tree.map(np.testing.assert_array_equal, of_numpy, of_jax)

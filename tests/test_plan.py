@@ -4,7 +4,10 @@ import dataclasses
 import functools
 import inspect
 import re
+import sys
+import traceback
 import types
+from pathlib import Path
 
 import chex
 import jax
@@ -12,10 +15,12 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
 
 import jaxcnn
 from jaxcnn import equations, plan
-from jaxcnn.problem import ROLES, STATIC_ARGUMENTS, Problem, describe
+from jaxcnn.plan import PLATFORMS, Lowering
+from jaxcnn.problem import CONVOLUTIONS, ROLES, STATIC_ARGUMENTS, Problem, describe
 from jaxcnn.window import Window
 
 WINDOW = Window((2, 2), (1, 1), ((0, 0), (0, 0)), (1, 1))
@@ -73,6 +78,15 @@ def test_repeated_eager_calls_compile_once(counting_engine):
         jaxcnn.conv2d(x + number, w, engine=engine)
         jaxcnn.max_pool2d(x + number, [2, 1], engine=engine)
     assert counts == {**dict.fromkeys(counts, 0), "forward": 1, "max_pool": 1}
+
+
+def test_what_eager_calls_compiled_is_forgotten_with_all_else(counting_engine):
+    engine, counts = counting_engine
+    x, w = np.ones((1, 2, 3, 4)), np.ones((2, 2, 2, 2))
+    jaxcnn.conv2d(x, w, engine=engine)
+    jax.clear_caches()
+    jaxcnn.conv2d(x, w, engine=engine)
+    assert counts["forward"] == 2
 
 
 def test_another_problem_is_compiled_anew(counting_engine):
@@ -141,6 +155,7 @@ PLANS = {
         "xla",
     ),
 }
+ACCELERATORS = [Lowering(platform) for platform in PLATFORMS if platform != "cpu"]
 POOLINGS = {
     "max": (jaxcnn.max_pool2d, (2, 12, 12, 3), 3, "pooled"),
     "max, huge": (jaxcnn.max_pool2d, (2, 12, 12, 3), 9, "equations"),
@@ -159,8 +174,8 @@ def described(x, w, options, dtype="float32"):
     arrays = {role: jax.ShapeDtypeStruct(each, dtype) for role, each in shapes.items()}
     problem = Problem(window, x[1:3], "NHWC", groups=groups)
     return [
-        describe(name, problem, *(arrays[role] for role in roles[:2]))
-        for name, roles in ROLES.items()
+        describe(name, problem, *(arrays[role] for role in ROLES[name][:2]))
+        for name in CONVOLUTIONS
     ]
 
 
@@ -172,7 +187,8 @@ def test_a_convolution_and_its_gradients_have_their_engine(case):
         channels = (w[2], w[3] // options.get("groups", 1))
         assert (description.c_in, description.c_out) == channels
         assert plan.chosen(description).engine == engine
-        assert plan.chosen_on_accelerators(description).engine == elsewhere
+        for lowering in ACCELERATORS:
+            assert plan.chosen(description, lowering).engine == elsewhere
     for description in described(x, w, options, "float64"):
         assert plan.chosen(description).engine == "equations"
 
@@ -188,20 +204,20 @@ def test_a_pooling_and_its_gradient_have_their_engine(case):
         for dtype, wanted in (("float32", engine), ("float64", "equations")):
             description = describe(name, problem, jax.ShapeDtypeStruct(x, dtype))
             assert plan.chosen(description).engine == wanted
-            on_accelerators = plan.chosen_on_accelerators(description).engine
-            assert [on_accelerators] == (elsewhere or [wanted])
+            for lowering in ACCELERATORS:
+                on_accelerator = plan.chosen(description, lowering).engine
+                assert [on_accelerator] == (elsewhere or [wanted])
 
 
 @pytest.mark.parametrize("name", STATIC_ARGUMENTS)
 def test_where_there_is_nothing_to_compute_the_equations_do_it(name):
-    something, nothing = (
-        jax.ShapeDtypeStruct((batch, 8, 8, 1), "float32") for batch in (2, 0)
-    )
-    w = jax.ShapeDtypeStruct((1, 1, 1, 1), "float32")
-    arrays = {"x": something, "y": something, "w": w}
+    of_images, of_patches = (2, 8, 8, 1), (2, 8, 8, 1, 1)
+    shapes = {"x": of_images, "y": of_images, "w": (1, 1, 1, 1), "p": of_patches}
+    arrays = {role: jax.ShapeDtypeStruct(each, "float32") for role, each in shapes.items()}
     problem = Problem(Window((1, 1), (1, 1), ((0, 0),) * 2, (1, 1)), (8, 8), "NHWC")
-    roles = ROLES.get(name, ("x", "x", "y"))[:2]
+    *roles, _ = ROLES[name]
     for role in set(roles):
+        nothing = jax.ShapeDtypeStruct((0, *shapes[role][1:]), "float32")
         operands = [{**arrays, role: nothing}[each] for each in roles]
         empty = describe(name, problem, *operands)
         assert empty.is_empty
@@ -362,12 +378,133 @@ def test_channels_first_networks_keep_their_activations_channels_last(
         assert len(turned) <= most, turned
 
 
+# --- What the plan is told ------------------------------------------------------------
+
+X, W = np.ones((8, 3, 3, 1)), np.ones((2, 2, 1, 1))
+
+
+@pytest.fixture
+def convolve():
+    """A function that is new in every test: JAX remembers how others were lowered."""
+    return lambda x, w: jaxcnn.conv2d(x, w, layout="NHWC")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The lowerings of which the plan is told, in order."""
+    lowerings, chosen = [], plan.chosen
+
+    def telling(description, lowering):
+        lowerings.append(lowering)
+        return chosen(description, lowering)
+
+    monkeypatch.setattr(plan, "chosen", telling)
+    return lowerings
+
+
+def mesh_of(axis_type, **sizes):
+    return jax.make_mesh((*sizes.values(),), (*sizes,), (axis_type,) * len(sizes))
+
+
+def test_the_plan_is_told_the_platform(told, convolve):
+    traced = jax.jit(convolve).trace(X, W)
+    assert told == []  # which is only known when the program is lowered
+    for platform in PLATFORMS:
+        traced.lower(lowering_platforms=(platform,))
+        assert told.pop() == Lowering(platform)
+        assert told == []
+
+
+def test_the_plan_is_told_the_platform_outside_of_jit(told, convolve):
+    jax.clear_caches()
+    convolve(X, W)
+    assert told == [Lowering("cpu")]
+
+
+def test_the_plan_is_told_of_an_export_once_for_each_platform(told, convolve):
+    jax.export.export(jax.jit(convolve), platforms=PLATFORMS)(X, W)
+    assert told == [Lowering(platform, is_exported=True) for platform in PLATFORMS]
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_plan_is_told_of_several_devices(told, convolve, axis_type, devices):
+    mesh = mesh_of(axis_type, b=devices)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, NamedSharding(mesh, jax.P("b")))
+        jax.jit(convolve).lower(x, W)
+    assert told == [Lowering("cpu", is_partitioned=devices > 1)]
+
+
+@pytest.mark.parametrize("manual", ["b", "c", "bc"])
+def test_inside_shard_map_only_axes_left_to_xla_are_several_devices(told, convolve, manual):
+    mesh = mesh_of(AxisType.Auto, b=4, c=2)
+    of_each = jax.shard_map(
+        convolve,
+        mesh=mesh,
+        in_specs=(jax.P(tuple(manual)), jax.P()),
+        out_specs=jax.P(tuple(manual)),
+        axis_names={*manual},
+    )
+    jax.jit(of_each).lower(X, W)
+    assert told == [Lowering("cpu", is_partitioned=manual != "bc")]
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "elsewhere"), [("seventeen", "seventeen"), ("seventeen", "eighteen")]
+)
+def test_one_program_holds_the_engines_of_all_its_platforms(
+    monkeypatch, convolve, on_cpu, elsewhere
+):
+    numbers = {"seventeen": 17, "eighteen": 18}
+    for name, number in numbers.items():
+
+        def forward(x, w, number=number, **known):
+            return jnp.full((8, 2, 2, 1), float(number))
+
+        monkeypatch.setitem(plan.ENGINES, name, types.SimpleNamespace(forward=forward))
+    for choices, engine in (("ON_CPU", on_cpu), ("ON_ACCELERATORS", elsewhere)):
+        monkeypatch.setattr(plan, choices, [plan.Choice(engine, lambda d: True, "")])
+    exported = jax.export.export(jax.jit(convolve), platforms=PLATFORMS)(X, W)
+    assert np.all(np.asarray(exported.call(X, W)) == numbers[on_cpu])
+    program = exported.mlir_module()
+    found = {number for number in numbers.values() if f"dense<{number:e}>" in program}
+    assert found == {numbers[on_cpu], numbers[elsewhere]}
+    # … and asks where it runs only if that matters.
+    assert ("stablehlo.case" in program) == (on_cpu != elsewhere)
+
+
+# --- On the way to an engine ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["canonical", "xla"])
+def test_few_frames_of_jaxcnn_lie_between_a_call_and_lax(engine, monkeypatch):
+    package, frames = str(Path(jaxcnn.__file__).parent), []
+    module = plan.ENGINES[engine]
+    of_jax = module.conv_general_dilated
+
+    def counting(*operands, **known):
+        calls = traceback.walk_stack(sys._getframe(1))
+        codes = [frame.f_code for frame, _ in calls]
+        # The functions that check types in the tests are other files'.
+        frames.append([c.co_name for c in codes if c.co_filename.startswith(package)])
+        return of_jax(*operands, **known)
+
+    monkeypatch.setattr(module, "conv_general_dilated", counting)
+    jax.clear_caches()
+    jaxcnn.conv2d(X, W, layout="NHWC", engine=engine)
+    ((*inner, outermost),) = frames
+    assert outermost == "conv2d"
+    assert "forward" in inner
+    assert len(frames[0]) <= 8, frames
+
+
 # --- An engine by its name ------------------------------------------------------------
 
 
 def test_the_named_engine_computes_and_no_other(monkeypatch):
     def forward(x, w, **known):
-        return jnp.full((1, 1, 2, 2), 7.0)
+        return jnp.full((1, 2, 2, 1), 7.0)
 
     monkeypatch.setitem(plan.ENGINES, "seven", types.SimpleNamespace(forward=forward))
     x, w = np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.checking.gradcheck import argument_names, kind_of, leaf_names
+from jaxcnn.checking.gradcheck import argument_names, kind_of, leaf_names, why
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Difference:
     """How far two arrays are from each other.
 
     Attributes:
-      what: ``"value"``, ``"gradient"`` or ``"second derivative"``.
+      what: ``"value"``, ``"gradient"``, ``"tangent"`` or ``"second derivative"``.
       name: which result, or by which argument.
       error: ``max |a − b| / max |b|``; 0 where both are zero everywhere; infinite where
         there is nothing to compare.
@@ -45,7 +45,8 @@ class Comparison:
 
     Attributes:
       names: of the two functions.
-      differences: of their values, gradients and second derivatives, array by array.
+      differences: of their values, gradients, tangents and second derivatives, array by
+        array.
       milliseconds: of value and gradient together, compiled: the median of each.
       temporary_bytes: what that program needs besides its arguments and results; None
         where the compiler does not say.
@@ -58,8 +59,12 @@ class Comparison:
 
     @property
     def error(self) -> float:
-        """The largest of all differences."""
-        return max(each.error for each in self.differences)
+        """The largest of all differences, but for tangents that one of them lacks."""
+        return max(
+            each.error
+            for each in self.differences
+            if each.what != "tangent" or not each.problem
+        )
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("", "off by", "at", *self.names)]
@@ -90,11 +95,17 @@ def compare(
     rounds: int = 9,
     seed: int = 0,
 ) -> Comparison:
-    """Set two functions side by side: values, derivatives, time and memory.
+    r"""Set two functions side by side: values, derivatives, time and memory.
+
+    .. math::
+
+        f(x), \qquad \nabla \langle f(x), c \rangle, \qquad
+        \frac{\mathrm{d}}{\mathrm{d}t} f(x + t v) \Big|_{t=0}, \qquad
+        \nabla \big\langle \nabla \langle f(x), c \rangle, v \big\rangle
 
     Both are compiled and called with the same arguments, as they are, in their precision.
-    The gradient is that of ⟨f(x), c⟩, and the second derivative that of ⟨∇⟨f(x), c⟩, v⟩,
-    by reverse mode, with c and v drawn at random, the same for both.
+    Gradients and second derivatives are by reverse mode, tangents by forward mode; c and v
+    are drawn at random, the same for both.
 
     Args:
       f, g: from arrays, or pytrees of them, to arrays or pytrees of them.
@@ -104,22 +115,23 @@ def compare(
       seed: of c and v.
 
     Returns:
-      A :class:`Comparison`, which prints as a table. Where one of them has no gradient, or
-      no second derivative, it says so, and why.
+      A :class:`Comparison`, which prints as a table. Where one of them has no gradient, no
+      tangent or no second derivative, it says so, and why. Only a lack of tangents leaves
+      its ``error`` as it is: many functions have no forward mode.
 
     Raises:
       ValueError: when results differ in structure, shapes or dtypes.
       Exception: what f or g raise when they are called.
 
-    Cost: compiles each function three times.
+    Cost: compiles each function four times.
 
     >>> import jax.numpy as jnp, jaxcnn
     >>> x = jnp.linspace(-1.0, 1.0, 64).reshape(1, 8, 8)
     >>> comparison = jaxcnn.compare(jaxcnn.relu, lambda x: jnp.where(x > 0, x, 0), x)
-    >>> [(each.what, each.error) for each in comparison.differences]
-    [('value', 0.0), ('gradient', 0.0), ('second derivative', 0.0)]
+    >>> comparison.error, comparison.differences[1].what
+    (0.0, 'gradient')
     """
-    args = jax.tree.map(jnp.asarray, args)
+    args = jax.device_put(args)
     ours, theirs = (jax.eval_shape(each, *args) for each in (f, g))
     kinds = [str(jax.tree.map(kind_of, each)) for each in (ours, theirs)]
     if kinds[0] != kinds[1]:
@@ -130,9 +142,8 @@ def compare(
     leaves, structure = jax.tree.flatten(args)
     chosen = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     point = [leaves[i] for i in chosen]
-    key = jax.random.key(seed)
-    c = _random_like(ours, jax.random.fold_in(key, 0))
-    v = _random_like(point, jax.random.fold_in(key, 1))
+    rng = np.random.default_rng(seed)
+    c, v = _random_like(ours, rng), _random_like(point, rng)
 
     def value_of(function):
         def value(point):
@@ -150,6 +161,14 @@ def compare(
 
         return jax.grad(loss, has_aux=True)
 
+    def tangent_of(function):
+        def tangent(point):
+            y, dy = jax.jvp(value_of(function), (point,), (list(map(jnp.asarray, v)),))
+            of_floats = zip(jax.tree.leaves(dy), c, strict=True)
+            return [each for each, drawn in of_floats if drawn is not None], y
+
+        return tangent
+
     def second_of(function):
         def steepness(point):
             slopes, y = gradient_of(function)(point)
@@ -159,16 +178,24 @@ def compare(
 
     programs = [jax.jit(value_of(each)).lower(point).compile() for each in (f, g)]
     values = [program(point) for program in programs]
-    differences = _differences("value", leaf_names((ours,), ("",)), *values)
-    all_names = leaf_names(args, argument_names(f, args))
-    by = [all_names[i] for i in chosen]
-    derivatives = {"gradient": gradient_of, "second derivative": second_of}
-    for what, of in derivatives.items() if chosen else ():
+    of_results = leaf_names((ours,), ("",))
+    differences = _differences("value", of_results, *values)
+    of_arguments = leaf_names(args, argument_names(f, args))
+    by = [of_arguments[i] for i in chosen]
+    of_floats = [
+        name for name, drawn in zip(of_results, c, strict=True) if drawn is not None
+    ]
+    derivatives = {
+        "gradient": (gradient_of, by),
+        "tangent": (tangent_of, of_floats),
+        "second derivative": (second_of, by),
+    }
+    for what, (of, of_arrays) in derivatives.items() if chosen else ():
         made, problem = _attempts(of, (f, g), names, point)
         if problem:
             differences.append(Difference(what, "", np.inf, problem=problem))
-            break
-        differences += _differences(what, by, *(program(point)[0] for program in made))
+            continue
+        differences += _differences(what, of_arrays, *(each(point)[0] for each in made))
         if what == "gradient":
             programs = made
     return Comparison(
@@ -182,19 +209,20 @@ def compare(
     )
 
 
-def _random_like(tree: Any, key: jax.Array) -> list[jax.Array | None]:
+def _random_like(tree: Any, rng: np.random.Generator) -> list[np.ndarray | None]:
     """For each array one like it, normal; None where it has no derivative."""
-    leaves = jax.tree.leaves(tree)
-    keys = jax.random.split(key, max(1, len(leaves)))
-    return [
-        jax.random.normal(each, leaf.shape, leaf.dtype)
-        if jnp.issubdtype(leaf.dtype, jnp.inexact)
-        else None
-        for each, leaf in zip(keys, leaves, strict=False)
-    ]
+
+    def like(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return None
+        drawn = rng.standard_normal((2, *leaf.shape))
+        is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+        return (drawn[0] + 1j * drawn[1] if is_complex else drawn[0]).astype(leaf.dtype)
+
+    return list(map(like, jax.tree.leaves(tree)))
 
 
-def _inner_product(tree: Any, drawn: Sequence[jax.Array | None]) -> jax.Array | int:
+def _inner_product(tree: Any, drawn: Sequence[np.ndarray | None]) -> jax.Array | int:
     """Re Σ a* b, over all arrays that have derivatives."""
     pairs = zip(jax.tree.leaves(tree), drawn, strict=True)
     return sum(jnp.real(jnp.vdot(b, a)) for a, b in pairs if b is not None)
@@ -207,14 +235,13 @@ def _attempts(
     point: list[jax.Array],
 ) -> tuple[list[jax.stages.Compiled], str]:
     """Both programs, or what is wrong."""
-    programs = []
+    programs, problems = [], []
     for name, function in zip(names, functions, strict=True):
         try:
             programs.append(jax.jit(of(function)).lower(point).compile())
         except Exception as error:
-            first_line = str(error).partition("\n")[0]
-            return [], f"{name} has none: {type(error).__name__}: {first_line}"
-    return programs, ""
+            problems.append(f"{name} has none: {why(error)}")
+    return programs, "; ".join(problems)
 
 
 def _differences(

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.arguments import ConvolvingOptions, Padding
 from jaxcnn.convolution import rule
 from jaxcnn.layout import Floats, spatial_size, weight_layout
@@ -209,8 +209,5 @@ def _convolution(
         w, b = widened(w), None if b is None else widened(b)
         size = spatial_size(x, layout)
         problem = replace(problem, window=window, input_size=size)
-    operation = differentiation.choose(
-        derivatives, rule.convolution, rule.convolution_autodiff
-    )
-    y = operation(x, w, b, problem, dtype)
+    y = rule.convolution(x, w, problem, dtype, derivatives, b)
     return y if is_batch else y[0]

@@ -11,7 +11,7 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.arguments import ConvolvingOptions, Padding
 from jaxcnn.convolution import rule
 from jaxcnn.layout import Floats, Length, spatial_size, weight_layout, with_spatial
@@ -291,10 +291,7 @@ def _bias_gradient(
 ) -> Float[Array, " C_out"]:
     arguments.one_layout(layout, dimensions)
     dy, _ = arguments.images("dy", dy, layout)
-    operation = differentiation.choose(
-        derivatives, rule.bias_gradient, rule.bias_gradient_autodiff
-    )
-    return operation(dy, layout)
+    return rule.bias_gradient(dy, layout, derivatives)
 
 
 def _weight_gradient(
@@ -326,12 +323,7 @@ def _weight_gradient(
     arguments.groups_divide(problem.groups, "x", x.shape[channels])
     arguments.groups_divide(problem.groups, "dy", dy.shape[channels])
     _check_output_shape(dy, x.shape[layout.index("N")], dy.shape[channels], problem)
-    operation = differentiation.choose(
-        derivatives,
-        rule.weight_gradient,
-        rule.weight_gradient_autodiff,
-    )
-    return operation(x, dy, problem)
+    return rule.weight_gradient(x, dy, problem, None, derivatives)
 
 
 def _input_gradient(
@@ -349,19 +341,14 @@ def _input_gradient(
     w = arguments.weights("w", w, layout)
     arguments.same_dtype("w", w, "dy", dy)
     problem = arguments.convolution_problem(
-        arguments.one_for_each("input_size", input_size, dimensions),
+        arguments.size("input_size", input_size, dimensions, at_least=0),
         spatial_size(w, weight_layout(layout)),
         layout=layout,
         **options,
     )
     c_out = arguments.output_channels(w, problem)
     _check_output_shape(dy, dy.shape[layout.index("N")], c_out, problem)
-    operation = differentiation.choose(
-        derivatives,
-        rule.input_gradient,
-        rule.input_gradient_autodiff,
-    )
-    dx = operation(dy, w, problem)
+    dx = rule.input_gradient(dy, w, problem, None, derivatives)
     return dx if is_batch else dx[0]
 
 

@@ -8,7 +8,7 @@ The three sums
 
 are one product of three arrays, T(X, W, dY) = ⟨forward(X, W), dY⟩, differentiated by each
 of them in turn. So each sum is linear in both of its operands, and its two transposes are
-the other two sums. The set is closed: tangents of gradients of tangents, to any order, are
+the other two sums. The set is closed: gradients of tangents of gradients, to any order, are
 sums of this file.
 
 ``vmap`` adds an axis to one of the operands or to both. Folded into an axis that the sum
@@ -31,18 +31,19 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.typing import DTypeLike
 
-from jaxcnn import equations, plan
+from jaxcnn import equations
 from jaxcnn.layout import (
     Floats,
     Length,
     Numbers,
+    Operand,
     merge_axes,
     over_channels,
     split_axis,
     weight_layout,
 )
-from jaxcnn.primitives import formula, product, window_sum
-from jaxcnn.problem import CONVOLUTIONS, ROLES, Problem, loops_by_default
+from jaxcnn.primitives import computing, formula, product, window_sum
+from jaxcnn.problem import CONVOLUTIONS, ROLES, Problem, result_shape
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import in_auto_axes, varying_alike
 
@@ -50,58 +51,58 @@ from jaxcnn.sharding import in_auto_axes, varying_alike
 
 
 def convolution(
-    x: Floats,
-    w: Floats,
-    b: Floats | None,
+    x: Operand,
+    w: Operand,
     problem: Problem,
     dtype: DTypeLike | None = None,
+    derivatives: str | None = "custom",
+    b: Operand | None = None,
 ) -> Floats:
     """Y = b + Σ_m tap(X, m) · W[m], rounded once: to x's dtype, or to another"""
-    bind, operands = _ready("forward", problem, x, w, b)
-    return bind(*operands, problem=problem, dtype=dtype or x.dtype)
+    compute, operands = _ready("forward", problem, derivatives, x, w, b)
+    return compute(*operands, problem=problem, dtype=dtype or x.dtype)
 
 
 def weight_gradient(
-    x: Floats, dy: Floats, problem: Problem, dtype: DTypeLike | None = None
+    x: Operand,
+    dy: Operand,
+    problem: Problem,
+    dtype: DTypeLike | None = None,
+    derivatives: str | None = "custom",
 ) -> Floats:
     """dW[m] = Σ tap(X, m) ⊗ dY"""
-    bind, operands = _ready("weight_gradient", problem, x, dy)
-    return bind(*operands, problem=problem, dtype=dtype or x.dtype)
+    compute, operands = _ready("weight_gradient", problem, derivatives, x, dy)
+    return compute(*operands, problem=problem, dtype=dtype or x.dtype)
 
 
 def input_gradient(
-    dy: Floats, w: Floats, problem: Problem, dtype: DTypeLike | None = None
-) -> Floats:
-    """dX = Σ_m untap(dY · W[m], m)"""
-    return transposed_convolution(dy, w, None, problem, dtype)
-
-
-def transposed_convolution(
-    x: Floats,
-    w: Floats,
-    b: Floats | None,
+    dy: Operand,
+    w: Operand,
     problem: Problem,
     dtype: DTypeLike | None = None,
+    derivatives: str | None = "custom",
+    b: Operand | None = None,
 ) -> Floats:
-    """Y = b + Σ_m untap(X · W[m], m): the input gradient, as a forward operation"""
-    bind, operands = _ready("input_gradient", problem, x, w, b)
-    return bind(*operands, problem=problem, dtype=dtype or x.dtype)
+    """dX = b + Σ_m untap(dY · W[m], m); with a bias it is a transposed convolution"""
+    compute, operands = _ready("input_gradient", problem, derivatives, dy, w, b)
+    return compute(*operands, problem=problem, dtype=dtype or dy.dtype)
 
 
-def bias_gradient(dy: Floats, layout: str) -> Floats:
+def bias_gradient(dy: Operand, layout: str, derivatives: str | None = "custom") -> Floats:
     """db = Σ_{batch, positions} dY"""
-    return BIAS_GRADIENT.bind(dy, layout=layout)
+    return computing(BIAS_GRADIENT, derivatives)(dy, layout=layout)
 
 
-def at_every_position(b: Floats, shape: Sequence[Length], layout: str) -> Floats:
-    """b for every image and position: the transpose of the bias gradient"""
-    return BIAS.bind(b, shape=tuple(shape), layout=layout)
+def at_every_position(b: Operand, images: Any, layout: str) -> Floats:
+    """b for every position of such images: the transpose of the bias gradient"""
+    shape = tuple(images.shape)
+    return BIAS.bind(b.astype(images.dtype), shape=shape, layout=layout)
 
 
 def _ready(
-    name: str, problem: Problem, *operands: Floats | None
-) -> tuple[Callable[..., Floats], Sequence[Floats]]:
-    """What binds a sum, and its operands: a bias only if there is one."""
+    name: str, problem: Problem, derivatives: str | None, *operands: Operand | None
+) -> tuple[Callable[..., Floats], Sequence[Operand]]:
+    """What computes a sum, and its operands: a bias only if there is one."""
     arrays = varying_alike([x for x in operands if x is not None])
 
     def names() -> list[list[str | None]]:
@@ -109,7 +110,7 @@ def _ready(
         of_bias = [result[problem.layout.index("C")]]
         return [*[first, second, of_bias][: len(arrays)], result]
 
-    return in_auto_axes(SUMS[name].bind, arrays, names), arrays
+    return in_auto_axes(computing(SUMS[name], derivatives), arrays, names), arrays
 
 
 def _indices(role: str, problem: Problem) -> list[str | None]:
@@ -147,31 +148,28 @@ def _mapped(
     )
     of_first, of_second, of_result = ROLES[name]
     is_first, is_second, *is_bias = (axis is not None for axis in axes)
+    if size == 0:  # which no axis can be divided by
+        alone = first.shape[is_first:], second.shape[is_second:]
+        return jnp.zeros((0, *result_shape(name, problem, *alone)), dtype), 0
     letter, folded = "g", replace(problem, groups=problem.groups * size)
     if not (is_first and is_second):
         kept, other = (of_second, of_first) if is_second else (of_first, of_second)
         (letter,) = LETTERS[kept] & LETTERS[of_result] - LETTERS[other]
         folded = problem
-    if any(is_bias) and (letter == "b" or not (is_first or is_second)):
-        # The images of a batch share their bias, and so does what is computed once.
-        wide = sum_dtype(dtype)
+    if bias and (any(is_bias) or letter != "b"):
+        # Added to what is mapped. Only the images of a batch share their bias in the sum.
+        wide, (b,) = sum_dtype(dtype), bias
         alone = partial(primitive.bind, problem=problem, dtype=wide)
         if is_first or is_second:
             alone = jax.vmap(alone, [0 if each else None for each in (is_first, is_second)])
-        channels = jax.vmap(partial(over_channels, layout=problem.layout))(bias[0])
-        y = alone(first, second)
-        y = y if is_first or is_second else y[None]
-        return (y + channels.astype(wide)).astype(dtype), 0
+        y = alone(first, second) if is_first or is_second else alone(first, second)[None]
+        per_image = jax.vmap(partial(over_channels, layout=problem.layout))
+        b = per_image(b if any(is_bias) else b[None]).astype(wide)
+        return (y + b).astype(dtype), 0
     if is_first:
         first = _fold(first, of_first, letter, problem)
     if is_second:
         second = _fold(second, of_second, letter, problem)
-    if bias and letter != "b":
-        (b,) = (
-            bias if any(is_bias) else jnp.broadcast_to(bias[0], (1, size, *bias[0].shape))
-        )
-        b = split_axis(b, 1, problem.groups, b.shape[1] // problem.groups)
-        bias = [merge_axes(jnp.moveaxis(b, 0, 1), 0, 3)]
     result = primitive.bind(first, second, *bias, problem=folded, dtype=dtype)
     return _unfold(result, size, of_result, letter, problem), 0
 
@@ -211,92 +209,40 @@ SUMS = {
 }
 
 
-def _bias_formula(b: Floats, *, shape: Sequence[Length], layout: str) -> Floats:
+def _bias(b: Floats, *, shape: Sequence[Length], layout: str) -> Floats:
     ones = [1 if letter != "C" else b.shape[-1] for letter in layout]
     leading = b.shape[:-1]
     return jnp.broadcast_to(b.reshape(*leading, *ones), (*leading, *shape))
 
 
-def bias_gradient_autodiff(dy: Floats, layout: str) -> Floats:
+def _bias_gradient(dy: Floats, *, layout: str) -> Floats:
     return equations.bias_gradient(dy, layout=layout).astype(dy.dtype)
 
 
-BIAS = formula(_bias_formula, "conv_bias")
-BIAS_GRADIENT = formula(bias_gradient_autodiff, "conv_bias_gradient")
+BIAS = formula(_bias, "conv_bias")
+BIAS_GRADIENT = formula(_bias_gradient, "conv_bias_gradient")
 
 
-def _moved_by_bias(db: Floats, y: Floats, problem: Problem) -> Floats:
-    return at_every_position(db.astype(y.dtype), y.shape, problem.layout)
-
-
-def _of_bias(dy: Floats, *_: Any, problem: Problem, **__: Any) -> Floats:
-    return bias_gradient(dy, problem.layout)
-
-
+OF_A_BIAS = (
+    lambda b_dot, y, *, problem, dtype: at_every_position(b_dot, y, problem.layout),
+    lambda dy, *_, problem, dtype: bias_gradient(dy, problem.layout),
+)
 product(
     SUMS["forward"],
     lambda dy, x, w, *b, problem, dtype: input_gradient(dy, w, problem, x.aval.dtype),
     lambda dy, x, w, *b, problem, dtype: weight_gradient(x, dy, problem, w.aval.dtype),
-    plus=(_moved_by_bias, _of_bias),
+    plus=OF_A_BIAS,
 )
 product(
     SUMS["weight_gradient"],
     lambda dw, x, dy, problem, dtype: input_gradient(dy, dw, problem, x.aval.dtype),
-    lambda dw, x, dy, problem, dtype: convolution(x, dw, None, problem, dy.aval.dtype),
+    lambda dw, x, dy, problem, dtype: convolution(x, dw, problem, dy.aval.dtype),
 )
 product(
     SUMS["input_gradient"],
-    lambda dx, dy, w, *b, problem, dtype: convolution(dx, w, None, problem, dy.aval.dtype),
+    lambda dx, dy, w, *b, problem, dtype: convolution(dx, w, problem, dy.aval.dtype),
     lambda dx, dy, w, *b, problem, dtype: weight_gradient(dx, dy, problem, w.aval.dtype),
-    plus=(_moved_by_bias, _of_bias),
+    plus=OF_A_BIAS,
 )
-product(
-    BIAS,
-    lambda dy, b, shape, layout: bias_gradient(dy, layout),
-)
-product(
-    BIAS_GRADIENT,
-    lambda db, dy, layout: at_every_position(db, dy.aval.shape, layout),
-)
-
-
-# --- The same without the rules: what ``derivatives="autodiff"`` means ----------------
-
-
-def _by_loops(
-    name: str,
-    *operands: Floats | None,
-    problem: Problem,
-    dtype: DTypeLike | None,
-) -> Floats:
-    arrays = [x for x in operands if x is not None]
-    dtype = dtype or arrays[0].dtype
-    return plan.compute(name, loops_by_default(problem), *arrays, dtype=dtype)
-
-
-def convolution_autodiff(
-    x: Floats,
-    w: Floats,
-    b: Floats | None,
-    problem: Problem,
-    dtype: DTypeLike | None = None,
-) -> Floats:
-    return _by_loops("forward", x, w, b, problem=problem, dtype=dtype)
-
-
-def transposed_convolution_autodiff(
-    x: Floats,
-    w: Floats,
-    b: Floats | None,
-    problem: Problem,
-    dtype: DTypeLike | None = None,
-) -> Floats:
-    return _by_loops("input_gradient", x, w, b, problem=problem, dtype=dtype)
-
-
-def weight_gradient_autodiff(x: Floats, dy: Floats, problem: Problem) -> Floats:
-    return _by_loops("weight_gradient", x, dy, problem=problem, dtype=None)
-
-
-def input_gradient_autodiff(dy: Floats, w: Floats, problem: Problem) -> Floats:
-    return _by_loops("input_gradient", dy, w, problem=problem, dtype=None)
+product(BIAS, lambda dy, b, shape, layout: bias_gradient(dy, layout))
+product(BIAS_GRADIENT, lambda db, dy, layout: at_every_position(db, dy.aval, layout))

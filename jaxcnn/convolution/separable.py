@@ -197,6 +197,7 @@ def _depthwise(
     arguments.one_layout(layout, dimensions)
     images, _ = arguments.images("x", x, layout)
     channels = images.shape[layout.index("C")]
+    arguments.has_entries("x", images, (layout.index("C"),))
     return _CONVOLUTIONS[dimensions](x, w, b, groups=channels, layout=layout, **options)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.arguments import ConvolvingOptions, Padding
 from jaxcnn.convolution import rule
 from jaxcnn.layout import Floats, spatial_size, weight_layout
@@ -85,7 +85,7 @@ def conv_transpose2d(
       ValueError: when ranks, channels or groups do not fit each other, nothing is left of
         the result, or an option is unknown.
 
-    Derivatives: the rule keeps x and w; the gradients are a convolution, its weight
+    Derivatives: x and w are kept; the gradients are a convolution, its weight
     gradient and its bias gradient.
 
     Cost: B · C_in · H · W · C_out/G · K_h · K_w multiply-adds; none is spent on the zeros
@@ -201,10 +201,5 @@ def _transposed(
     arguments.shape_is("w", w, wanted, f"because x has {c_in} channels")
     c_out = w.shape[letters.index("I")] * problem.groups
     b = arguments.bias(b, x, c_out, "output channel: groups times those of w")
-    operation = differentiation.choose(
-        derivatives,
-        rule.transposed_convolution,
-        rule.transposed_convolution_autodiff,
-    )
-    y = operation(x, w, b, problem, dtype)
+    y = rule.input_gradient(x, w, problem, dtype, derivatives, b)
     return y if is_batch else y[0]

@@ -13,9 +13,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.layout import Floats
-from jaxcnn.primitives import formula, transposes_of_each_other, with_tangent
+from jaxcnn.primitives import (
+    computing,
+    formula,
+    transposes_of_each_other,
+    with_tangent,
+)
 from jaxcnn.rounding import rounded_once
 
 # --- From f and f' to a primitive -----------------------------------------------------
@@ -27,9 +32,7 @@ def elementwise(
     derivative: Callable[..., Floats],
     kept: Callable[[Floats, Floats], jax.Array] = lambda x, y: x,
 ) -> Callable[..., Floats]:
-    """The function y = f(x) of each element, with dy = f'(x) · dx.
-
-    The map from dx to dy is its own transpose: the gradient is ∂L/∂x = f'(x) · ∂L/∂y.
+    """The function y = f(x) of each element, with ẏ = f'(x) ẋ and dx = f'(x) dy.
 
     Args:
       name: of the function.
@@ -47,24 +50,23 @@ def elementwise(
 
     @rounded_once
     def times_derivative(
-        dx: Floats, kept: jax.Array, *, parameters: tuple[float, ...]
+        dy: Floats, kept: jax.Array, *, parameters: tuple[float, ...]
     ) -> Floats:
-        return dx * derivative(kept, *parameters)
+        return dy * derivative(kept, *parameters)
 
     primitive = formula(compute, name)
     gradient = formula(times_derivative, f"{name}_gradient")
-    transposes_of_each_other(gradient, gradient, (times_derivative, times_derivative))
+    transposes_of_each_other(gradient, gradient)
 
     @partial(with_tangent, primitive)
-    def tangent(operands, tangents, *, parameters):
-        (x,), (dx,) = operands, tangents
+    def jvp(operands, tangents, *, parameters):
+        (x,), (x_dot,) = operands, tangents
         y = primitive.bind(x, parameters=parameters)
-        return y, gradient.bind(dx, kept(x, y), parameters=parameters)
+        return y, gradient.bind(x_dot, kept(x, y), parameters=parameters)
 
     def activation(x: ArrayLike, derivatives: str | None, *parameters: float) -> Floats:
         x = arguments.float_array("x", x)
-        operation = differentiation.choose(derivatives, primitive.bind, compute)
-        return operation(x, parameters=parameters)
+        return computing(primitive, derivatives)(x, parameters=parameters)
 
     return activation
 
@@ -78,7 +80,7 @@ def _relu(x: Floats) -> Floats:
 
 
 def _relu_gradient(dy: Floats, is_positive: Bool[Array, "..."]) -> Floats:
-    """∂L/∂x = ∂L/∂y where x > 0, else 0; and dy of dx likewise"""
+    """dx = dy where x > 0, else 0; and ẏ of ẋ likewise"""
     return jnp.where(is_positive, dy, jnp.zeros_like(dy))
 
 
@@ -88,7 +90,7 @@ transposes_of_each_other(RELU_GRADIENT, RELU_GRADIENT)
 
 
 @partial(with_tangent, RELU)
-def _relu_tangent(operands: tuple, tangents: tuple) -> tuple:
+def _relu_jvp(operands: tuple, tangents: tuple) -> tuple:
     y = RELU.bind(*operands)
     return y, RELU_GRADIENT.bind(*tangents, y > 0)
 
@@ -125,7 +127,7 @@ def relu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
     Array([0., 0., 1.], dtype=float32)
     """
     x = arguments.float_array("x", x)
-    return differentiation.choose(derivatives, RELU.bind, _relu)(x)
+    return computing(RELU, derivatives)(x)
 
 
 _leaky_relu = elementwise(

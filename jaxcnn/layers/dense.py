@@ -6,7 +6,7 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.convolution import rule
 from jaxcnn.layout import Floats
 from jaxcnn.problem import Problem
@@ -76,11 +76,9 @@ def dense(
         b = arguments.float_array("b", b)
         arguments.same_dtype("b", b, "x", x)
         arguments.shape_is("b", b, w.shape[1:], "one entry for each column of w")
-    operation = differentiation.choose(
-        derivatives, rule.convolution, rule.convolution_autodiff
-    )
+    problem = Problem(NOWHERE, (), "NC", precision=precision)
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    y = operation(rows, w, b, Problem(NOWHERE, (), "NC", precision=precision))
+    y = rule.convolution(rows, w, problem, None, derivatives, b)
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], w.shape[1])
 
 

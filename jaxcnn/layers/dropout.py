@@ -6,9 +6,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.layout import Floats
-from jaxcnn.primitives import formula, transposes_of_each_other
+from jaxcnn.primitives import computing, formula, transposes_of_each_other
 from jaxcnn.rounding import rounded_once
 
 Mask = Bool[Array, "..."]
@@ -72,7 +72,7 @@ def dropout(
     """
     x = arguments.float_array("x", x)
     p = arguments.fraction("p", p)
-    operation = differentiation.choose(derivatives, DROPOUT.bind, _dropout_formula)
+    compute = computing(DROPOUT, derivatives)
     if not arguments.flag("training", training):
         return x
     key = _one_key(key)
@@ -81,7 +81,7 @@ def dropout(
     if p == 1:
         return jnp.zeros_like(x)
     # In float32 even where float64 is enabled: a key has the same mask everywhere.
-    return operation(x, jax.random.bernoulli(key, np.float32(1 - p), x.shape), p=p)
+    return compute(x, jax.random.bernoulli(key, np.float32(1 - p), x.shape), p=p)
 
 
 def _one_key(key: jax.Array | None) -> jax.Array:

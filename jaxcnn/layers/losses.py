@@ -9,10 +9,15 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.layers.softmax import log_softmax, softmax
 from jaxcnn.layout import Floats, Integers
-from jaxcnn.primitives import formula, transposes_of_each_other, with_tangent
+from jaxcnn.primitives import (
+    computing,
+    formula,
+    transposes_of_each_other,
+    with_tangent,
+)
 from jaxcnn.rounding import rounded_once
 
 # --- Softmax cross-entropy ------------------------------------------------------------
@@ -35,35 +40,31 @@ def _less_targets(logits: Floats, labels: Integers, smoothing: float) -> Floats:
 
 
 @rounded_once
-def _cross_entropy_moved(
-    dlogits: Floats, logits: Floats, labels: Integers, *, smoothing: float
+def _cross_entropy_tangent(
+    logits_dot: Floats, logits: Floats, labels: Integers, *, smoothing: float
 ) -> Floats:
-    """dL = Σ (P − T) dZ"""
-    return jnp.sum(_less_targets(logits, labels, smoothing) * dlogits, -1)
+    """The tangent of L: Σ (P − T) Ż"""
+    return jnp.sum(_less_targets(logits, labels, smoothing) * logits_dot, -1)
 
 
 @rounded_once
 def _cross_entropy_gradient(
     dloss: Floats, logits: Floats, labels: Integers, *, smoothing: float
 ) -> Floats:
-    """∂L/∂Z = P − T, times what arrives"""
+    """dZ = P − T, times what arrives"""
     return _less_targets(logits, labels, smoothing) * jnp.expand_dims(dloss, -1)
 
 
 CROSS_ENTROPY = formula(_cross_entropy, "softmax_cross_entropy")
-CROSS_ENTROPY_MOVED = formula(_cross_entropy_moved, "softmax_cross_entropy_tangent")
+CROSS_ENTROPY_TANGENT = formula(_cross_entropy_tangent, "softmax_cross_entropy_tangent")
 CROSS_ENTROPY_GRADIENT = formula(_cross_entropy_gradient, "softmax_cross_entropy_gradient")
-transposes_of_each_other(
-    CROSS_ENTROPY_MOVED,
-    CROSS_ENTROPY_GRADIENT,
-    (_cross_entropy_moved, _cross_entropy_gradient),
-)
+transposes_of_each_other(CROSS_ENTROPY_TANGENT, CROSS_ENTROPY_GRADIENT)
 
 
 @partial(with_tangent, CROSS_ENTROPY)
-def _cross_entropy_tangent(operands: tuple, tangents: tuple, **known: Any) -> Any:
+def _cross_entropy_jvp(operands: tuple, tangents: tuple, **known: Any) -> Any:
     loss = CROSS_ENTROPY.bind(*operands, **known)
-    return loss, CROSS_ENTROPY_MOVED.bind(tangents[0], *operands, **known)
+    return loss, CROSS_ENTROPY_TANGENT.bind(tangents[0], *operands, **known)
 
 
 def softmax_cross_entropy(
@@ -127,13 +128,14 @@ def softmax_cross_entropy(
             f"labels have shape {labels.shape}; for logits of shape {logits.shape} "
             f"they must be {logits.shape[:-1]}: one for each row of logits"
         )
+    arguments.has_entries("logits", logits, (-1,))
     classes = logits.shape[-1]
     arguments.in_range(
         "labels", labels, classes, f"logits of shape {logits.shape} have classes"
     )
     smoothing = arguments.fraction("label_smoothing", label_smoothing)
-    operation = differentiation.choose(derivatives, CROSS_ENTROPY.bind, _cross_entropy)
-    return operation(logits, labels, smoothing=smoothing)
+    compute = computing(CROSS_ENTROPY, derivatives)
+    return compute(logits, labels, smoothing=smoothing)
 
 
 # --- Element by element ---------------------------------------------------------------

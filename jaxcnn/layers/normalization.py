@@ -105,8 +105,8 @@ def batch_norm(
       ValueError: when the shapes do not fit, a channel has less than two elements in
         training, or an option is out of its range.
 
-    Derivatives: the rule keeps x, w, b and the statistics. It computes X̂ again, which takes
-    less time than writing and reading it. No gradient flows into or out of the running
+    Derivatives: x, w and the statistics are kept. X̂ is computed again, which takes less
+    time than writing and reading it. No gradient flows into or out of the running
     statistics.
 
     Cost: x is read once for each of μ, σ² and Y; x and dY once for the three gradients'
@@ -307,7 +307,7 @@ def instance_norm(
       [-1.  1.]]]
     """
     x = _batch(x, layout)
-    groups = x.shape[layout.index("C")]
+    groups = max(1, x.shape[layout.index("C")])
     _at_least_two(x, math.prod(spatial_size(x, layout)), "channel of an image")
     return group_norm(x, groups, w, b, eps=eps, layout=layout, derivatives=derivatives)
 

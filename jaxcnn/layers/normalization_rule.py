@@ -4,22 +4,20 @@ Over the n elements that share a mean μ and a variance σ², and with r = 1/√
 
     X̂ = r (X − μ)     Y = W X̂ + b
 
-W and b have as many axes as X, some of length one. The gradients come in two steps. Y
-depends on all of X, W, b, μ and σ², and what arrives at each is
+W and b have as many axes as X, some of length one. The gradients come in two steps, and
+tangents take them the other way. Y depends on X, W, b, μ and σ², which receive
 
-    W r ∂Y     dW = Σ ∂Y X̂     db = Σ ∂Y     dμ = −Σ W r ∂Y     dσ² = −½ r² Σ W ∂Y X̂
+    r W dY     dW = Σ dY X̂     db = Σ dY     dμ = −Σ r W dY     dσ² = −½ r² Σ W dY X̂
 
-and the statistics depend on X: it receives dμ/n + 2 (X − μ) dσ²/n besides. Together that is
-the gradient that docs/equations.md derives, with dX̂ = W ∂Y:
+μ and σ² depend on X, which receives dμ/n + 2 (X − μ) dσ²/n besides. With dX̂ = W dY that is
+together
 
     dX = r (dX̂ − mean(dX̂) − X̂ mean(dX̂ X̂))
 
-Tangents go through the same two steps, the other way.
-
 Only X may be of a half precision; all is then computed in float32.
 
-Inside ``shard_map`` and ``vmap`` the n elements may lie along a named axis, too: between
-the two steps every mean is taken along that.
+Inside ``shard_map`` and ``vmap`` the n elements may lie along a named axis, too: every mean
+is then taken along that, between the two steps.
 """
 
 import math
@@ -31,7 +29,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn import differentiation
-from jaxcnn.layout import Floats
+from jaxcnn.layout import Floats, Operand
 from jaxcnn.primitives import formula, transposes_of_each_other
 from jaxcnn.rounding import rounded_once, widened
 from jaxcnn.sharding import varying_alike
@@ -56,9 +54,9 @@ def normalize(which: str | None) -> Callable[..., Results]:
 
 
 def _normalize_formula(
-    x: Floats,
-    w: Floats,
-    b: Floats,
+    x: Operand,
+    w: Operand,
+    b: Operand,
     axes: Axes,
     eps: float,
     axis_name: str | None = None,
@@ -77,9 +75,9 @@ def over_devices(mean: Floats, axis_name: str | None) -> Floats:
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
 def _normalize(
-    x: Floats,
-    w: Floats,
-    b: Floats,
+    x: Operand,
+    w: Operand,
+    b: Operand,
     axes: Axes,
     eps: float,
     axis_name: str | None = None,
@@ -88,7 +86,7 @@ def _normalize(
 
 
 @_normalize.defjvp
-def _normalize_tangent(
+def _normalize_jvp(
     axes: Axes,
     eps: float,
     axis_name: str | None,
@@ -97,27 +95,28 @@ def _normalize_tangent(
 ) -> tuple[Results, Results]:
     x, w, b = operands
     y, mean, var = _normalize(x, w, b, axes, eps, axis_name)
-    dx, dw, db = map(widened, tangents)
-    of_x = varying_alike([dx, x, mean])
-    dmean, dvar = (
-        over_devices(each, axis_name) for each in STATISTICS_MOVED.bind(*of_x, axes=axes)
+    x_dot, w_dot, b_dot = map(widened, tangents)
+    of_x = varying_alike([x_dot, x, mean])
+    mean_dot, var_dot = (
+        over_devices(each, axis_name) for each in STATISTICS_TANGENT.bind(*of_x, axes=axes)
     )
-    of_all = varying_alike([dx, dw, db, dmean, dvar, x, w, mean, var])
-    (dy,) = APPLIED_MOVED.bind(*of_all, axes=axes, eps=eps)
-    return (y, mean, var), (dy.astype(y.dtype), dmean, dvar)
+    dots = (x_dot, w_dot, b_dot, mean_dot, var_dot)
+    of_all = varying_alike([*dots, x, w, mean, var])
+    (y_dot,) = APPLIED_TANGENT.bind(*of_all, axes=axes, eps=eps)
+    return (y, mean, var), (y_dot.astype(y.dtype), mean_dot, var_dot)
 
 
 # --- The statistics -------------------------------------------------------------------
 
 
-def statistics_moved(
-    dx: Floats, x: Floats, mean: Floats, *, axes: Axes
+def statistics_tangent(
+    x_dot: Floats, x: Floats, mean: Floats, *, axes: Axes
 ) -> tuple[Floats, Floats]:
-    """dμ = mean(dX), dσ² = 2 mean((X − μ) dX): at its mean, σ² does not depend on μ."""
+    """mean(Ẋ) for μ and 2 mean((X − μ) Ẋ) for σ², which does not move with its own mean."""
     centred = widened(x) - mean
     return (
-        jnp.mean(dx, axes, keepdims=True),
-        2 * jnp.mean(centred * dx, axes, keepdims=True),
+        jnp.mean(x_dot, axes, keepdims=True),
+        2 * jnp.mean(centred * x_dot, axes, keepdims=True),
     )
 
 
@@ -129,25 +128,20 @@ def statistics_gradient(
     return (dmean / n + (widened(x) - mean) * (2 * dvar / n),)
 
 
-STATISTICS_MOVED = formula(statistics_moved, "statistics_tangent", several=True)
+STATISTICS_TANGENT = formula(statistics_tangent, "statistics_tangent", several=True)
 STATISTICS_GRADIENT = formula(statistics_gradient, "statistics_gradient", several=True)
-transposes_of_each_other(
-    STATISTICS_MOVED,
-    STATISTICS_GRADIENT,
-    (statistics_moved, statistics_gradient),
-    counts=(1, 2),
-)
+transposes_of_each_other(STATISTICS_TANGENT, STATISTICS_GRADIENT, counts=(1, 2))
 
 
 # --- Y, whatever they are -------------------------------------------------------------
 
 
-def applied_moved(
-    dx: Floats,
-    dw: Floats,
-    db: Floats,
-    dmean: Floats,
-    dvar: Floats,
+def applied_tangent(
+    x_dot: Floats,
+    w_dot: Floats,
+    b_dot: Floats,
+    mean_dot: Floats,
+    var_dot: Floats,
     x: Floats,
     w: Floats,
     mean: Floats,
@@ -156,10 +150,10 @@ def applied_moved(
     axes: Axes,
     eps: float,
 ) -> tuple[Floats]:
-    """dY = W r (dX − dμ − ½ r² (X − μ) dσ²) + X̂ dW + db"""
+    """Ẏ = r W (Ẋ − μ̇) + (X − μ) (r Ẇ − ½ r³ W v̇) + ḃ, where σ² moves by v̇"""
     r, centred = lax.rsqrt(var + eps), widened(x) - mean
-    slope = r * dw - w * r**3 * dvar / 2
-    return (w * r * (dx - dmean) + centred * slope + db,)
+    slope = r * w_dot - r**3 * w * var_dot / 2
+    return (r * w * (x_dot - mean_dot) + centred * slope + b_dot,)
 
 
 def applied_gradient(
@@ -172,15 +166,15 @@ def applied_gradient(
     axes: Axes,
     eps: float,
 ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """W r ∂Y for X, then dW = Σ ∂Y X̂, db = Σ ∂Y, dμ = −Σ W r ∂Y, dσ² = −½ r² Σ W ∂Y X̂"""
+    """r W dY for X, dW = Σ dY X̂, db = Σ dY, dμ = −Σ r W dY, dσ² = −½ r² Σ W dY X̂"""
     r, centred = lax.rsqrt(var + eps), widened(x) - mean
-    # Every sum begins with the axes common to all: X and ∂Y are read only once.
+    # Every sum begins with the axes common to all: X and dY are read only once.
     summed_for_w = tuple(k for k in range(-x.ndim, 0) if w.shape[k] == 1 != x.shape[k])
     by_all = tuple(axis for axis in axes if axis in summed_for_w)
     sum_dy = jnp.sum(dy, by_all, keepdims=True)
     sum_dy_x_hat = r * jnp.sum(dy * centred, by_all, keepdims=True)
     return (
-        w * r * dy,
+        r * w * dy,
         jnp.sum(sum_dy_x_hat, summed_for_w, keepdims=True),
         jnp.sum(sum_dy, summed_for_w, keepdims=True),
         -r * jnp.sum(w * sum_dy, axes, keepdims=True),
@@ -188,8 +182,6 @@ def applied_gradient(
     )
 
 
-APPLIED_MOVED = formula(applied_moved, "normalization_tangent", several=True)
+APPLIED_TANGENT = formula(applied_tangent, "normalization_tangent", several=True)
 APPLIED_GRADIENT = formula(applied_gradient, "normalization_gradient", several=True)
-transposes_of_each_other(
-    APPLIED_MOVED, APPLIED_GRADIENT, (applied_moved, applied_gradient), counts=(5, 1)
-)
+transposes_of_each_other(APPLIED_TANGENT, APPLIED_GRADIENT, counts=(5, 1))

@@ -7,9 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.layout import Floats
-from jaxcnn.primitives import formula, transposes_of_each_other, with_tangent
+from jaxcnn.primitives import (
+    computing,
+    formula,
+    transposes_of_each_other,
+    with_tangent,
+)
 from jaxcnn.rounding import rounded_once
 
 
@@ -27,19 +32,17 @@ def _softmax(x: Floats, *, axis: int) -> Floats:
 
 @rounded_once
 def _softmax_gradient(dy: Floats, y: Floats, *, axis: int) -> Floats:
-    """∂L/∂x = y (∂L/∂y − Σ y ∂L/∂y); and dy of dx likewise: the Jacobian is symmetric"""
+    """dx = y (dy − Σ y dy), and ẏ of ẋ likewise: the Jacobian is symmetric"""
     return y * (dy - jnp.sum(y * dy, axis, keepdims=True))
 
 
 SOFTMAX = formula(_softmax, "softmax")
 SOFTMAX_GRADIENT = formula(_softmax_gradient, "softmax_gradient")
-transposes_of_each_other(
-    SOFTMAX_GRADIENT, SOFTMAX_GRADIENT, (_softmax_gradient, _softmax_gradient)
-)
+transposes_of_each_other(SOFTMAX_GRADIENT, SOFTMAX_GRADIENT)
 
 
 @partial(with_tangent, SOFTMAX)
-def _softmax_tangent(operands: tuple, tangents: tuple, **known: Any) -> Any:
+def _softmax_jvp(operands: tuple, tangents: tuple, **known: Any) -> Any:
     y = SOFTMAX.bind(*operands, **known)
     return y, SOFTMAX_GRADIENT.bind(*tangents, y, **known)
 
@@ -76,7 +79,7 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> 
     Array([0.25, 0.25, 0.5 ], dtype=float32)
     """
     x, axis = _along("x", x, axis)
-    return differentiation.choose(derivatives, SOFTMAX.bind, _softmax)(x, axis=axis)
+    return computing(SOFTMAX, derivatives)(x, axis=axis)
 
 
 @rounded_once
@@ -86,29 +89,27 @@ def _log_softmax(x: Floats, *, axis: int) -> Floats:
 
 
 @rounded_once
-def _log_softmax_moved(dx: Floats, y: Floats, *, axis: int) -> Floats:
-    """dy = dx − Σ e^y dx"""
-    return dx - jnp.sum(jnp.exp(y) * dx, axis, keepdims=True)
+def _log_softmax_tangent(x_dot: Floats, y: Floats, *, axis: int) -> Floats:
+    """ẏ = ẋ − Σ e^y ẋ"""
+    return x_dot - jnp.sum(jnp.exp(y) * x_dot, axis, keepdims=True)
 
 
 @rounded_once
 def _log_softmax_gradient(dy: Floats, y: Floats, *, axis: int) -> Floats:
-    """∂L/∂x = ∂L/∂y − e^y Σ ∂L/∂y"""
+    """dx = dy − e^y Σ dy"""
     return dy - jnp.exp(y) * jnp.sum(dy, axis, keepdims=True)
 
 
 LOG_SOFTMAX = formula(_log_softmax, "log_softmax")
-LOG_SOFTMAX_MOVED = formula(_log_softmax_moved, "log_softmax_tangent")
+LOG_SOFTMAX_TANGENT = formula(_log_softmax_tangent, "log_softmax_tangent")
 LOG_SOFTMAX_GRADIENT = formula(_log_softmax_gradient, "log_softmax_gradient")
-transposes_of_each_other(
-    LOG_SOFTMAX_MOVED, LOG_SOFTMAX_GRADIENT, (_log_softmax_moved, _log_softmax_gradient)
-)
+transposes_of_each_other(LOG_SOFTMAX_TANGENT, LOG_SOFTMAX_GRADIENT)
 
 
 @partial(with_tangent, LOG_SOFTMAX)
-def _log_softmax_tangent(operands: tuple, tangents: tuple, **known: Any) -> Any:
+def _log_softmax_jvp(operands: tuple, tangents: tuple, **known: Any) -> Any:
     y = LOG_SOFTMAX.bind(*operands, **known)
-    return y, LOG_SOFTMAX_MOVED.bind(*tangents, y, **known)
+    return y, LOG_SOFTMAX_TANGENT.bind(*tangents, y, **known)
 
 
 def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Floats:
@@ -135,8 +136,7 @@ def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None)
     Array([    0., -1000.], dtype=float32)
     """
     x, axis = _along("x", x, axis)
-    operation = differentiation.choose(derivatives, LOG_SOFTMAX.bind, _log_softmax)
-    return operation(x, axis=axis)
+    return computing(LOG_SOFTMAX, derivatives)(x, axis=axis)
 
 
 def _along(name: str, value: ArrayLike, axis: int) -> tuple[Floats, int]:

@@ -6,10 +6,9 @@
 
 Nothing is computed here. A call becomes a window, a layout and a number of groups, and goes
 where jaxcnn's own functions go: to :mod:`jaxcnn.convolution.rule` and
-:mod:`jaxcnn.pooling.rule`. What these do not compute (integers and complex numbers, arrays
-without entries, minima …) JAX computes itself:
-:func:`jaxcnn.patching.lax_arguments.served` decides. :mod:`jaxcnn.patching.patch` puts
-these functions in the place of JAX's.
+:mod:`jaxcnn.pooling.rule`. What these do not compute (integers and complex numbers, minima
+…) JAX computes itself: :func:`jaxcnn.patching.lax_arguments.served` decides.
+:mod:`jaxcnn.patching.patch` puts these functions in the place of JAX's.
 """
 
 import math
@@ -26,7 +25,7 @@ from jax.core import Tracer
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
-from jaxcnn import differentiation, originals
+from jaxcnn import originals
 from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.engines.rotation import rotated
 from jaxcnn.layout import channels_last, spatial_size, with_spatial
@@ -47,15 +46,6 @@ from jaxcnn.problem import Problem
 from jaxcnn.window import Window
 
 Padding = str | Sequence[tuple[int, int]]
-
-# The rule, and what JAX differentiates where ``derivatives("autodiff")`` says so.
-CONVOLUTION = (convolution_rule.convolution, convolution_rule.convolution_autodiff)
-TRANSPOSED_CONVOLUTION = (
-    convolution_rule.transposed_convolution,
-    convolution_rule.transposed_convolution_autodiff,
-)
-MAX_POOLING = (pooling_rule.max_pooling, pooling_rule.max_pooling_autodiff)
-AVERAGE_POOLING = (pooling_rule.average_pooling, pooling_rule.average_pooling_autodiff)
 
 
 # --- Convolution ----------------------------------------------------------------------
@@ -96,16 +86,15 @@ def conv_general_dilated(
     Raises:
       TypeError, ValueError: JAX's own, where its function raises them.
 
-    Derivatives: those of :func:`jaxcnn.conv2d` and :func:`jaxcnn.conv_transpose2d`. Forward
-    mode needs ``with jaxcnn.derivatives("autodiff"):`` around the call.
+    Derivatives: those of :func:`jaxcnn.conv2d` and :func:`jaxcnn.conv_transpose2d`.
 
     Cost: images with channels first (``NCHW``) or last (``NHWC``) are taken as they are,
     others are transposed to channels last and back. Zeros are multiplied only where some s
     and some t are greater than 1.
 
-    JAX computes it itself for integers and complex numbers, arrays without entries, sizes
-    other than the batch's that are symbols, more than eight spatial dimensions, and arrays
-    whose sharding is explicit.
+    JAX computes it itself for integers and complex numbers, sizes other than the batch's
+    that are symbols, more than eight spatial dimensions, and arrays whose sharding is
+    explicit.
 
     Source: ``jax.lax.conv_general_dilated``.
 
@@ -138,7 +127,11 @@ def conv_general_dilated(
         entries(each, n) for each in (window_strides, lhs_dilation, rhs_dilation)
     )
     fits = len(spread) == len(dilation) == n <= len(LETTERS)
-    if not fits or min((1, *stride)) < 1 or not are_known((c_in, *size, *rhs.shape)):
+    if (
+        not fits
+        or min((1, *stride, *kernel_size)) < 1
+        or not are_known((c_in, *size, *rhs.shape))
+    ):
         return jax_own(lhs, rhs)
     window = window_over(kernel_size, stride, padding, dilation, size)
     if n == 0:  # no dimension is the same as one of size 1
@@ -175,20 +168,21 @@ def _convolution(
     w = rhs.transpose([axes.rhs_spec[k] for k in (*range(2, rhs.ndim), 1, 0)])  # …IO
     if batch_groups > 1:
         x, groups = batch_groups_as_channels(x, batch_groups, layout), batch_groups
-    operation = CONVOLUTION
-    if max(spread) > 1 and max(window.stride) > 1:
-        between = with_spatial(
-            [(0, 0, 0)] * x.ndim, [(0, 0, t - 1) for t in spread], layout
-        )
-        x = lax.pad(x, jnp.zeros((), x.dtype), between)
-    size = spatial_size(x, layout)
-    if max(spread) > 1 and max(window.stride) == 1:
-        operation, w = TRANSPOSED_CONVOLUTION, rotated(w, groups)
-        window, size = transpose_of(window, spread, size)
+    operation, size = convolution_rule.convolution, spatial_size(x, layout)
+    if max(spread) > 1:
+        transposed = transpose_of(window, spread, size)
+        if max(window.stride) == 1 and all((*size, *transposed[1])):
+            operation, w = convolution_rule.input_gradient, rotated(w, groups)
+            window, size = transposed
+        else:
+            between = [(0, 0, t - 1) for t in spread]
+            between = with_spatial([(0, 0, 0)] * x.ndim, between, layout)
+            x = lax.pad(x, jnp.zeros((), x.dtype), between)
+            size = spatial_size(x, layout)
     if not channels_last(layout):
         w = w.transpose(w.ndim - 1, w.ndim - 2, *range(w.ndim - 2))  # OI…
     problem = Problem(window, size, layout, groups=groups, precision=precision)
-    y = differentiation.choose(None, *operation)(x, w, None, problem, dtype)
+    y = operation(x, w, problem, dtype, derivatives=None)
     return y.transpose(np.argsort([axes.out_spec[k] for k in order]))
 
 
@@ -226,8 +220,7 @@ def reduce_window(
       TypeError, ValueError: JAX's own, where its function raises them.
 
     Derivatives: those of :func:`jaxcnn.max_pool2d` and :func:`jaxcnn.avg_pool2d`; JAX has
-    none for ``jnp.maximum`` and ``jnp.add``. Forward mode needs
-    ``with jaxcnn.derivatives("autodiff"):`` around the call.
+    none for ``jnp.maximum`` and ``jnp.add``.
 
     Source: ``jax.lax.reduce_window``.
 
@@ -289,12 +282,12 @@ def _pooling_of(
 
 
 def _maxima(x: jax.Array, problem: Problem) -> jax.Array:
-    y, _ = differentiation.choose(None, *MAX_POOLING)(x, problem)
+    y, _ = pooling_rule.max_pooling(x, problem, derivatives=None)
     return y
 
 
 def _sums(x: jax.Array, problem: Problem) -> jax.Array:
-    return differentiation.choose(None, *AVERAGE_POOLING)(x, replace(problem, divisor=1))
+    return pooling_rule.average_pooling(x, replace(problem, divisor=1), derivatives=None)
 
 
 def max_pool(

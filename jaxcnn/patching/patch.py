@@ -36,8 +36,8 @@ def patch_jax(*, verbose: bool = True) -> None:
     Raises:
       RuntimeError: when JAX's functions are not what this version of jaxcnn knows.
 
-    Derivatives: jaxcnn's hand-written rules, which have no forward mode; within
-    ``with jaxcnn.derivatives("autodiff"):``, JAX's, which do.
+    Derivatives: jaxcnn's hand-written rules; within
+    ``with jaxcnn.derivatives("autodiff"):``, JAX's of the same loops.
 
     Source: ``sklearnex.patch_sklearn``.
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.arguments import Options
 from jaxcnn.layout import Floats, Integers, spatial_axes, spatial_size
 from jaxcnn.pooling import adaptive_rule
@@ -134,10 +134,7 @@ def _adaptive_max_pool(
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
     # Where windows share pixels, their gradients are added: as wide as sums are.
     wide = x.astype(sum_dtype(x.dtype))
-    operation = differentiation.choose(
-        derivatives, adaptive_rule.maxima, adaptive_rule.maxima_autodiff
-    )
-    y, winner = operation(wide, adaptive)
+    y, winner = adaptive_rule.maxima(wide, adaptive, derivatives)
     y = y.astype(x.dtype)
     if not return_indices:
         return y if is_batch else y[0]
@@ -235,10 +232,7 @@ def _adaptive_avg_pool(
     derivatives: str | None = None,
 ) -> Floats:
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
-    operation = differentiation.choose(
-        derivatives, adaptive_rule.sums, adaptive_rule.sums_autodiff
-    )
-    sums = operation(x.astype(sum_dtype(x.dtype)), adaptive)
+    sums = adaptive_rule.sums(x.astype(sum_dtype(x.dtype)), adaptive, derivatives)
     n = math.prod(np.ix_(*(each.sizes for each in adaptive.windows)))
     n = jnp.expand_dims(
         jnp.asarray(n, sums.dtype), [k for k, each in enumerate(layout) if each in "NC"]
@@ -331,7 +325,7 @@ def _described(
     arguments.one_engine(engine)
     x, is_batch = arguments.images("x", x, layout)
     size = spatial_size(x, layout)
-    arguments.has_entries("x", x)
+    arguments.has_entries("x", x, spatial_axes(layout))
     entries = (
         output_size if isinstance(output_size, Sequence) else (output_size,) * dimensions
     )

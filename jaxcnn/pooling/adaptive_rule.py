@@ -10,7 +10,7 @@ every input gathers what is at its copies, unless they are many.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -23,6 +23,7 @@ from jaxcnn.layout import Floats, Numbers, spatial_axes
 from jaxcnn.pooling import rule
 from jaxcnn.pooling.rule import Winner
 from jaxcnn.primitives import (
+    computing,
     formula,
     into_the_batch,
     transposes_of_each_other,
@@ -167,7 +168,7 @@ transposes_of_each_other(LAID_OUT, COLLECTED)
 
 
 @partial(with_tangent, LAID_OUT)
-def _laid_out_tangent(
+def _laid_out_jvp(
     operands: tuple, tangents: tuple, *, adaptive: Adaptive, fill: int | float
 ) -> tuple[Floats, Floats]:
     windows = LAID_OUT.bind(*operands, adaptive=adaptive, fill=fill)
@@ -177,27 +178,15 @@ def _laid_out_tangent(
 # --- The poolings ---------------------------------------------------------------------
 
 
-def maxima(
-    x: Floats,
-    adaptive: Adaptive,
-    lay_out: Callable[..., Floats] = LAID_OUT.bind,
-    pool: Callable[..., tuple[Floats, Winner]] = rule.max_pooling,
-) -> tuple[Floats, Winner]:
+def maxima(x: Floats, adaptive: Adaptive, derivatives: str | None) -> tuple[Floats, Winner]:
     """Y = max over each window, and the place of its winner"""
+    lay_out = computing(LAID_OUT, derivatives)
     windows = lay_out(x, adaptive=adaptive, fill=-math.inf)
-    return pool(windows, adaptive.side_by_side)
+    return rule.max_pooling(windows, adaptive.side_by_side, derivatives)
 
 
-def sums(
-    x: Floats,
-    adaptive: Adaptive,
-    lay_out: Callable[..., Floats] = LAID_OUT.bind,
-    pool: Callable[..., Floats] = rule.average_pooling,
-) -> Floats:
+def sums(x: Floats, adaptive: Adaptive, derivatives: str | None) -> Floats:
     """Y = Σ over each window"""
-    windows = lay_out(x, adaptive=adaptive, fill=0)
-    return pool(windows, replace(adaptive.side_by_side, divisor=1))
-
-
-maxima_autodiff = partial(maxima, lay_out=laid_out, pool=rule.max_pooling_autodiff)
-sums_autodiff = partial(sums, lay_out=laid_out, pool=rule.average_pooling_autodiff)
+    windows = computing(LAID_OUT, derivatives)(x, adaptive=adaptive, fill=0)
+    problem = replace(adaptive.side_by_side, divisor=1)
+    return rule.average_pooling(windows, problem, derivatives)

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from jax.typing import ArrayLike
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.arguments import Padding, PoolingOptions
 from jaxcnn.layout import Floats, spatial_size
 from jaxcnn.pooling import rule
@@ -61,8 +61,7 @@ def avg_pool2d(
       TypeError, ValueError: as for :func:`jaxcnn.max_pool2d`, and when
         ``divisor_override`` is zero.
 
-    Derivatives: linear; nothing is kept for the backward pass. Every order of gradient
-    is hand-written. Forward mode needs ``derivatives="autodiff"``.
+    Derivatives: linear; nothing is kept for the backward pass.
 
     Cost: B · C · H_out · W_out · K_h · K_w additions. Half precisions are summed in
     float32 and rounded once.
@@ -162,10 +161,7 @@ def _avg_pool(
         divisor=divisor_override,
         **options,
     )
-    operation = differentiation.choose(
-        derivatives, rule.average_pooling, rule.average_pooling_autodiff
-    )
-    y = operation(x, problem)
+    y = rule.average_pooling(x, problem, derivatives)
     return y if is_batch else y[0]
 
 
@@ -298,8 +294,5 @@ def _lp_pool(
     problem = arguments.pooling_problem(
         spatial_size(x, layout), kernel_size, stride, padding, layout, **options
     )
-    operation = differentiation.choose(
-        derivatives, rule.power_pooling, rule.power_pooling_autodiff
-    )
-    y = operation(x, norm_type, problem)
+    y = rule.power_pooling(x, norm_type, problem, derivatives)
     return y if is_batch else y[0]

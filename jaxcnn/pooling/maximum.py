@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.arguments import Padding, PoolingOptions
 from jaxcnn.layout import (
     Floats,
@@ -24,7 +24,7 @@ from jaxcnn.layout import (
     with_spatial,
 )
 from jaxcnn.pooling import rule
-from jaxcnn.primitives import formula, into_the_batch, transposes_of_each_other
+from jaxcnn.primitives import computing, formula, into_the_batch, transposes_of_each_other
 from jaxcnn.window import positions
 
 Pooled = Any
@@ -180,10 +180,7 @@ def _max_pool(
     problem = arguments.pooling_problem(
         spatial_size(x, layout), kernel_size, stride, padding, layout, **options
     )
-    operation = differentiation.choose(
-        derivatives, rule.max_pooling, rule.max_pooling_autodiff
-    )
-    y, winner = operation(x, problem)
+    y, winner = rule.max_pooling(x, problem, derivatives)
     if not return_indices:
         return y if is_batch else y[0]
     at = flat_index(positions(winner, problem.window, layout), problem.input_size)
@@ -377,8 +374,7 @@ def _max_unpool(
     )
     indices = jnp.where(indices < 0, length, indices)  # which would count from the end
     axis = 1 if channels_last(layout) else 2
-    operation = differentiation.choose(derivatives, UNPOOL.bind, _unpool)
-    y = operation(
+    y = computing(UNPOOL, derivatives)(
         merge_axes(x, axis, dimensions),
         merge_axes(indices, axis, dimensions),
         length=length,

@@ -2,36 +2,39 @@
 
 Max pooling is not linear. Once the winners are known, taking their entries is:
 
-    max_pooling         Y = max_m tap(X, m), and the winner of each window
-    take_from_winners   dY = Σ_m tap(dX, m) · [winner = m]
-    place_at_winners    dX = Σ_m untap(dY · [winner = m], m)
+    max_pool                Y = max_m tap(X, m), and the winner of each window
+    take_winners            Ẏ = Σ_m tap(Ẋ, m) · [winner = m]
+    max_pool_gradient       dX = Σ_m untap(dY · [winner = m], m)
 
-The tangent of the first is the second, and its transpose the third: the gradient. The
-other poolings are linear, and come in pairs, each of which is the other's transpose:
+The tangent of the first is the second, and the transpose of that the third. The other
+poolings are linear, and come in pairs, each of which is the other's transpose:
 
-    average_pooling     Y = 1/n · Σ_m tap(X, m)     average_pooling_gradient
-    unfolding           P[m] = tap(X, m)            folding
+    average_pool            Y = 1/n · Σ_m tap(X, m)
+    average_pool_gradient   dX = Σ_m untap(dY / n, m)
+
+    unfold                  P[m] = tap(X, m)
+    fold                    X = Σ_m untap(P[m], m)
 
 A pooling treats all images alike: ``vmap`` adds to its batch.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxcnn import plan
-from jaxcnn.layout import Floats, Integers, Numbers, grouped
+from jaxcnn import differentiation
+from jaxcnn.layout import Floats, Integers, Operand, grouped
 from jaxcnn.primitives import (
     at_rest,
+    computing,
     into_the_batch,
     transposes_of_each_other,
     window_sum,
     with_tangent,
 )
-from jaxcnn.problem import ROLES, Problem, loops_by_default
+from jaxcnn.problem import ROLES, Problem
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import in_auto_axes, varying_alike
 
@@ -41,50 +44,41 @@ Winner = Integers
 # --- The poolings ---------------------------------------------------------------------
 
 
-def max_pooling(x: Floats, problem: Problem) -> tuple[Floats, Winner]:
+def max_pooling(
+    x: Operand, problem: Problem, derivatives: str | None = "custom"
+) -> tuple[Floats, Winner]:
     """Y = max_m tap(X, m), and the winner of each window"""
-    y, winner = _pool("max_pool", problem, x)
+    y, winner = _pool("max_pool", problem, derivatives, x)
     return y, winner
 
 
-def take_from_winners(x: Floats, winner: Winner, problem: Problem) -> Floats:
-    """Y = Σ_m tap(X, m) · [winner = m]"""
-    return _pool("take_winners", problem, x, winner)
-
-
-def place_at_winners(dy: Floats, winner: Winner, problem: Problem) -> Floats:
-    """dX = Σ_m untap(dY · [winner = m], m)"""
-    return _pool("max_pool_gradient", problem, dy, winner)
-
-
-def average_pooling(x: Floats, problem: Problem) -> Floats:
+def average_pooling(
+    x: Operand, problem: Problem, derivatives: str | None = "custom"
+) -> Floats:
     """Y = 1/n · Σ_m tap(X, m)"""
-    return _pool("average_pool", problem, x)
+    return _pool("average_pool", problem, derivatives, x)
 
 
-def average_pooling_gradient(dy: Floats, problem: Problem) -> Floats:
-    """dX = Σ_m untap(dY / n, m)"""
-    return _pool("average_pool_gradient", problem, dy)
-
-
-def unfolding(x: Floats, problem: Problem) -> Floats:
+def unfolding(x: Operand, problem: Problem, derivatives: str | None = "custom") -> Floats:
     """P[m] = tap(X, m)"""
-    return _pool("unfold", problem, x)
+    return _pool("unfold", problem, derivatives, x)
 
 
-def folding(p: Floats, problem: Problem) -> Floats:
+def folding(p: Operand, problem: Problem, derivatives: str | None = "custom") -> Floats:
     """X = Σ_m untap(P[m], m)"""
-    return _pool("fold", problem, p)
+    return _pool("fold", problem, derivatives, p)
 
 
-def _pool(name: str, problem: Problem, *operands: Numbers) -> Any:
-    operands = varying_alike(operands)
+def _pool(
+    name: str, problem: Problem, derivatives: str | None, *operands: Operand | Winner
+) -> Any:
+    arrays = varying_alike(operands)
 
     def names() -> list[list[str | None]]:
         return [_images_and_channels(role, problem.layout) for role in ROLES[name]]
 
-    bind = in_auto_axes(POOLINGS[name].bind, operands, names)
-    return bind(*operands, problem=problem, dtype=operands[0].dtype)
+    compute = in_auto_axes(computing(POOLINGS[name], derivatives), arrays, names)
+    return compute(*arrays, problem=problem, dtype=arrays[0].dtype)
 
 
 def _images_and_channels(role: str, layout: str) -> list[str | None]:
@@ -110,14 +104,15 @@ POOLINGS = {
 }
 
 
-def _max_pooling_tangent(
+def _max_pooling_jvp(
     operands: tuple, tangents: tuple, *, problem: Problem, **_: Any
 ) -> Any:
     y, winner = max_pooling(*operands, problem)
-    return (y, winner), (take_from_winners(*tangents, winner, problem), at_rest(winner))
+    y_dot = _pool("take_winners", problem, "custom", *tangents, winner)
+    return (y, winner), (y_dot, at_rest(winner))
 
 
-with_tangent(POOLINGS["max_pool"], _max_pooling_tangent)
+with_tangent(POOLINGS["max_pool"], _max_pooling_jvp)
 transposes_of_each_other(POOLINGS["take_winners"], POOLINGS["max_pool_gradient"])
 transposes_of_each_other(POOLINGS["average_pool"], POOLINGS["average_pool_gradient"])
 transposes_of_each_other(POOLINGS["unfold"], POOLINGS["fold"])
@@ -125,19 +120,17 @@ transposes_of_each_other(POOLINGS["unfold"], POOLINGS["fold"])
 
 # --- Power-average pooling ------------------------------------------------------------
 #
-# Y = S^(1/p), where S is the sum of X^p. With dS = Y^(1−p)·dY/p and dX = p·X^(p−1)·dS at
-# every position that was summed, p cancels.
+# Y = S^(1/p), where S is the sum of X^p. S moves by the sum of p·X^(p−1)·Ẋ, and Y by
+# Y^(1−p)/p times that: p cancels.
 
 
 def _power_formula(
-    average: Callable[..., Any],
-    x: Floats,
-    p: int | float,
-    problem: Problem,
+    x: Operand, p: int | float, problem: Problem, derivatives: str = "custom"
 ) -> Floats:
     """Y, as wide as sums are; and 0 where S is 0, so that its gradient is 0 there, too."""
     # A sum of fewer elements than the kernel has is scaled up to as many.
-    S = average(x**p, problem) * jnp.asarray(problem.window.number_of_taps, x.dtype)
+    n = jnp.asarray(problem.window.number_of_taps, x.dtype)
+    S = average_pooling(x**p, problem, derivatives) * n
     return jnp.where(S == 0, 0, _nonzero(S) ** (1 / p))
 
 
@@ -146,46 +139,26 @@ def _nonzero(x: Floats) -> Floats:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _power_pooling(x: Floats, p: int | float, problem: Problem) -> Floats:
-    return _power_formula(average_pooling, x, p, problem)
+def _power_pooling(x: Operand, p: int | float, problem: Problem) -> Floats:
+    return _power_formula(x, p, problem)
 
 
 @_power_pooling.defjvp
-def _power_pooling_tangent(
+def _power_pooling_jvp(
     p: int | float, problem: Problem, operands: tuple, tangents: tuple
 ) -> tuple[Floats, Floats]:
-    """dY = Y^(1−p) · Σ_m tap(X^(p−1) · dX, m)"""
-    (x,), (dx,) = operands, tangents
+    """Ẏ = Y^(1−p) · Σ_m tap(X^(p−1) · Ẋ, m)"""
+    (x,), (x_dot,) = operands, tangents
     y = _power_pooling(x, p, problem)
     slope = jnp.where(y == 0, 0, _nonzero(y) ** (1 - p))
     slope *= jnp.asarray(problem.window.number_of_taps, y.dtype)
-    return y, slope * average_pooling(x ** (p - 1) * dx, problem)
+    return y, slope * average_pooling(x ** (p - 1) * x_dot, problem)
 
 
-def power_pooling(x: Floats, p: int | float, problem: Problem) -> Floats:
+def power_pooling(
+    x: Floats, p: int | float, problem: Problem, derivatives: str | None
+) -> Floats:
     """Y = (Σ_m tap(X, m)^p)^(1/p)"""
-    return _power_pooling(x.astype(sum_dtype(x.dtype)), p, problem).astype(x.dtype)
-
-
-# --- The same without the rules: what ``derivatives="autodiff"`` means ----------------
-
-
-def max_pooling_autodiff(x: Floats, problem: Problem) -> tuple[Floats, Winner]:
-    return plan.compute("max_pool", loops_by_default(problem), x)
-
-
-def average_pooling_autodiff(x: Floats, problem: Problem) -> Floats:
-    return plan.compute("average_pool", loops_by_default(problem), x, dtype=x.dtype)
-
-
-def unfolding_autodiff(x: Floats, problem: Problem) -> Floats:
-    return plan.compute("unfold", loops_by_default(problem), x)
-
-
-def folding_autodiff(p: Floats, problem: Problem) -> Floats:
-    return plan.compute("fold", loops_by_default(problem), p, dtype=p.dtype)
-
-
-def power_pooling_autodiff(x: Floats, p: int | float, problem: Problem) -> Floats:
-    wide = x.astype(sum_dtype(x.dtype))
-    return _power_formula(average_pooling_autodiff, wide, p, problem).astype(x.dtype)
+    by_loops = partial(_power_formula, derivatives="autodiff")
+    compute = differentiation.choose(derivatives, _power_pooling, by_loops)
+    return compute(x.astype(sum_dtype(x.dtype)), p, problem).astype(x.dtype)

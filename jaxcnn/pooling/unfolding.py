@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jax.typing import ArrayLike
 
-from jaxcnn import arguments, differentiation
+from jaxcnn import arguments
 from jaxcnn.arguments import Padding
 from jaxcnn.layout import Floats, channels_last, merge_axes, spatial_size, split_axis
 from jaxcnn.pooling import rule
@@ -76,8 +76,8 @@ def unfold(
         layout=layout,
         engine=engine,
     )
-    operation = differentiation.choose(derivatives, rule.unfolding, rule.unfolding_autodiff)
-    p = operation(x, problem)  # the taps beside the channels, as in "NGCHW"
+    # The taps beside the channels, as in "NGCHW".
+    p = rule.unfolding(x, problem, derivatives)
     if channels_last(layout):
         p = merge_axes(merge_axes(p, p.ndim - 2, 2), 1, p.ndim - 3)
     else:
@@ -133,7 +133,7 @@ def fold(
             [1., 2., 1.]]], dtype=float32)
     """
     arguments.one_of("layout", layout, arguments.EVERY_LAYOUT)
-    size = arguments.size("output_size", output_size, len(layout) - 2)
+    size = arguments.size("output_size", output_size, len(layout) - 2, at_least=0)
     problem = arguments.convolution_problem(
         size,
         kernel_size,
@@ -163,6 +163,5 @@ def fold(
         p = split_axis(split_axis(p, 2, taps, channels), 1, *out)
     else:
         p = split_axis(split_axis(p, 2, *out), 1, channels, taps).swapaxes(1, 2)
-    operation = differentiation.choose(derivatives, rule.folding, rule.folding_autodiff)
-    x = operation(p, problem)
+    x = rule.folding(p, problem, derivatives)
     return x if is_batch else x[0]

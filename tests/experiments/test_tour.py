@@ -50,7 +50,8 @@ def test_it_runs_from_top_to_bottom(capsys):
         assert len(stored) == figures, f"cell {number} shows other pictures than it draws"
     assert drawn >= 10
     printed = capsys.readouterr().out
-    assert "✗ X: float64[1,5,5] ∂ f[0, 0, 1] / ∂ X[0, 0, 0] is -2 by its rule" in printed
+    assert "✗ X: float64[1,5,5] ∂ f[" in printed
+    assert "is -2 in reverse mode and 2 by differences: they differ by 4" in printed
     assert printed.count("✗") == 1
     assert float(names["evaluation"].metrics.accuracy) > 0.95
 

@@ -90,6 +90,11 @@ BAD_CONVOLUTIONS = {
         ValueError,
         "padding is ((2, 2), (2, 2)) … 'replicate' … size (0, 6)",
     ),
+    "depthwise: no channels": (
+        lambda a: depthwise_conv2d(a.x[:, :0], ONE_EACH[:0]),
+        ValueError,
+        "x has shape (2, 0, 5, 6) … axes (1,) … at least 1",
+    ),
     # The dtype of the result
     "preferred narrower": (
         lambda a: conv2d(a.x, a.w, preferred_element_type="bfloat16"),

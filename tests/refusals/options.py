@@ -127,6 +127,11 @@ BAD_WINDOWS = {
         TypeError,
         "kernel_size is (2.0, 2) … an int or 2 ints",
     ),
+    "input_size negative": (
+        lambda a: dx_of(a.dy, a.w, -1, padding=9),
+        ValueError,
+        "input_size is (-1, -1) … at least 0",
+    ),
     "input_size None": (lambda a: dx_of(a.dy, a.w, None), TypeError, "input_size is None"),
     # Paddings of another form
     "padding unknown": (

@@ -193,6 +193,11 @@ BAD_POOLINGS = {
         ValueError,
         "x has shape (2, 4, 0, 6) … at least 1",
     ),
+    "global pooling: no pixels": (
+        lambda a: global_max_pool(a.x[:, :, :0]),
+        ValueError,
+        "x has shape (2, 4, 0, 6) … axes (2, 3) … at least 1",
+    ),
     "dilated beyond the image": (
         lambda a: max_pool2d(a.x, 3, dilation=(3, 1)),
         ValueError,
@@ -298,7 +303,7 @@ BAD_POOLINGS = {
     "fold: output_size negative": (
         lambda a: folded(PATCHES, -2, padding=9),
         ValueError,
-        "output_size is … -2 … at least 1",
+        "output_size is … -2 … at least 0",
     ),
     "fold: output_size too small": (
         lambda a: folded(PATCHES, 1),
