@@ -294,7 +294,9 @@ def product(
 
 def _like(gradient: Any, operand: Any) -> Any:
     """A gradient in the dtype of its operand, and sharded as that is."""
-    return sharded_like(gradient.astype(operand.aval.dtype), operand.aval)
+    if gradient.dtype != operand.aval.dtype:  # or a weak type would become a strong one
+        gradient = gradient.astype(operand.aval.dtype)
+    return sharded_like(gradient, operand.aval)
 
 
 def transposes_of_each_other(
