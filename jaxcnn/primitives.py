@@ -69,8 +69,8 @@ def _compiled(primitive: Primitive) -> Rule:
     @lru_cache(maxsize=4096)
     def program(**known: Any) -> Rule:
         alone = partial(primitive.bind, **known)
-        alone.__name__ = primitive.name
-        alone._apply_primitive = True  # which the search for NaNs asks for
+        alone.__name__ = alone.__qualname__ = primitive.name
+        alone._apply_primitive = True  # the search for NaNs asks for both
         return jax.jit(alone)
 
     def compute(*operands: Any, **known: Any) -> Any:
