@@ -69,8 +69,8 @@ def _compiled(primitive: Primitive) -> Rule:
     @lru_cache(maxsize=4096)
     def program(**known: Any) -> Rule:
         alone = partial(primitive.bind, **known)
-        alone.__name__ = primitive.name
-        alone._apply_primitive = True  # which the search for NaNs asks for
+        alone.__name__ = alone.__qualname__ = primitive.name
+        alone._apply_primitive = True  # the search for NaNs asks for both
         return jax.jit(alone)
 
     def compute(*operands: Any, **known: Any) -> Any:
@@ -231,13 +231,21 @@ def at_rest(result: Any) -> Any:
     return ad.Zero(jax.typeof(result).to_tangent_aval())
 
 
-def with_tangent(primitive: Primitive, jvp: Rule) -> None:
+def with_tangent(
+    primitive: Primitive, tangent: Primitive, kept: Callable[..., Sequence[Any]]
+) -> None:
     """Tell JAX the tangent of what is not linear.
 
     Args:
-      primitive: computes Y = f(X).
-      jvp: of the operands, their tangents and the static keywords, to Y and Ẏ.
+      primitive: computes Y from its operands X, …
+      tangent: computes Ẏ from Ẋ and from what is kept; linear in Ẋ.
+      kept: of the operands and of Y.
     """
+
+    def jvp(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
+        y = primitive.bind(*operands, **known)
+        return y, tangent.bind(tangents[0], *kept(*operands, y), **known)
+
     ad.primitive_jvps[primitive] = jvp
 
 
@@ -280,13 +288,15 @@ def product(
             for rule, operand in zip(rules, operands, strict=False)
         ]
 
-    with_tangent(primitive, jvp)
+    ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transposed
 
 
 def _like(gradient: Any, operand: Any) -> Any:
     """A gradient in the dtype of its operand, and sharded as that is."""
-    return sharded_like(gradient.astype(operand.aval.dtype), operand.aval)
+    if gradient.dtype != operand.aval.dtype:  # or a weak type would become a strong one
+        gradient = gradient.astype(operand.aval.dtype)
+    return sharded_like(gradient, operand.aval)
 
 
 def transposes_of_each_other(
@@ -345,5 +355,5 @@ def _linear(primitive: Primitive, other: Primitive, n: int) -> None:
             for gradient, operand in zip(gradients, operands[:n], strict=True)
         ] + [None] * len(operands[n:])
 
-    with_tangent(primitive, jvp)
+    ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transposed
