@@ -9,10 +9,11 @@ and a training loop in ``lax.scan`` many times faster.
 
 Method: contestants take turns (:mod:`experiments.benchmarking.timing`), each in the better
 of its layouts; a number is the median of the rounds. Suites are *layers* (convolutions with
-bias, forward alone and with all gradients), *pools*, *networks* (a whole training step) and
-*scan* (the same step in ``lax.scan``). Time to compile, temporary memory and, for layers
-and pools, the error are measured, too: a layer that is off by more than 1e-4 from float64,
-or a pool that differs from lax by more than 1e-6, makes the command fail.
+bias, forward alone and with all gradients), *pools*, *networks* (a whole training step),
+*scan* (the same step in ``lax.scan``) and *eager* (calls outside of ``jit``, and gradients,
+of small arrays). Time to compile, temporary memory and the error are measured, too, where
+there are any: a layer that is off by more than 1e-4 from float64, a pool that differs from
+lax by more than 1e-6, or a call by more than 1e-4, makes the command fail.
 
 Results: docs/speed.md.
 """
@@ -37,9 +38,11 @@ from rich.progress import track
 import jaxcnn
 from experiments.benchmarking import cases
 from experiments.benchmarking.chart import chart_of
+from experiments.benchmarking.eager import measure_call
 from experiments.benchmarking.layers import measure_layer, measure_pool
 from experiments.benchmarking.tables import (
     cost_table,
+    eager_table,
     ratios,
     scan_table,
     summaries,
@@ -54,15 +57,15 @@ from experiments.run.command import ClaimError
 from experiments.run.files import write_together
 from experiments.run.origin import origin
 
-SUITES = ("layers", "pools", "networks", "scan")
-TOLERANCE = {"layers": 1e-4, "pools": 1e-6}
+SUITES = ("layers", "pools", "networks", "scan", "eager")
+TOLERANCE = {"layers": 1e-4, "pools": 1e-6, "eager": 1e-4}
 
 
 @dataclass(frozen=True)
 class Settings:
     """Time jaxcnn, lax, flax and PyTorch."""
 
-    suite: Literal["layers", "pools", "networks", "scan", "all"] = "all"
+    suite: Literal["layers", "pools", "networks", "scan", "eager", "all"] = "all"
     """What to time."""
 
     quick: bool = False
@@ -72,7 +75,7 @@ class Settings:
     """Only the cases whose name contains this."""
 
     rounds: int = 0
-    """How many rounds; 0 is 5 to 15, as many as a few seconds allow."""
+    """How many rounds; 0 is 5 to 15, as many as a few seconds allow, or 100 of eager."""
 
     torch_python: Path = Path(sys.executable)
     """The interpreter that has PyTorch."""
@@ -98,9 +101,12 @@ def cases_of(
     elif suite == "networks":
         for name in cases.QUICK_NETWORKS if quick else cases.NETWORKS:
             yield name, partial(measure_network, name, rounds, torch)
-    else:
+    elif suite == "scan":
         for name in cases.QUICK_SCANS if quick else cases.NETWORKS:
             yield name, partial(measure_scan, name, rounds)
+    else:
+        for call in cases.QUICK_CALLS if quick else cases.CALLS:
+            yield call.name, partial(measure_call, call, rounds)
 
 
 def measure_suite(
@@ -129,6 +135,8 @@ def report(suite: str, measurements: list[Measurement], console: Console) -> Non
     own = [each for each in measurements if each.suite == suite]
     if suite == "scan":
         console.print(scan_table(own))
+    elif suite == "eager":
+        console.print(eager_table(own))
     else:
         for mode in dict.fromkeys(each.mode for each in own):
             console.print(time_table(own, suite, mode))

@@ -5,15 +5,17 @@
     python -m experiments.compare_gradients --quick
 
 Claim: for every public operation, in every configuration of
-:mod:`experiments.gradients.operations`, in both layouts, by every engine, the value and
-every gradient agree with automatic differentiation of the same loops, with XLA's own
-operation, with finite differences and, where it is installed, with PyTorch: to 1e-10 in
-float64, to 1e-5 in float32, to one and a half units in the last place in half precisions.
+:mod:`experiments.gradients.operations`, in both layouts, by every engine, the value, every
+gradient (reverse mode) and every tangent (forward mode) agree with automatic
+differentiation of the same loops, with XLA's own operation, with finite differences and,
+where it is installed, with PyTorch: to 1e-10 in float64, to 1e-5 in float32, to one and a
+half units in the last place in half precisions.
 
 Method: references are computed in float64, of arguments that are the same numbers in every
-precision; cotangents are random, since an all-ones one hides flips and shifts. A number in
-the tables is the largest deviation from a reference, divided by its largest entry. A dash:
-at a tie there are no differences, and not every library has every operation.
+precision. Cotangents and directions are random, since all-ones ones hide flips and shifts.
+A tangent is along one argument, the others at rest. A number in the tables is the largest
+deviation from a reference, divided by its largest entry. A dash: at a tie there are no
+differences, and not every library has every operation.
 
 Results: docs/exactness.md.
 """
@@ -36,24 +38,24 @@ from rich.console import Console
 from rich.progress import track
 
 import jaxcnn
-from experiments.gradients.arguments import normal
+from experiments.gradients.arguments import normal, steps
 from experiments.gradients.case import Case, torch_operations
 from experiments.gradients.heat_map import picture_of
 from experiments.gradients.operations import OPERATIONS, cases, timed_case
 from experiments.gradients.tables import (
     TOLERANCE,
-    VALUE,
     Comparison,
     Timing,
     engine_table,
     nested,
     page_of,
+    quantities,
     summary_of,
     table_of,
     timing_table,
 )
 from experiments.pages.pictures import drawn
-from experiments.peers.jax_gradients import value_and_gradients
+from experiments.peers.jax_gradients import tangents, value_and_gradients
 from experiments.peers.lax_operations import LackingError
 from experiments.run import command
 from experiments.run.command import ClaimError, must_be_known
@@ -102,7 +104,10 @@ class Settings:
         must_be_known("dtype", self.dtype, TOLERANCE)
 
 
-# --- Gradients, and what they should be -----------------------------------------------
+# --- Derivatives, and what they should be ---------------------------------------------
+
+Given = tuple[list[np.ndarray], np.ndarray, list[np.ndarray]]
+"""Arguments; a cotangent that arrives at the value; a direction for each argument."""
 
 
 def compare_case(
@@ -111,7 +116,7 @@ def compare_case(
     engines: Sequence[str] = EVERY_ENGINE,
     dtypes: Sequence[str] = tuple(TOLERANCE),
 ) -> list[Comparison]:
-    """The value and every gradient of a case, by each engine, with every reference."""
+    """All quantities of a case, by each engine, with every reference."""
     # Accelerators would round the factors of a float32 product further.
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         arguments = list(case.arguments.values())
@@ -120,29 +125,27 @@ def compare_case(
         )
         shape = next(each.shape for each in results if not isinstance(each, Exception))
         # Another seed than the arguments': x as its own cotangent hides mistakes.
-        cotangent = normal(np.random.default_rng((seed, 1)), shape)
-        expected = dict(references(case, arguments, cotangent))
+        rng = np.random.default_rng((seed, 1))
+        cotangent = normal(rng, shape)
+        given = arguments, cotangent, [steps(rng, each.shape) for each in arguments]
+        expected = dict(references(case, given))
         comparisons = []
         for dtype in dtypes:
             able = attempt(case.engines, dtype)
             for engine in ("auto",) if isinstance(able, Exception) else able:
                 if engine in engines:
-                    comparisons += judged(
-                        case, dtype, engine, arguments, cotangent, expected
-                    )
+                    comparisons += judged(case, dtype, engine, given, expected)
         return comparisons
 
 
-def references(
-    case: Case, arguments: Sequence[np.ndarray], cotangent: np.ndarray
-) -> Iterator[tuple[str, dict]]:
-    """By name: the value and the gradients, computed in float64, or an exception."""
-    given = [each.astype(np.float64) for each in arguments], cotangent.astype(np.float64)
+def references(case: Case, given: Given) -> Iterator[tuple[str, dict]]:
+    """By name: all quantities, computed in float64, or an exception."""
+    given = in_dtype(given, "float64")
     ways = {
         "autodiff": partial(by_jax, case.autodiff),
         "XLA": partial(by_jax, case.xla),
         "differences": partial(differences, case.custom) if case.smooth else None,
-        "PyTorch": torch_operations and partial(torch_operations.gradients, case.torch),
+        "PyTorch": torch_operations and partial(torch_operations.derivatives, case.torch),
     }
     for name, way in ways.items():
         computed = attempt(way, *given) if way else LackingError()
@@ -154,13 +157,11 @@ def judged(
     case: Case,
     dtype: str,
     engine: str,
-    arguments: Sequence[np.ndarray],
-    cotangent: np.ndarray,
+    given: Given,
     expected: dict[str, dict],
 ) -> Iterator[Comparison]:
     """What an engine computes in a dtype, quantity by quantity, with each reference."""
-    given = [each.astype(dtype) for each in arguments], cotangent.astype(dtype)
-    computed = attempt(by_jax, case.by(engine), *given)
+    computed = attempt(by_jax, case.by(engine), *in_dtype(given, dtype))
     for quantity, ours in by_quantity(case, computed).items():
         for reference, of_all in expected.items():
             if quantity in of_all:
@@ -168,47 +169,71 @@ def judged(
                 yield Comparison(*which, *judge(ours, of_all[quantity], dtype))
 
 
+def in_dtype(given: Given, dtype: str) -> Given:
+    return jax.tree.map(lambda array: array.astype(dtype), given)
+
+
 def by_quantity(case: Case, computed: list | Exception) -> dict:
-    """The value, if it is there, and the gradients, by name; or the exceptions."""
-    names = [VALUE, *case.arguments]
+    """All quantities by name, the value only if it is there; or the exceptions."""
+    names = quantities(case.arguments)
     if isinstance(computed, Exception):
         return dict.fromkeys(names, computed)
     return dict(zip(names[-len(computed) :], computed, strict=True))
 
 
 def by_jax(
-    function: Callable, arguments: Sequence[np.ndarray], cotangent: np.ndarray
+    function: Callable,
+    arguments: Sequence[np.ndarray],
+    cotangent: np.ndarray,
+    directions: Sequence[np.ndarray],
 ) -> list[np.ndarray]:
-    """The value, and the gradients of ⟨f(arguments), cotangent⟩."""
-    computed = partial(value_and_gradients, function)
-    computed = jax.jit(computed, compiler_options=COMPILE_QUICKLY)
-    return list(map(np.asarray, computed(arguments, cotangent)))
+    """The value, the gradients of ⟨f(arguments), cotangent⟩, the tangents."""
+
+    @partial(jax.jit, compiler_options=COMPILE_QUICKLY)
+    def both_modes(arguments, cotangent, directions):
+        return (
+            *value_and_gradients(function, arguments, cotangent),
+            *tangents(function, arguments, directions),
+        )
+
+    return list(map(np.asarray, both_modes(arguments, cotangent, directions)))
 
 
 def differences(
-    function: Callable, arguments: Sequence[np.ndarray], cotangent: np.ndarray
+    function: Callable,
+    arguments: Sequence[np.ndarray],
+    cotangent: np.ndarray,
+    directions: Sequence[np.ndarray],
 ) -> list[np.ndarray]:
-    """The gradients, by f'(x) ≈ (f(x − 2h) − 8 f(x − h) + 8 f(x + h) − f(x + 2h)) / 12h.
+    """Both, by f'(x) ≈ (f(x − 2h) − 8 f(x − h) + 8 f(x + h) − f(x + 2h)) / 12h.
 
     Outputs are subtracted before they meet the cotangent: ⟨f, cotangent⟩ is a large
     number, and its rounding would be divided by h.
     """
-    steps = np.array([-2, -1, 1, 2]) * STEP
+    times = np.array([-2, -1, 1, 2]) * STEP
     weights = np.array([1, -8, 8, -1]) / (12 * STEP)
     start, unravel = ravel_pytree(arguments)
+    # One argument moves, and the others stay where they are.
+    alone = [
+        np.concatenate([d.ravel() * (k == i) for k, d in enumerate(directions)])
+        for i in range(len(directions))
+    ]
 
     @partial(jax.jit, compiler_options=COMPILE_QUICKLY)
-    def gradients(start, cotangent):
-        def with_respect_to(entry):
-            def moved_by(step):
-                return function(*unravel(start.at[entry].add(step)))
+    def both_modes(start, cotangent, alone):
+        def slope(moved):
+            return jnp.tensordot(weights, lax.map(lambda t: function(*moved(t)), times), 1)
 
-            slope = jnp.tensordot(weights, lax.map(moved_by, steps), 1)
-            return jnp.vdot(slope, cotangent)
+        def gradient(entry):
+            return jnp.vdot(slope(lambda t: unravel(start.at[entry].add(t))), cotangent)
 
-        return unravel(lax.map(with_respect_to, jnp.arange(start.size)))
+        def tangent(direction):
+            return slope(lambda t: unravel(start + t * direction))
 
-    return list(map(np.asarray, gradients(start, cotangent)))
+        gradients = unravel(lax.map(gradient, jnp.arange(start.size)))
+        return *gradients, *lax.map(tangent, alone)
+
+    return list(map(np.asarray, both_modes(start, cotangent, np.stack(alone))))
 
 
 def attempt(function: Callable, *arguments: Any) -> Any:
@@ -262,7 +287,7 @@ def measure(case: Case, seed: int, rounds: int = 5) -> Timing:
 
 
 def main(settings: Settings) -> None:
-    """Compare, print and write; complain of a gradient that is wrong."""
+    """Compare, print and write; complain of what is wrong."""
     console = Console(width=100, highlight=False)
     most = 2 if settings.quick else None
     engines = ("auto",) if settings.quick else settings.engine

@@ -231,13 +231,21 @@ def at_rest(result: Any) -> Any:
     return ad.Zero(jax.typeof(result).to_tangent_aval())
 
 
-def with_tangent(primitive: Primitive, jvp: Rule) -> None:
+def with_tangent(
+    primitive: Primitive, tangent: Primitive, kept: Callable[..., Sequence[Any]]
+) -> None:
     """Tell JAX the tangent of what is not linear.
 
     Args:
-      primitive: computes Y = f(X).
-      jvp: of the operands, their tangents and the static keywords, to Y and Ẏ.
+      primitive: computes Y from its operands X, …
+      tangent: computes Ẏ from Ẋ and from what is kept; linear in Ẋ.
+      kept: of the operands and of Y.
     """
+
+    def jvp(operands: Sequence[Any], tangents: Sequence[Any], **known: Any) -> Any:
+        y = primitive.bind(*operands, **known)
+        return y, tangent.bind(tangents[0], *kept(*operands, y), **known)
+
     ad.primitive_jvps[primitive] = jvp
 
 
@@ -280,7 +288,7 @@ def product(
             for rule, operand in zip(rules, operands, strict=False)
         ]
 
-    with_tangent(primitive, jvp)
+    ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transposed
 
 
@@ -347,5 +355,5 @@ def _linear(primitive: Primitive, other: Primitive, n: int) -> None:
             for gradient, operand in zip(gradients, operands[:n], strict=True)
         ] + [None] * len(operands[n:])
 
-    with_tangent(primitive, jvp)
+    ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transposed

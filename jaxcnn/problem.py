@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import ShapedArray
 from jax.typing import DTypeLike
 
-from jaxcnn.layout import Length, grouped, weight_layout, with_spatial
+from jaxcnn.layout import Length, weight_layout, with_spatial
 from jaxcnn.window import Pairs, Window
 
 STATIC_ARGUMENTS = {
@@ -160,25 +160,20 @@ def result_shape(name: str, problem: Problem, *shapes: Sequence[Length]) -> list
     *of_operands, of_result = ROLES[name]
     known = dict(zip(of_operands, shapes, strict=False))
     layout, of_weights = problem.layout, weight_layout(problem.layout)
-    batch, channels = layout.index("N"), layout.index("C")
-    images = next(known[role] for role in "xyp" if role in known)
+    channels, c_in, c_out = layout.index("C"), of_weights.index("I"), of_weights.index("O")
     if of_result == "w":
         shape = [0] * len(of_weights)
-        shape[of_weights.index("O")] = known["y"][channels]
-        shape[of_weights.index("I")] = known["x"][channels] // problem.groups
+        shape[c_in] = known["x"][channels] // problem.groups
+        shape[c_out] = known["y"][channels]
         return with_spatial(shape, problem.window.kernel_size, of_weights)
-    size = problem.input_size
-    if of_result != "x":
-        size = problem.window.output_size(size)
-    shape = [0] * len(layout)
-    shape[batch], shape[channels] = images[batch], images[channels]
-    if "w" in known and of_result == "y":
-        shape[channels] = known["w"][of_weights.index("O")]
-    if "w" in known and of_result == "x":
-        shape[channels] = known["w"][of_weights.index("I")] * problem.groups
+    shape = list(next(known[role] for role in "xyp" if role in known))
     if "p" in known:
-        shape[channels] = known["p"][grouped(layout).index("C")]
-        shape[batch] = known["p"][grouped(layout).index("N")]
+        del shape[channels]
+    if "w" in known:
+        w = known["w"]
+        shape[channels] = w[c_out] if of_result == "y" else w[c_in] * problem.groups
+    size = problem.input_size
+    size = size if of_result == "x" else problem.window.output_size(size)
     shape = with_spatial(shape, size, layout)
     if of_result == "p":
         shape.insert(channels, problem.window.number_of_taps)

@@ -1,4 +1,4 @@
-"""What :mod:`experiments.benchmark` times: layers, pools and networks, as descriptions.
+"""What :mod:`experiments.benchmark` times: layers, pools, networks and calls, described.
 
 Nothing here needs JAX or PyTorch: both sides build their arrays from these descriptions.
 """
@@ -100,6 +100,24 @@ class Pool:
         return shapes
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call of a function outside of ``jit``, or of its gradient, with small arrays."""
+
+    function: str
+    gradient: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"gradient of {self.function}" if self.gradient else self.function
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of its arguments, with channels first."""
+        shapes = {"x": (8, 3, 16, 16), "w": (8, 3, 3, 3)}
+        return shapes if self.function == "conv2d" else {"x": shapes["x"]}
+
+
 LAYERS = (
     Layer(128, 1, 6, (28, 28), 5, padding=2),
     Layer(64, 3, 32, (32, 32), 3, padding=1),
@@ -152,7 +170,14 @@ NETWORKS: dict[str, tuple[int, int, int]] = {
 }
 CLASSES = 10
 
+CALLS = tuple(
+    Call(function, gradient)
+    for function in ("conv2d", "max_pool2d", "avg_pool2d", "relu")
+    for gradient in (False, True)
+)
+
 QUICK_LAYERS = (LAYERS[0], LAYERS[4], LAYERS[9])
 QUICK_POOLS = (POOLS[0], POOLS[8])
 QUICK_NETWORKS = ("LeNet-5", "MNIST CNN")
 QUICK_SCANS = ("LeNet-5",)
+QUICK_CALLS = CALLS[:2]

@@ -16,8 +16,9 @@ TITLES = {
     "pools": "Pools: forward + backward",
     "networks": "Networks: a training step",
     "scan": "Networks: a step in lax.scan",
+    "eager": "Small arrays: a call outside of jit",
 }
-MODES = ("forward + backward", "step", "scan")
+MODES = ("forward + backward", "step", "scan", "call")
 
 
 def chart_of(ratios: Sequence[Ratio]) -> Figure:

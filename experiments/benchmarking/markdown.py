@@ -23,6 +23,7 @@ from experiments.benchmarking.tables import (
     by_case,
     fastest,
     geometric_mean,
+    microseconds,
     number,
     ratios,
 )
@@ -342,6 +343,21 @@ def scan(everything: Sequence[Results]) -> str:
     return case_by_case(everything, "scan", "scan", titles, cells)
 
 
+def eager(everything: Sequence[Results]) -> str:
+    """The microseconds of calls outside of ``jit``, of the versions that were timed."""
+    timed = [each for each in everything if each.of("eager", "call")]
+    if not timed:
+        return ""
+
+    def cells(results: Results, case: str) -> list[str]:
+        group = results.of("eager", "call").get(case, [])
+        own, other = fastest(group, "jaxcnn"), fastest(group, "lax")
+        return [microseconds(own), microseconds(other), quotient(own, other)]
+
+    titles = ["µs", "lax, µs", "/ lax's"]
+    return case_by_case(timed, "eager", "call", titles, cells)
+
+
 def quotient(one: Measurement | None, other: Measurement | None) -> str:
     return figure(one.median_ms / other.median_ms) if one and other else "–"
 
@@ -353,6 +369,7 @@ TABLES: dict[str, Callable[[Sequence[Results]], str]] = {
     "pools": times("pools", "forward + backward", ("lax", "torch")),
     "networks": times("networks", "step", ("lax", "flax", "torch")),
     "scan": scan,
+    "eager": eager,
 }
 
 

@@ -193,11 +193,29 @@ def scan_table(measurements: Sequence[Measurement]) -> Table:
     return table
 
 
+def eager_table(measurements: Sequence[Measurement]) -> Table:
+    """A row for each call: microseconds, and jaxcnn's divided by lax's."""
+    columns = "jaxcnn", "spread", "lax", "jaxcnn / lax"
+    table = empty_table("eager: µs for a call outside of jit", *columns)
+    for (_, case, _), group in by_case(measurements).items():
+        own, other = fastest(group, "jaxcnn"), fastest(group, "lax")
+        if own and other:
+            spread = (own.quartile3_ms - own.quartile1_ms) / own.median_ms
+            quotient = f"{own.median_ms / other.median_ms:.2f}"
+            cells = microseconds(own), f"{100 * spread:.0f} %", microseconds(other)
+            table.add_row(case, *cells, quotient)
+    return table
+
+
 def number(measurement: Measurement | None) -> str:
     if measurement is None:
         return "–"
     milliseconds = measurement.median_ms
     return f"{milliseconds:,.{2 if milliseconds < 10 else 1 if milliseconds < 100 else 0}f}"
+
+
+def microseconds(measurement: Measurement | None) -> str:
+    return "–" if measurement is None else f"{1000 * measurement.median_ms:,.0f}"
 
 
 def times_faster(own: Measurement | None, other: Measurement | None) -> str:

@@ -31,7 +31,8 @@ class Contestant:
     Attributes:
       name: whose implementation it is: ``"jaxcnn"``, ``"lax"``, …
       layout: ``"NCHW"`` or ``"NHWC"``.
-      mode: what it does: ``"forward"``, ``"forward + backward"``, ``"step"``, ``"scan"``.
+      mode: what it does: ``"forward"``, ``"forward + backward"``, ``"step"``, ``"scan"``,
+        ``"call"``.
       run: calls it this many times and returns the seconds that took.
       steps: how many steps one call makes, by which its time is divided.
       facts: what else is known: further fields of its :class:`Measurement`.
@@ -59,7 +60,7 @@ class Measurement:
       compile_seconds: for lowering and compiling; None for what is not compiled.
       temporary_bytes: peak memory besides arguments and results; likewise.
       error: the largest deviation relative to the largest entry: layers from float64,
-        the worst of y, dx and dw; pools from lax.
+        the worst of y, dx and dw; pools and calls from lax.
       errors: the same, one by one.
       peak_fraction: of the machine's matrix-product peak, for layers.
     """
@@ -100,17 +101,30 @@ def compiled(
         "compile_seconds": seconds,
         "temporary_bytes": getattr(memory, "temp_size_in_bytes", None),
     }
+    return called(name, layout, mode, program, arguments, steps, facts)
+
+
+def called(
+    name: str,
+    layout: str,
+    mode: str,
+    function: Callable,
+    arguments: Sequence[Any],
+    steps: int = 1,
+    facts: dict[str, Any] | None = None,
+) -> Contestant:
+    """A function as a contestant, called as it is: without ``jit`` if it has none."""
 
     def run(calls):
         start = time.perf_counter()
         for _ in range(calls):
-            jax.block_until_ready(program(*arguments))
+            jax.block_until_ready(function(*arguments))
         return time.perf_counter() - start
 
     def outputs():
-        return program(*arguments)
+        return function(*arguments)
 
-    return Contestant(name, layout, mode, run, steps, facts, outputs)
+    return Contestant(name, layout, mode, run, steps, facts or {}, outputs)
 
 
 def race(

@@ -50,6 +50,11 @@ def positive(rng, shape):
     return exact(np.abs(rng.standard_normal(shape)) + 0.25)
 
 
+def steps(rng, shape):
+    """No longer than one: along them no entry moves further than it does by itself."""
+    return exact(rng.uniform(-1, 1, shape))
+
+
 def spaced(rng, shape, gap=GAP):
     """Evenly spaced values, half of them negative and none zero, in random order."""
     size = math.prod(shape)

@@ -59,8 +59,8 @@ def picture_of(comparisons: list[Comparison]) -> Figure:
     bar = figure.colorbar(image, ax=axes, extend="max", pad=0.01, fraction=0.025)
     bar.set_label("deviation ÷ what is allowed")
     figure.suptitle(
-        f"How far {number_of_gradients(comparisons):,} hand-written gradients are from "
-        f"their references",
+        f"How far {number_of_gradients(comparisons):,} hand-written gradients, and as many "
+        f"tangents, are from their references",
         fontsize=13,
         fontweight="bold",
     )

@@ -16,8 +16,8 @@ from jaxcnn import checking
 TEMPLATE = Path(__file__).with_name("page.html")
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 1.2e-2, "float16": 1.5e-3}
 """For the halves one and a half units in the last place: a result may be rounded twice."""
-VALUE = "value"
-"""What is compared besides gradients."""
+KINDS = ("value", "gradient", "tangent")
+"""What is compared: the value, and by each argument its gradient and its tangent."""
 REFERENCES = ("autodiff", "XLA", "differences", "PyTorch")
 
 
@@ -29,7 +29,7 @@ class Comparison:
       operation, configuration: of what.
       engine: which computed it.
       dtype: in which it was computed; the reference is in float64.
-      quantity: an argument's name for the gradient by it, or "value".
+      quantity: "value", or of an argument, say x, "gradient of x" or "tangent along x".
       reference: autodiff, XLA, differences or PyTorch.
       error: the largest deviation by the reference's largest entry; None if there is
         no such number.
@@ -46,15 +46,29 @@ class Comparison:
     problem: str
 
     @property
-    def is_gradient(self) -> bool:
-        return self.quantity != VALUE
+    def kind(self) -> str:
+        """One of KINDS."""
+        return self.quantity.split()[0]
 
     def __str__(self):
-        what = f"gradient of {self.quantity}" if self.is_gradient else VALUE
         return (
-            f"{self.operation}, {self.configuration}: the {self.dtype} {what} by the "
-            f"engine {self.engine}, compared with {self.reference}, {self.problem}"
+            f"{self.operation}, {self.configuration}: the {self.dtype} {self.quantity} by "
+            f"the engine {self.engine}, compared with {self.reference}, {self.problem}"
         )
+
+
+def quantities(arguments: Iterable[str]) -> list[str]:
+    """What is compared of an operation, in order.
+
+    >>> quantities(["x", "w"])
+    ['value', 'gradient of x', 'gradient of w', 'tangent along x', 'tangent along w']
+    """
+    arguments = list(arguments)
+    return [
+        "value",
+        *(f"gradient of {name}" for name in arguments),
+        *(f"tangent along {name}" for name in arguments),
+    ]
 
 
 @dataclass(frozen=True)
@@ -167,22 +181,26 @@ def nested(comparisons: Iterable[Comparison]) -> dict:
 def summary_of(comparisons: list[Comparison]) -> str:
     wrong = sum(each.problem != "" for each in comparisons)
     lines = [
-        f"{number_of_gradients(comparisons):,} gradients, {len(comparisons):,} "
-        f"comparisons: " + (f"{wrong:,} disagree." if wrong else "all agree.")
+        f"{number_of_gradients(comparisons):,} gradients and as many tangents, "
+        f"{len(comparisons):,} comparisons: "
+        + (f"{wrong:,} disagree." if wrong else "all agree.")
     ]
     for dtype, of_dtype in grouped(comparisons, lambda each: each.dtype).items():
-        worst = max(each.error or 0 for each in of_dtype)
-        lines.append(f"{dtype}: {worst:.1e} at worst; {TOLERANCE[dtype]:.2g} is allowed.")
+        worst = dict.fromkeys(KINDS, 0.0)
+        for each in of_dtype:
+            worst[each.kind] = max(worst[each.kind], each.error or 0)
+        of_kinds = ", ".join(f"{error:.1e} of a {kind}" for kind, error in worst.items())
+        lines.append(f"{dtype}: at worst {of_kinds}; {TOLERANCE[dtype]:.2g} is allowed.")
     return "\n".join(lines)
 
 
 def number_of_gradients(comparisons: list[Comparison]) -> int:
-    """How many gradients were compared: each engine's and each dtype's count."""
+    """How many gradients were compared, and tangents: each engine's and dtype's count."""
     return len(
         {
             (c.operation, c.configuration, c.quantity, c.engine, c.dtype)
             for c in comparisons
-            if c.is_gradient
+            if c.kind == "gradient"
         }
     )
 

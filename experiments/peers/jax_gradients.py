@@ -1,4 +1,4 @@
-"""The value of an operation and its gradients, as JAX pulls a cotangent back."""
+"""The value of an operation, its gradients and its tangents, as JAX computes them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,3 +12,17 @@ def value_and_gradients(
     """The value, and the gradients of ⟨f(arguments), cotangent⟩ by each argument."""
     value, pull_back = jax.vjp(function, *arguments)
     return value, *pull_back(cotangent)
+
+
+def tangents(
+    function: Callable, arguments: Sequence[Any], directions: Sequence[Any]
+) -> list[Any]:
+    """For each argument, how the value moves where it alone moves along its direction."""
+
+    def along(k: int) -> Any:
+        def of_one(argument: Any) -> Any:
+            return function(*arguments[:k], argument, *arguments[k + 1 :])
+
+        return jax.jvp(of_one, (arguments[k],), (directions[k],))[1]
+
+    return list(map(along, range(len(arguments))))

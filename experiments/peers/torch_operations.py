@@ -20,7 +20,6 @@ from experiments.peers.lax_operations import (
     channel_by_channel,
     input_shape,
     many,
-    shifted,
     weight_shape,
 )
 from jaxcnn.layout import weight_layout
@@ -28,12 +27,21 @@ from jaxcnn.layout import weight_layout
 CHANNELS_FIRST = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 
 
-def gradients(function, arguments, cotangent):
-    """The value of a function, and the gradients of ⟨f(arguments), cotangent⟩."""
+def derivatives(function, arguments, cotangent, directions):
+    """The value of a function, and its gradients and tangents, one for each argument.
+
+    Gradients g are those of ⟨f(arguments), cotangent⟩. They are linear in the cotangent c,
+    and the gradient of ⟨g, direction⟩ with respect to c is the tangent along a direction.
+    """
     tensors = [torch.tensor(each, requires_grad=True) for each in arguments]
+    c = torch.tensor(cotangent, requires_grad=True)
     y = function(*tensors)
-    of = torch.autograd.grad(y, tensors, torch.tensor(cotangent))
-    return [each.detach().numpy() for each in (y, *of)]
+    gradients = torch.autograd.grad(y, tensors, c, create_graph=True)
+    tangents = [
+        torch.autograd.grad(g, c, torch.tensor(direction), retain_graph=True)[0]
+        for g, direction in zip(gradients, directions, strict=True)
+    ]
+    return [each.detach().numpy() for each in (y, *gradients, *tangents)]
 
 
 def turned(x, layout, other):
@@ -54,6 +62,10 @@ def outputs_first(w, layout):
 
 def for_dimensions(name, layout):
     return getattr(functional, f"{name}{len(layout) - 2}d")
+
+
+def shifted(y, b, layout):
+    return y if b is None else y + b.reshape([-1 if c == "C" else 1 for c in layout])
 
 
 # --- Padding --------------------------------------------------------------------------

@@ -6,7 +6,6 @@ Every activation but ReLU is its equation y = f(x) and its derivative f', of whi
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -58,11 +57,7 @@ def elementwise(
     gradient = formula(times_derivative, f"{name}_gradient")
     transposes_of_each_other(gradient, gradient)
 
-    @partial(with_tangent, primitive)
-    def jvp(operands, tangents, *, parameters):
-        (x,), (x_dot,) = operands, tangents
-        y = primitive.bind(x, parameters=parameters)
-        return y, gradient.bind(x_dot, kept(x, y), parameters=parameters)
+    with_tangent(primitive, gradient, lambda x, y: [kept(x, y)])
 
     def activation(x: ArrayLike, derivatives: str | None, *parameters: float) -> Floats:
         x = arguments.float_array("x", x)
@@ -87,12 +82,7 @@ def _relu_gradient(dy: Floats, is_positive: Bool[Array, "..."]) -> Floats:
 RELU = formula(_relu, "relu")
 RELU_GRADIENT = formula(_relu_gradient, "relu_gradient")
 transposes_of_each_other(RELU_GRADIENT, RELU_GRADIENT)
-
-
-@partial(with_tangent, RELU)
-def _relu_jvp(operands: tuple, tangents: tuple) -> tuple:
-    y = RELU.bind(*operands)
-    return y, RELU_GRADIENT.bind(*tangents, y > 0)
+with_tangent(RELU, RELU_GRADIENT, lambda x, y: [y > 0])
 
 
 def relu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:

@@ -136,37 +136,17 @@ transposes_of_each_other(STATISTICS_TANGENT, STATISTICS_GRADIENT, counts=(1, 2))
 # --- Y, whatever they are -------------------------------------------------------------
 
 
-def applied_tangent(
-    x_dot: Floats,
-    w_dot: Floats,
-    b_dot: Floats,
-    mean_dot: Floats,
-    var_dot: Floats,
-    x: Floats,
-    w: Floats,
-    mean: Floats,
-    var: Floats,
-    *,
-    axes: Axes,
-    eps: float,
-) -> tuple[Floats]:
+def applied_tangent(*operands: Floats, axes: Axes, eps: float) -> tuple[Floats]:
     """Ẏ = r W (Ẋ − μ̇) + (X − μ) (r Ẇ − ½ r³ W v̇) + ḃ, where σ² moves by v̇"""
+    x_dot, w_dot, b_dot, mean_dot, var_dot, x, w, mean, var = operands
     r, centred = lax.rsqrt(var + eps), widened(x) - mean
     slope = r * w_dot - r**3 * w * var_dot / 2
     return (r * w * (x_dot - mean_dot) + centred * slope + b_dot,)
 
 
-def applied_gradient(
-    dy: Floats,
-    x: Floats,
-    w: Floats,
-    mean: Floats,
-    var: Floats,
-    *,
-    axes: Axes,
-    eps: float,
-) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+def applied_gradient(*operands: Floats, axes: Axes, eps: float) -> tuple[Floats, ...]:
     """r W dY for X, dW = Σ dY X̂, db = Σ dY, dμ = −Σ r W dY, dσ² = −½ r² Σ W dY X̂"""
+    dy, x, w, mean, var = operands
     r, centred = lax.rsqrt(var + eps), widened(x) - mean
     # Every sum begins with the axes common to all: X and dY are read only once.
     summed_for_w = tuple(k for k in range(-x.ndim, 0) if w.shape[k] == 1 != x.shape[k])

@@ -1,8 +1,5 @@
 """Softmax and its logarithm, with their gradients written down."""
 
-from functools import partial
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -39,12 +36,7 @@ def _softmax_gradient(dy: Floats, y: Floats, *, axis: int) -> Floats:
 SOFTMAX = formula(_softmax, "softmax")
 SOFTMAX_GRADIENT = formula(_softmax_gradient, "softmax_gradient")
 transposes_of_each_other(SOFTMAX_GRADIENT, SOFTMAX_GRADIENT)
-
-
-@partial(with_tangent, SOFTMAX)
-def _softmax_jvp(operands: tuple, tangents: tuple, **known: Any) -> Any:
-    y = SOFTMAX.bind(*operands, **known)
-    return y, SOFTMAX_GRADIENT.bind(*tangents, y, **known)
+with_tangent(SOFTMAX, SOFTMAX_GRADIENT, lambda x, y: [y])
 
 
 def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Floats:
@@ -104,12 +96,7 @@ LOG_SOFTMAX = formula(_log_softmax, "log_softmax")
 LOG_SOFTMAX_TANGENT = formula(_log_softmax_tangent, "log_softmax_tangent")
 LOG_SOFTMAX_GRADIENT = formula(_log_softmax_gradient, "log_softmax_gradient")
 transposes_of_each_other(LOG_SOFTMAX_TANGENT, LOG_SOFTMAX_GRADIENT)
-
-
-@partial(with_tangent, LOG_SOFTMAX)
-def _log_softmax_jvp(operands: tuple, tangents: tuple, **known: Any) -> Any:
-    y = LOG_SOFTMAX.bind(*operands, **known)
-    return y, LOG_SOFTMAX_TANGENT.bind(*tangents, y, **known)
+with_tangent(LOG_SOFTMAX, LOG_SOFTMAX_TANGENT, lambda x, y: [y])
 
 
 def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> Floats:

@@ -12,10 +12,11 @@ every input gathers what is at its copies, unless they are many.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters import ad
 from jaxtyping import Int, Shaped
 
 from jaxcnn.engines.sums import sum_of
@@ -27,7 +28,6 @@ from jaxcnn.primitives import (
     formula,
     into_the_batch,
     transposes_of_each_other,
-    with_tangent,
 )
 from jaxcnn.problem import Problem
 from jaxcnn.window import Window
@@ -167,12 +167,14 @@ COLLECTED = formula(collected, "collect_windows", mapped=into_the_batch)
 transposes_of_each_other(LAID_OUT, COLLECTED)
 
 
-@partial(with_tangent, LAID_OUT)
 def _laid_out_jvp(
     operands: tuple, tangents: tuple, *, adaptive: Adaptive, fill: int | float
 ) -> tuple[Floats, Floats]:
     windows = LAID_OUT.bind(*operands, adaptive=adaptive, fill=fill)
     return windows, LAID_OUT.bind(*tangents, adaptive=adaptive, fill=0)
+
+
+ad.primitive_jvps[LAID_OUT] = _laid_out_jvp
 
 
 # --- The poolings ---------------------------------------------------------------------

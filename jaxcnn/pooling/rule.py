@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.interpreters import ad
 
 from jaxcnn import differentiation
 from jaxcnn.layout import Floats, Integers, Operand, grouped
@@ -32,7 +33,6 @@ from jaxcnn.primitives import (
     into_the_batch,
     transposes_of_each_other,
     window_sum,
-    with_tangent,
 )
 from jaxcnn.problem import ROLES, Problem
 from jaxcnn.rounding import sum_dtype
@@ -112,7 +112,7 @@ def _max_pooling_jvp(
     return (y, winner), (y_dot, at_rest(winner))
 
 
-with_tangent(POOLINGS["max_pool"], _max_pooling_jvp)
+ad.primitive_jvps[POOLINGS["max_pool"]] = _max_pooling_jvp
 transposes_of_each_other(POOLINGS["take_winners"], POOLINGS["max_pool_gradient"])
 transposes_of_each_other(POOLINGS["average_pool"], POOLINGS["average_pool_gradient"])
 transposes_of_each_other(POOLINGS["unfold"], POOLINGS["fold"])

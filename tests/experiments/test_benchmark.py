@@ -12,8 +12,9 @@ import pytest
 import jaxcnn
 from experiments import benchmark
 from experiments.benchmarking import cases as benchmark_cases
-from experiments.benchmarking.cases import CLASSES, NETWORKS, Layer, Pool
+from experiments.benchmarking.cases import CALLS, CLASSES, NETWORKS, Call, Layer, Pool
 from experiments.benchmarking.chart import chart_of
+from experiments.benchmarking.eager import FUNCTIONS, gradient, measure_call
 from experiments.benchmarking.layers import (
     in_layout,
     measure_layer,
@@ -34,6 +35,7 @@ from experiments.benchmarking.networks import (
 from experiments.benchmarking.reference import convolution, relative_error
 from experiments.benchmarking.tables import (
     cost_table,
+    eager_table,
     fastest,
     geometric_mean,
     ratios,
@@ -221,6 +223,59 @@ def test_an_interpreter_without_torch_is_an_error_that_says_so(tmp_path):
         TorchWorker(str(silent))
 
 
+# --- Calls outside of jit -------------------------------------------------------------
+
+
+def test_a_call_of_jaxcnn_and_one_of_lax_compute_the_same(rng):
+    arrays = [
+        [rng.standard_normal(shape) for shape in call.shapes.values()] for call in CALLS
+    ]
+
+    @jax.jit
+    def computed(arrays):
+        pairs = []
+        for call, given in zip(CALLS, arrays, strict=True):
+            functions = FUNCTIONS[call.function].values()
+            if call.gradient:
+                functions = [gradient(function, len(given)) for function in functions]
+            pairs.append([jax.tree.leaves(function(*given)) for function in functions])
+        return pairs
+
+    for call, given, (ours, theirs) in zip(CALLS, arrays, computed(arrays), strict=True):
+        if call.gradient:
+            assert [each.shape for each in ours] == [each.shape for each in given]
+        for found, expected in zip(ours, theirs, strict=True):
+            assert relative_error(found, np.asarray(expected)) < 1e-13
+
+
+def test_a_call_that_is_off_is_a_problem(monkeypatch):
+    wrong = {"jaxcnn": lambda x: 1.001 * jax.nn.relu(x), "lax": jax.nn.relu}
+    monkeypatch.setitem(FUNCTIONS, "relu", wrong)
+    (found,) = benchmark.problems(measure_call(Call("relu"), 1))
+    assert "eager, relu, call: jaxcnn (NCHW) is off by 1.0e-03" in found
+
+
+def test_the_suite_of_calls_says_microseconds(monkeypatch, tmp_path, capsys):
+    calls = Call("relu"), Call("relu", gradient=True)
+    monkeypatch.setattr(benchmark_cases, "QUICK_CALLS", calls)
+    monkeypatch.setattr(benchmark, "matrix_product_peak", lambda: 1e11)
+    nobody = tmp_path / "no-such-python"
+    settings = benchmark.Settings(
+        "eager", quick=True, rounds=2, output_dir=tmp_path, torch_python=nobody
+    )
+    benchmark.main(settings)
+    printed = capsys.readouterr().out
+    for text in "µs", "jaxcnn / lax", "gradient of relu":
+        assert text in printed
+    found = json.loads((tmp_path / "results.json").read_text())["measurements"]
+    assert {(each["case"], each["contestant"]) for each in found} == {
+        (call.name, contestant) for call in calls for contestant in ("jaxcnn", "lax")
+    }
+    for each in found:
+        assert (each["mode"], each["layout"], each["rounds"]) == ("call", "NCHW", 2)
+        assert each["compile_seconds"] is None
+
+
 # --- Times ----------------------------------------------------------------------------
 
 
@@ -309,6 +364,7 @@ def test_tables_and_chart_take_contestants_that_are_missing():
     time_table(MADE_UP, "networks", "step")
     cost_table(MADE_UP, "networks", "step")
     scan_table(MADE_UP)
+    eager_table(MADE_UP)
     assert len(chart_of(ratios(MADE_UP)).axes) == 1
     chart_of([])
 

@@ -12,7 +12,7 @@ from experiments.benchmarking.timing import Measurement
 
 TABLES_OF = {
     "README.md": ["readme"],
-    "speed.md": ["summary", "layers", "pools", "networks", "scan"],
+    "speed.md": ["summary", "layers", "pools", "networks", "scan", "eager"],
 }
 
 
@@ -51,6 +51,8 @@ MEASUREMENTS = [
     measured("scan", "VGG", "step", "lax", "NHWC", 250.0),
     measured("scan", "VGG", "scan", "jaxcnn", "NHWC", 80.0),
     measured("scan", "VGG", "scan", "lax", "NHWC", 5040.0),
+    measured("eager", "relu", "call", "jaxcnn", "NCHW", 0.033),
+    measured("eager", "relu", "call", "lax", "NCHW", 0.044),
 ]
 
 
@@ -123,6 +125,16 @@ def test_every_case_has_a_row_with_all_versions():
     assert markdown.TABLES["scan"](two[1:]).splitlines()[2] == "| VGG | 100 | 80.0 | 63 |"
 
 
+def test_calls_are_shown_of_the_versions_that_were_timed():
+    two = made_up("0.10.2", MEASUREMENTS[:4]), made_up("0.12.0")
+    assert markdown.TABLES["eager"](two).splitlines() == [
+        "|  | jax 0.12.0: µs | lax, µs | / lax's |",
+        "| --- | ---: | ---: | ---: |",
+        "| relu | 33 | 44 | 0.75 |",
+    ]
+    assert markdown.TABLES["eager"](two[:1]) == ""
+
+
 def test_results_are_taken_suite_by_suite_and_the_pages_written(docs, tmp_path, capsys):
     path = written(tmp_path, made_up("0.12.0"))
     markdown.main(markdown.Settings((path,)))
@@ -136,11 +148,13 @@ def test_results_are_taken_suite_by_suite_and_the_pages_written(docs, tmp_path, 
     assert "1 pools, forward + backward, × lax | 44 (44) |" in readme
     assert readme.startswith("Before\n\n<!-- speed: readme -->\n|  | jax 0.12.0 |\n")
     assert readme.endswith("|\n<!-- end -->\n\nafter\n")
-    assert docs[1].read_text().count("\n\nbetween\n\n") == 4
+    assert docs[1].read_text().count("\n\nbetween\n\n") == 5
     before = [page.read_text() for page in docs]
     markdown.main(markdown.Settings())
     assert [page.read_text() for page in docs] == before
-    assert "speed.md: summary, layers, pools, networks, scan" in capsys.readouterr().out
+    assert (
+        "speed.md: summary, layers, pools, networks, scan, eager" in capsys.readouterr().out
+    )
     assert (tmp_path / "docs" / "pictures" / "benchmark.png").stat().st_size > 1000
 
 
