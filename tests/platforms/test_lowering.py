@@ -1,4 +1,4 @@
-"""Every operation, with gradient and tangent, lowered for platforms that need not be at hand.
+"""Every operation, its gradient and tangent, lowered for platforms that need not be here.
 
 One program for all of them, for any number of images.
 """
