@@ -85,10 +85,9 @@ def batch_norm(
       training: whether to use, and to average, the statistics of this batch.
       momentum: the share of this batch in the average, from 0 to 1.
       eps: ε, positive.
-      axis_name: inside ``shard_map``, the axis of the mesh along which the batch is
-        sharded: in training, mean and variance are then those of the whole batch, not of a
-        device's part of it. Outside, and with automatic or explicit sharding, they always
-        are.
+      axis_name: inside ``shard_map`` or ``vmap``, the axis along which the batch is split:
+        in training, mean and variance are then those of the whole batch, not of a part of
+        it. Outside, and with automatic or explicit sharding, they always are.
       layout: ``"NC"``, ``"NCW"``, ``"NWC"``, ``"NCHW"``, ``"NHWC"``, ``"NCDHW"`` or
         ``"NDHWC"``.
       derivatives: ``"custom"`` or ``"autodiff"``, as for :func:`jaxcnn.relu`.

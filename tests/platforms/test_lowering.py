@@ -1,4 +1,4 @@
-"""Every operation and its gradient, lowered for platforms that need not be at hand.
+"""Every operation, its gradient and tangent, lowered for platforms that need not be here.
 
 One program for all of them, for any number of images.
 """
@@ -78,16 +78,17 @@ def test_one_program_is_lowered_for_every_platform_and_any_batch(operation, rng)
     function, shapes = OPERATIONS[operation]
 
     @jax.jit
-    def with_gradient(*arrays):
+    def in_both_modes(*arrays):
         y, pullback = jax.vjp(function, *arrays)
-        return y, pullback(jnp.sin(y))
+        _, dy = jax.jvp(function, arrays, arrays)
+        return y, dy, pullback(jnp.sin(y))
 
     (batch,) = jax.export.symbolic_shape("batch")
     described = [
         jax.ShapeDtypeStruct([batch if size == "B" else size for size in shape], "float32")
         for shape in shapes
     ]
-    exported = jax.export.export(with_gradient, platforms=PLATFORMS)(*described)
+    exported = jax.export.export(in_both_modes, platforms=PLATFORMS)(*described)
     assert exported.platforms == PLATFORMS
     arrays = [
         np.float32(rng.standard_normal([3 if size == "B" else size for size in shape]))
@@ -95,5 +96,5 @@ def test_one_program_is_lowered_for_every_platform_and_any_batch(operation, rng)
     ]
     # Float32: some hundred terms of order 1, added in another order.
     chex.assert_trees_all_close(
-        exported.call(*arrays), with_gradient(*arrays), rtol=1e-4, atol=1e-5
+        exported.call(*arrays), in_both_modes(*arrays), rtol=1e-4, atol=1e-5
     )
