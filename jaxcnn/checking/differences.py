@@ -85,7 +85,7 @@ def best_of(
     distances = 2 * abs(jnp.diff(extrapolated, axis=0))
     # What neither settles nor is rounding is no derivative: f jumps there, has a pole, or
     # makes many waves within a step.
-    settled = (distances < 0.1 * abs(values)) | (distances <= 100 * rounding)
+    settled = (distances < 0.1 * abs(values)) | (distances <= 10 * rounding)
     errors = jnp.where(settled, distances + rounding, jnp.inf)
     values = jnp.where(settled, values, jnp.nan)
     # Large steps may agree with each other, and yet not with small ones.
