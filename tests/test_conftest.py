@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
-from jaxcnn import layout, plan, window
-from jaxcnn.pooling import rule as pooling_rule
-from jaxcnn.problem import Problem
+from jaxcnn import equations, layout, plan, window
 from jaxcnn.window import Window
 from tests.modules import CHECKED, UNCHECKED
 
@@ -20,10 +18,11 @@ WINDOW = Window((1,), (1,), ((0, 0),), (1,))
         lambda: layout.merge_channels("not an array", "NCW"),
         lambda: window.tap(jnp.ones((1, 1, 2)), (0,), "not a window", "NCW"),
         lambda: plan.compute("average_pool", "not a problem", jnp.ones((1, 1, 2))),
-        lambda: pooling_rule.take_from_winners(
+        lambda: equations.take_winners(
             jnp.ones((1, 1, 2)),
             jnp.ones((1, 1, 2)),  # floats, which are not winners
-            Problem(WINDOW, (2,), "NCW"),
+            window=WINDOW,
+            layout="NCW",
         ),
     ],
 )

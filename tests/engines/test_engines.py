@@ -20,7 +20,7 @@ import jaxcnn
 from jaxcnn import equations, plan
 from jaxcnn.engines import memory, pooled
 from jaxcnn.layout import grouped
-from jaxcnn.problem import PATCH_ROLES, ROLES, Problem, describe
+from jaxcnn.problem import ROLES, Problem, describe
 from jaxcnn.window import Window
 from tests import oracles
 
@@ -31,12 +31,8 @@ FIRST = {"NWC": "NCW", "NHWC": "NCHW", "NDHWC": "NCDHW"}
 # winners.
 ROLES = {
     **ROLES,
-    **PATCH_ROLES,
-    "max_pool": ("x", "y"),
     "max_pool_gradient": ("y", "i", "x"),
     "take_winners": ("x", "i", "y"),
-    "average_pool": ("x", "y"),
-    "average_pool_gradient": ("y", "x"),
 }
 SUMS = ("forward", "weight_gradient", "input_gradient")
 MAXIMA = ("max_pool", "max_pool_gradient", "take_winners")
