@@ -68,7 +68,7 @@ def _primitive(
 def _compiled(primitive: Primitive) -> Rule:
     @lru_cache(maxsize=4096)
     def program(**known: Any) -> Rule:
-        alone = partial(primitive.bind, **known)
+        alone: Any = partial(primitive.bind, **known)
         alone.__name__ = alone.__qualname__ = primitive.name
         alone._apply_primitive = True  # the search for NaNs asks for both
         return jax.jit(alone)
@@ -132,8 +132,8 @@ def window_sum(name: str, mapped: Rule, *, called: str | None = None) -> Primiti
         return mlir.lower_fun(compute, several)(context, *values)
 
     def by_loops(*operands: Any, problem: Problem, dtype: DTypeLike) -> Any:
-        dtype = None if several else dtype
-        return plan.compute(name, loops_by_default(problem), *operands, dtype=dtype)
+        known = {} if several else {"dtype": dtype}
+        return plan.compute(name, loops_by_default(problem), *operands, **known)
 
     return _primitive(called or name, by_loops, lower, typed, mapped, several)
 
@@ -249,9 +249,7 @@ def with_tangent(
     ad.primitive_jvps[primitive] = jvp
 
 
-def product(
-    primitive: Primitive, *transposes: Rule, plus: tuple[Rule, Rule] | None = None
-) -> None:
+def product(primitive: Primitive, *transposes: Rule, plus: tuple[Rule, ...] = ()) -> None:
     """Tell JAX that a primitive is linear in each of its operands by itself.
 
     In Ẏ = Ẋ · W + X · Ẇ + ḃ the first two terms are the primitive again.
@@ -280,7 +278,7 @@ def product(
         return result, moved
 
     def transposed(arriving: Any, *operands: Any, **known: Any) -> list:
-        rules = transposes if plus is None else (*transposes, plus[1])
+        rules = (*transposes, *plus[1:])
         return [
             _like(rule(arriving, *operands, **known), operand)
             if ad.is_undefined_primal(operand) and is_moved(arriving)

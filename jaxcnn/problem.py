@@ -11,8 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import ShapedArray
 from jax.typing import DTypeLike
 
 from jaxcnn.layout import Length, weight_layout, with_spatial
@@ -126,7 +124,7 @@ class Description:
 def describe(
     name: str,
     problem: Problem,
-    *operands: jax.Array | np.ndarray | jax.ShapeDtypeStruct | ShapedArray,
+    *operands: Any,
     dtype: DTypeLike | None = None,
 ) -> Description:
     """The description of a function's call with operands of these types.

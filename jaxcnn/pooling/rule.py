@@ -107,8 +107,9 @@ POOLINGS = {
 def _max_pooling_jvp(
     operands: tuple, tangents: tuple, *, problem: Problem, **_: Any
 ) -> Any:
-    y, winner = max_pooling(*operands, problem)
-    y_dot = _pool("take_winners", problem, "custom", *tangents, winner)
+    (x,), (x_dot,) = operands, tangents
+    y, winner = max_pooling(x, problem)
+    y_dot = _pool("take_winners", problem, "custom", x_dot, winner)
     return (y, winner), (y_dot, at_rest(winner))
 
 
