@@ -34,6 +34,7 @@ from jaxtyping import Array, Num
 from jaxcnn.layout import (
     Integers,
     Numbers,
+    axes_but,
     channels_last,
     grouped,
     merge_channels,
@@ -120,8 +121,7 @@ def bias_gradient(dY: Numbers, *, layout: str) -> Numbers:
 
     Source: docs/equations.md, "Bias gradient".
     """
-    from_the_last = [k - len(layout) for k, letter in enumerate(layout) if letter != "C"]
-    return jnp.sum(dY, axis=tuple(from_the_last), dtype=sum_dtype(dY.dtype))
+    return jnp.sum(dY, axis=axes_but("C", layout), dtype=sum_dtype(dY.dtype))
 
 
 def weight_gradient(

@@ -54,6 +54,17 @@ def spatial_axes(layout: str) -> tuple[int, ...]:
     return tuple(axis for axis, letter in enumerate(layout) if letter not in "NGCIO")
 
 
+def axes_but(letters: str, layout: str) -> tuple[int, ...]:
+    """The axes of all letters but these, counted from the last: others may come before.
+
+    >>> axes_but("C", "NCHW"), axes_but("C", "NHWC")
+    ((-4, -2, -1), (-4, -3, -2))
+    """
+    return tuple(
+        axis - len(layout) for axis, letter in enumerate(layout) if letter not in letters
+    )
+
+
 def spatial_size(x: Anything, layout: str) -> tuple[int, ...]:
     """The sizes of an array's spatial dimensions."""
     return tuple(x.shape[axis] for axis in spatial_axes(layout))

@@ -24,6 +24,7 @@ from jaxcnn.layout import LAYOUTS as LAYOUTS_OF_IMAGES
 from jaxcnn.layout import (
     Floats,
     Length,
+    axes_but,
     grouped,
     merge_channels,
     over_channels,
@@ -137,7 +138,7 @@ def batch_norm(
         # No rule of its own: JAX has a product and a sum to differentiate.
         y = differentiation.choose(derivatives, applied, applied)(x, w, b, mean, var, eps)
         return y, running_mean, running_var
-    axes = tuple(k - x.ndim for k, letter in enumerate(layout) if letter != "C")
+    axes = axes_but("C", layout)
     devices = 1 if axis_name is None else lax.axis_size(axis_name)
     n = devices * math.prod(x.shape[axis] for axis in axes)
     n = _at_least_two(x, n, "channel")
@@ -267,8 +268,7 @@ def group_norm(
     )
     eps = arguments.positive("eps", eps)
     split = split_channels(x, groups, layout)
-    letters = grouped(layout)
-    axes = tuple(k - len(letters) for k, each in enumerate(letters) if each not in "NG")
+    axes = axes_but("NG", grouped(layout))
     y, _, _ = normalize(derivatives)(split, w, b, axes, eps)
     return merge_channels(y, layout)
 
