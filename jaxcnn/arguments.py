@@ -19,7 +19,16 @@ from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxcnn.engines import ENGINES
-from jaxcnn.layout import LAYOUTS, Floats, Integers, spatial_axes, weight_layout
+from jaxcnn.layout import (
+    LAYOUTS,
+    Floats,
+    Integers,
+    Length,
+    are_known,
+    is_known,
+    spatial_axes,
+    weight_layout,
+)
 from jaxcnn.problem import Problem
 from jaxcnn.sharding import replicated_along
 from jaxcnn.window import (
@@ -62,6 +71,12 @@ class PoolingOptions(Options, total=False):
 
     dilation: int | Sequence[int]
     ceil_mode: bool
+
+
+SAY_HOW_LARGE = (
+    ", or say how large a symbol is, as in jax.export.symbolic_shape('b, h, w', "
+    "constraints=['h >= 8', 'w >= 8'])"
+)
 
 
 def float_array(name: str, value: ArrayLike | None) -> Floats:
@@ -188,7 +203,7 @@ def weights(name: str, value: ArrayLike, layout: str) -> Floats:
 
 
 def window_over(
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] = 1,
     padding: Padding = 0,
@@ -228,24 +243,27 @@ def window_over(
                 f"the last window would see it all the same; use padding of 0 or more there"
             )
         window = rounded_up(window, input_size)
-    if 0 in window.output_size(input_size) and 0 not in input_size:
+    fits = is_known(lambda: 0 not in window.output_size(input_size))
+    if not fits and 0 not in input_size:
+        numbers = are_known(input_size)
         raise ValueError(
             f"kernel_size {kernel_size} with dilation {dilation} spans {window.extent}, "
-            f"more than the input of size {tuple(input_size)} with padding "
-            f"{window.padding}, which is {padded}: use a smaller kernel_size or more "
-            f"padding"
+            f"{'' if numbers else 'perhaps '}more than the input of size "
+            f"{tuple(input_size)} with padding {window.padding}, which is {padded}: use a "
+            f"smaller kernel_size or more padding"
+            f"{'' if numbers else SAY_HOW_LARGE}"
         )
     return window
 
 
 def transposed_window(
-    output_size: Sequence[int],
+    output_size: Sequence[Length],
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] = 1,
     padding: Padding = 0,
     dilation: int | Sequence[int] = 1,
     output_padding: int | Sequence[int] = 0,
-) -> tuple[Window, tuple[int, ...]]:
+) -> tuple[Window, tuple[Length, ...]]:
     """The window that has an output of this size, and the size of its input.
 
     That size is s·(H_out − 1) + d·(K−1) + 1 − p_low − p_high + ``output_padding``. The last
@@ -286,10 +304,11 @@ def transposed_window(
             s * (out - 1) + extent - low - high for out, s, extent, (low, high) in sizes
         )
     size = tuple(h + e for h, e in zip(size, extra, strict=True))
-    if min(size) < (0 not in output_size):
+    smallest = 0 if 0 in output_size else 1
+    if not is_known(lambda: all(h >= smallest for h in size)):
         raise ValueError(
             f"padding is {padding!r}, which leaves nothing of the result: its size would "
-            f"be {size}"
+            f"be {size}{'' if are_known(size) else SAY_HOW_LARGE}"
         )
     # The padding after the input that leaves room for exactly these positions.
     sums = zip(output_size, size, stride, window.extent, pairs, strict=True)
@@ -321,7 +340,7 @@ def size(
     return entries
 
 
-def _padding_pairs(padding: Padding, input_size: Sequence[int], window: Window) -> Pairs:
+def _padding_pairs(padding: Padding, input_size: Sequence[Length], window: Window) -> Pairs:
     n = len(input_size)
     names = PADDING_NAMES if n == 1 else PADDING_NAMES[:-1]  # time is one-dimensional
     wanted = (
@@ -352,7 +371,7 @@ def _repeated(value: Any, n: int) -> Sequence:
 
 
 def convolution_problem(
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] = 1,
     padding: Padding = 0,
@@ -406,8 +425,13 @@ def padding_mode_fits(mode: str, problem: Problem) -> None:
     most = [h - 1 if mode == "reflect" else h for h in size]
     if mode == "replicate":
         most = [math.inf if h else 0 for h in size]
-    pairs = zip(window.padding, most, strict=True)
-    if any(not 0 <= pad <= limit for pair, limit in pairs for pad in pair):
+    if mode == "circular" and not are_known(size):
+        raise ValueError(
+            f"padding_mode is {mode!r}, for which the size of the input must be known, and "
+            f"it is {size}: use numbers, or another mode"
+        )
+    pairs = list(zip(window.padding, most, strict=True))
+    if not is_known(lambda: all(0 <= pad <= h for pair, h in pairs for pad in pair)):
         raise ValueError(
             f"padding is {window.padding}, which padding_mode {mode!r} cannot fill from an "
             f"input of size {size}: use padding between 0 and {most}"
@@ -415,7 +439,7 @@ def padding_mode_fits(mode: str, problem: Problem) -> None:
 
 
 def pooling_problem(
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None,
     padding: Padding,

@@ -33,6 +33,7 @@ from jaxtyping import Array, Num
 
 from jaxcnn.layout import (
     Integers,
+    Length,
     Numbers,
     axes_but,
     channels_last,
@@ -49,7 +50,8 @@ from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import varying_like
 from jaxcnn.window import Pairs, Window, tap, untap, valid_positions
 
-ANY_LAYOUT = True  # as an engine: it computes channels first, too
+# As an engine: it computes channels first, too, and for sizes that are symbols.
+ANY_LAYOUT = ANY_SIZE = True
 
 
 # --- Convolution ----------------------------------------------------------------------
@@ -167,7 +169,7 @@ def input_gradient(
     W: Numbers,
     *,
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
     groups: int = 1,
     precision: PrecisionLike = None,
@@ -225,7 +227,9 @@ def unfold(X: Numbers, *, window: Window, layout: str) -> Numbers:
     return jnp.moveaxis(P, 0, layout.index("C"))
 
 
-def fold(P: Numbers, *, window: Window, input_size: Sequence[int], layout: str) -> Numbers:
+def fold(
+    P: Numbers, *, window: Window, input_size: Sequence[Length], layout: str
+) -> Numbers:
     """The transpose of :func:`unfold`: add up what every tap saw, where it saw it.
 
         X = Σ_m untap(P[m], m)
@@ -294,7 +298,7 @@ def max_pool_gradient(
     winner: Integers,
     *,
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
 ) -> Numbers:
     """The gradient goes to the position of the maximum, and nowhere else.
@@ -377,7 +381,7 @@ def average_pool_gradient(
     dY: Numbers,
     *,
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
     counted: Pairs | None = None,
     divisor: int | float | None = None,
@@ -408,7 +412,7 @@ def average_pool_gradient(
 
 def _divisor(
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
     counted: Pairs | None,
     divisor: int | float | None,
@@ -469,4 +473,5 @@ def lowest(dtype: DTypeLike) -> Num[Array, ""]:
 
 def winner_dtype(window: Window) -> jnp.dtype:
     """The smallest signed integer type that holds every tap's number, and −1."""
-    return np.min_scalar_type(-window.number_of_taps)
+    taps = window.number_of_taps
+    return np.min_scalar_type(-taps) if isinstance(taps, int) else np.dtype("int32")

@@ -7,12 +7,13 @@ dimension. Images are channels-first (``"NCHW"``, with weights ``OIHW``) or chan
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.errors import InconclusiveDimensionOperation
 from jaxtyping import Array, Float, Int, Num, Shaped
 
 # Arrays of any shape.
@@ -25,10 +26,23 @@ Operand = Float[Array | np.ndarray, "..."]
 """What JAX hands to a rule: also an array of NumPy's, which was given to a jvp or a vjp."""
 
 Length = Any
-"""The length of an axis: an int, or a symbol for the batch while a function is exported."""
+"""The length of an axis: an int, or a symbol while a function is exported for any."""
 
 LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 """The layouts that the public functions take, by number of spatial dimensions."""
+
+
+def are_known(sizes: Sequence[Length]) -> bool:
+    """Whether sizes are numbers, and no symbols."""
+    return all(isinstance(size, int) for size in sizes)
+
+
+def is_known(condition: Callable[[], bool]) -> bool:
+    """Whether a condition holds, whatever the symbols in it stand for."""
+    try:
+        return condition()
+    except InconclusiveDimensionOperation:
+        return False
 
 
 def channels_last(layout: str) -> bool:
@@ -65,7 +79,7 @@ def axes_but(letters: str, layout: str) -> tuple[int, ...]:
     )
 
 
-def spatial_size(x: Anything, layout: str) -> tuple[int, ...]:
+def spatial_size(x: Anything, layout: str) -> tuple[Length, ...]:
     """The sizes of an array's spatial dimensions."""
     return tuple(x.shape[axis] for axis in spatial_axes(layout))
 

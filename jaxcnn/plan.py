@@ -87,6 +87,11 @@ ON_CPU = (
         "XLA has fast convolutions for no more than 32 bits",
     ),
     Choice(
+        "canonical",
+        lambda d: d.is_convolution and d.has_symbols,
+        "one convolution of XLA's is for images of any size",
+    ),
+    Choice(
         "unrolled",
         lambda d: d.is_convolution and d.c_in == 1 and d.groups > 1,
         "so little is done with each number that reading it once is what counts",
@@ -178,6 +183,10 @@ def refusal(engine: str, description: Description) -> str | None:
     module = ENGINES[engine]
     if description.is_empty and engine not in ("equations", "xla"):
         return "wants arrays with entries"
+    if description.has_symbols and not getattr(module, "ANY_SIZE", False):
+        return "wants sizes that are known"
+    if engine != "pooled" and not isinstance(description.window.number_of_taps, int):
+        return "wants a number of taps that is known"
     if not hasattr(module, description.name):
         return f"does not compute {description.name.replace('_', ' ')}s"
     return module.refuses(description) if hasattr(module, "refuses") else None

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxcnn.layout import Length, weight_layout, with_spatial
+from jaxcnn.layout import Length, are_known, weight_layout, with_spatial
 from jaxcnn.window import Pairs, Window
 
 STATIC_ARGUMENTS = {
@@ -69,7 +69,7 @@ class Problem:
     """
 
     window: Window
-    input_size: tuple[int, ...]
+    input_size: tuple[Length, ...]
     layout: str
     engine: str = "auto"
     groups: int = 1
@@ -99,8 +99,8 @@ class Description:
     name: str
     problem: Problem
     dtype: Any
-    c_in: int = 0
-    c_out: int = 0
+    c_in: Length = 0
+    c_out: Length = 0
     is_empty: bool = False
 
     @property
@@ -114,6 +114,11 @@ class Description:
     @property
     def groups(self) -> int:
         return self.problem.groups
+
+    @property
+    def has_symbols(self) -> bool:
+        """Whether a size is a symbol, that of the batch aside."""
+        return not are_known((*self.problem.input_size, self.c_in, self.c_out))
 
     @property
     def has_one_position(self) -> bool:

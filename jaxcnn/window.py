@@ -31,16 +31,25 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import max_dim, min_dim
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
-from jaxcnn.layout import Anything, Integers, spatial_axes, spatial_size, with_spatial
+from jaxcnn.layout import (
+    Anything,
+    Integers,
+    Length,
+    is_known,
+    spatial_axes,
+    spatial_size,
+    with_spatial,
+)
 
 Tap = Sequence[int] | Int[np.ndarray, " dimensions"] | Int[Array, " dimensions"]
 """In a loop a tap may be a traced array; a tap that is known compiles to better code."""
-Pairs = tuple[tuple[int, int], ...]
+Pairs = tuple[tuple[Length, Length], ...]
 """(low, high), before and after the input, for each spatial dimension."""
-Edges = tuple[int, int, int]
+Edges = tuple[Length, Length, int]
 """What ``lax.pad`` adds along an axis: low, high, and between two entries."""
 PADDING_NAMES = ("SAME", "SAME_LOWER", "VALID", "CAUSAL")
 
@@ -66,7 +75,7 @@ class Window:
     (4,)
     """
 
-    kernel_size: tuple[int, ...]
+    kernel_size: tuple[Length, ...]
     stride: tuple[int, ...]
     padding: Pairs
     dilation: tuple[int, ...]
@@ -86,14 +95,14 @@ class Window:
                 )
 
     @property
-    def extent(self) -> tuple[int, ...]:
+    def extent(self) -> tuple[Length, ...]:
         """d·(K−1) + 1: how many input elements the window spans, end to end."""
         return tuple(
             d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)
         )
 
     @property
-    def number_of_taps(self) -> int:
+    def number_of_taps(self) -> Length:
         return math.prod(self.kernel_size)
 
     def along(self, dimensions: slice) -> "Window":
@@ -127,8 +136,8 @@ class Window:
         )
 
     def within(
-        self, counted: Pairs, input_size: Sequence[int]
-    ) -> tuple["Window", tuple[int, ...]]:
+        self, counted: Pairs, input_size: Sequence[Length]
+    ) -> tuple["Window", tuple[Length, ...]]:
         """The same window, over an input that already holds the ``counted`` padding.
 
         >>> Window((3,), (1,), ((1, 2),), (1,)).within(((1, 1),), (5,))
@@ -143,13 +152,13 @@ class Window:
     def is_padded(self) -> bool:
         return any(pad != (0, 0) for pad in self.padding)
 
-    def padded_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
+    def padded_size(self, input_size: Sequence[Length]) -> tuple[Length, ...]:
         """H + p_low + p_high."""
         return tuple(
             h + low + high for h, (low, high) in zip(input_size, self.padding, strict=True)
         )
 
-    def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
+    def output_size(self, input_size: Sequence[Length]) -> tuple[Length, ...]:
         """H_out = ⌊(H + p_low + p_high − d·(K−1) − 1)/s⌋ + 1, never below zero.
 
         >>> Window((5, 5), (1, 1), ((2, 2), (0, 0)), (1, 1)).output_size((28, 28))
@@ -162,9 +171,9 @@ class Window:
             )
         )
 
-    def sees_only_padding(self, input_size: Sequence[int]) -> bool:
-        """Whether at some output position every tap lies outside the input."""
-        if all(low <= 0 and high <= 0 for low, high in self.padding):
+    def sees_only_padding(self, input_size: Sequence[Length]) -> bool:
+        """Whether at some output position every tap lies, or may lie, outside the input."""
+        if not self.is_padded:
             return False
         sizes = zip(
             self.kernel_size,
@@ -176,6 +185,10 @@ class Window:
             strict=True,
         )
         for k, s, d, (low, _), size, out in sizes:
+            if not isinstance(out, int):
+                if not _always_meets(k, s, d, low, size, out):
+                    return True
+                continue
             seen = s * np.arange(out)[:, None] + d * np.arange(k) - low
             if not np.all(np.any((seen >= 0) & (seen < size), axis=1)):
                 return True
@@ -230,7 +243,7 @@ def untap(
     y: Anything,
     m: Tap,
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
 ) -> Anything:
     """The transpose of :func:`tap`: put ``y[i]`` back at ``s·i + d·m − p``.
@@ -265,8 +278,11 @@ def untap(
                 strict=True,
             )
         ]
-        around = [(max(low, 0), max(high, 0), between) for low, high, between in place]
-        crop = [(min(low, 0), min(high, 0), 0) for low, high, _ in place]
+        crop = [(_cropped(low), _cropped(high), 0) for low, high, _ in place]
+        around = [
+            (low - before, high - after, between)
+            for (low, high, between), (before, after, _) in zip(place, crop, strict=True)
+        ]
         placed = lax.pad(y, zero, _config(y.ndim, around, layout))
         return lax.pad(placed, zero, _config(y.ndim, crop, layout))
     spread = lax.pad(
@@ -338,7 +354,7 @@ def positions(winner: Integers, window: Window, layout: str) -> list[Integers]:
 def valid_positions(
     m: Tap,
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
 ) -> Anything:
     """True at the output positions whose tap m lies inside the input, not in padding.
@@ -349,7 +365,7 @@ def valid_positions(
     return tap(inside, m, window, layout)
 
 
-def named_padding(name: str, window: Window, input_size: Sequence[int]) -> Pairs:
+def named_padding(name: str, window: Window, input_size: Sequence[Length]) -> Pairs:
     """The padding that a name asks for.
 
     * ``"VALID"``: none;
@@ -371,7 +387,7 @@ def named_padding(name: str, window: Window, input_size: Sequence[int]) -> Pairs
     if name == "CAUSAL":
         return tuple((extent - 1, 0) for extent in window.extent)
     totals = [
-        max(0, (math.ceil(h / s) - 1) * s + extent - h)
+        max_dim(0, (-(-h // s) - 1) * s + extent - h)
         for h, s, extent in zip(input_size, window.stride, window.extent, strict=True)
     ]
     smaller_first = tuple((total // 2, total - total // 2) for total in totals)
@@ -380,7 +396,7 @@ def named_padding(name: str, window: Window, input_size: Sequence[int]) -> Pairs
     return tuple((high, low) for low, high in smaller_first)
 
 
-def rounded_up(window: Window, input_size: Sequence[int]) -> Window:
+def rounded_up(window: Window, input_size: Sequence[Length]) -> Window:
     """The window with one more position where the last one leaves a part unseen.
 
     H_out = ⌈(H + p_low + p_high − d·(K−1) − 1)/s⌉ + 1, but no window begins in the padding
@@ -401,9 +417,22 @@ def rounded_up(window: Window, input_size: Sequence[int]) -> Window:
         strict=True,
     )
     for extent, s, (low, _), size, padded in sizes:
-        steps = min(-(-(padded - extent) // s), (size + low - 1) // s)
-        padding.append((low, max(0, steps * s + extent - size - low)))
+        steps = min_dim(-(-(padded - extent) // s), (size + low - 1) // s)
+        padding.append((low, max_dim(0, steps * s + extent - size - low)))
     return replace(window, padding=tuple(padding))
+
+
+def _always_meets(
+    k: Length, s: int, d: int, low: Length, size: Length, out: Length
+) -> bool:
+    """Whether a window meets an input, wherever it is and whatever the symbols are."""
+    first, last = -low, s * (out - 1) - low  # where it begins
+    return is_known(lambda: first + d * (k - 1) >= 0 and last < size and d <= size)
+
+
+def _cropped(edge: Length) -> int:
+    """What is cut off where so much is added; nothing where that is a symbol."""
+    return min(edge, 0) if isinstance(edge, int) else 0
 
 
 def _config(ndim: int, spatial: Sequence[Edges], layout: str) -> list[Edges]:
@@ -427,7 +456,7 @@ def _start(ndim: int, m: Integers, window: Window, layout: str) -> list[Integers
     return with_spatial([jnp.int32(0)] * ndim, first, layout)
 
 
-def _span(input_size: Sequence[int], window: Window) -> list[int]:
+def _span(input_size: Sequence[Length], window: Window) -> list[Length]:
     """s·(H_out − 1) + 1: from the first output position to the last, in input steps."""
     return [
         s * (out - 1) + 1 if out else 0

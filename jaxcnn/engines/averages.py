@@ -6,13 +6,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.layout import Numbers, spatial_axes
+from jaxcnn.layout import Length, Numbers, spatial_axes
 from jaxcnn.window import Pairs, Window, valid_positions
 
 
 def number_averaged(
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
     counted: Pairs | None,
     divisor: int | float | None,

@@ -16,15 +16,25 @@ position m that convolution sums over images and positions: it is dW[m].
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jax import lax
 from jax.lax import PrecisionLike
 
 from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.rotation import rotated, window_over_outputs
-from jaxcnn.layout import Numbers, spatial_size, weight_layout
+from jaxcnn.engines.xla import pads_itself
+from jaxcnn.layout import (
+    Length,
+    Numbers,
+    spatial_size,
+    weight_layout,
+    with_spatial,
+)
 from jaxcnn.originals import conv_general_dilated
 from jaxcnn.problem import Description
 from jaxcnn.rounding import widened
 from jaxcnn.window import Window
+
+ANY_SIZE = True
 
 
 def refuses(description: Description) -> str | None:
@@ -44,15 +54,7 @@ def forward(
     precision: PrecisionLike = None,
 ) -> Numbers:
     """Y = X ∗ W."""
-    return conv_general_dilated(
-        widened(X),
-        widened(W),
-        window_strides=window.stride,
-        padding=window.padding,
-        rhs_dilation=window.dilation,
-        dimension_numbers=_form(layout),
-        precision=precision,
-    )
+    return _convolved(X, W, window, layout, precision)
 
 
 @group_by_group
@@ -81,15 +83,10 @@ def weight_gradient(
         (low, d * (k - 1) + s * (out - 1) + 1 - size - low)
         for k, s, d, (low, _), size, out in sizes
     ]
-    dW = conv_general_dilated(
-        widened(X_t),
-        widened(dY_t),
-        window_strides=window.dilation,
-        padding=padding,
-        rhs_dilation=window.stride,
-        dimension_numbers=_form(layout),
-        precision=precision,
+    over_input = Window(
+        spatial_size(dY, layout), window.dilation, tuple(padding), window.stride
     )
+    dW = _convolved(X_t, dY_t, over_input, layout, precision)
     return jnp.moveaxis(dW, 0, -2)
 
 
@@ -99,24 +96,39 @@ def input_gradient(
     W: Numbers,
     *,
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
     groups: int = 1,
     precision: PrecisionLike = None,
 ) -> Numbers:
     """dX = spread(dY) ∗ rotated(W)."""
     over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
+    return _convolved(dY, rotated(W), over_outputs, layout, precision, window.stride)
+
+
+def _convolved(
+    X: Numbers,
+    W: Numbers,
+    window: Window,
+    layout: str,
+    precision: PrecisionLike,
+    spread: Sequence[int] | None = None,
+) -> Numbers:
+    """X, with zeros between its pixels if it is spread, convolved by XLA."""
+    X, padding = widened(X), window.padding
+    spread = spread or (1,) * len(padding)
+    if not pads_itself(padding):
+        edges = [(*pair, s - 1) for pair, s in zip(padding, spread, strict=True)]
+        edges = with_spatial([(0, 0, 0)] * X.ndim, edges, layout)
+        X = lax.pad(X, jnp.zeros((), X.dtype), edges)
+        padding, spread = ((0, 0),) * len(padding), (1,) * len(padding)
     return conv_general_dilated(
-        widened(dY),
-        widened(rotated(W)),
-        window_strides=over_outputs.stride,
-        padding=over_outputs.padding,
-        lhs_dilation=window.stride,
+        X,
+        widened(W),
+        window_strides=window.stride,
+        padding=padding,
+        lhs_dilation=spread,
         rhs_dilation=window.dilation,
-        dimension_numbers=_form(layout),
+        dimension_numbers=(layout, weight_layout(layout), layout),
         precision=precision,
     )
-
-
-def _form(layout: str) -> tuple[str, str, str]:
-    return layout, weight_layout(layout), layout

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import max_dim
 from jaxtyping import Array, Bool, Int
 
 from jaxcnn.engines.averages import number_averaged
@@ -20,6 +21,7 @@ from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import lowest, winner_dtype
 from jaxcnn.layout import (
     Integers,
+    Length,
     Numbers,
     merge_axes,
     spatial_axes,
@@ -30,6 +32,8 @@ from jaxcnn.layout import (
 from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Pairs, Window, padded, tap, untap, valid_positions
+
+ANY_SIZE = True
 
 MAX_TAPS = 64
 """With more of them written out, compiling takes too long."""
@@ -61,7 +65,7 @@ def max_pool(X: Numbers, *, window: Window, layout: str) -> tuple[Numbers, Integ
         Y = jnp.max(tiles, within)
         is_largest = (tiles == jnp.expand_dims(Y, within)) | jnp.isnan(tiles)
         number = _numbers_in_tiles(window)
-        winner = jnp.min(jnp.where(is_largest, number, number.size - 1), within)
+        winner = jnp.min(jnp.where(is_largest, number, number.max()), within)
         return Y, winner.astype(winner_dtype(window))
     X, inner = padded(X, window, layout, lowest(X.dtype))
     seen = [tap(X, m, inner, layout) for m in window.offsets()]
@@ -81,7 +85,7 @@ def max_pool_gradient(
     winner: Integers,
     *,
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
 ) -> Numbers:
     """dX[s·q + r − p] = Σ_a dY[q − a] · [winner[q − a] = the tap m with d·m = s·a + r]
@@ -103,7 +107,7 @@ def max_pool_gradient(
         for each in zip(window.kernel_size, strides, window.dilation, strict=True)
     ]
     steps = [
-        max(1, -(-(size + low) // s))
+        max_dim(1, -(-(size + low) // s))
         for size, low, s in zip(input_size, lows, strides, strict=True)
     ]
     # Outputs from the farthest before the first step that reaches it, to the last step.
@@ -204,7 +208,7 @@ def average_pool_gradient(
     dY: Numbers,
     *,
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
     counted: Pairs | None = None,
     divisor: int | float | None = None,
@@ -226,12 +230,13 @@ def average_pool_gradient(
 
 
 def _is_tiled(
-    window: Window, input_size: Sequence[int], large: int = MAX_TAPS_AT_ONCE
+    window: Window, input_size: Sequence[Length], large: int = MAX_TAPS_AT_ONCE
 ) -> bool:
     """Whether large windows cover the input without overlap, gap or padding."""
     sizes = zip(window.kernel_size, window.stride, input_size, strict=True)
+    taps = window.number_of_taps
     return (
-        window.number_of_taps > large
+        (not isinstance(taps, int) or taps > large)
         and not window.is_padded
         and set(window.dilation) == {1}
         and all(size % k == 0 and (s == k or size == k) for k, s, size in sizes)
@@ -254,14 +259,13 @@ def _within_tiles(window: Window) -> tuple[int, ...]:
 
 def _numbers_in_tiles(window: Window) -> Integers:
     """The number of every tap, in a shape that broadcasts against :func:`_in_tiles`."""
-    number = np.arange(window.number_of_taps, dtype=winner_dtype(window))
-    shape = [1, *(each for k in window.kernel_size for each in (1, k)), 1]
-    return jnp.asarray(number.reshape(shape))
+    number = jnp.arange(window.number_of_taps, dtype=winner_dtype(window))
+    return number.reshape([1, *(each for k in window.kernel_size for each in (1, k)), 1])
 
 
 def _parts(
-    window: Window, input_size: Sequence[int]
-) -> list[tuple[Window, tuple[int, ...]]]:
+    window: Window, input_size: Sequence[Length]
+) -> list[tuple[Window, tuple[Length, ...]]]:
     """Windows that sum, one after the other, what ``window`` does; each with its input."""
     if window.number_of_taps <= MAX_TAPS_AT_ONCE:
         return [(window, tuple(input_size))]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
 
-from jaxcnn.layout import Numbers, merge_axes, spatial_size, split_axis
+from jaxcnn.layout import Length, Numbers, merge_axes, spatial_size, split_axis
 from jaxcnn.window import Window
 
 
@@ -24,7 +24,7 @@ def rotated(W: Numbers, groups: int = 1) -> Numbers:
 
 
 def window_over_outputs(
-    window: Window, input_size: Sequence[int], output_size: Sequence[int]
+    window: Window, input_size: Sequence[Length], output_size: Sequence[Length]
 ) -> Window:
     """The window that slides over dY, spread by the stride, and has dX as its output."""
     sizes = zip(

@@ -14,17 +14,26 @@ from jax import lax
 from jax.lax import PrecisionLike
 
 from jaxcnn.engines.averages import number_averaged
-from jaxcnn.layout import Numbers, spatial_size, weight_layout, with_spatial
+from jaxcnn.layout import (
+    Length,
+    Numbers,
+    are_known,
+    spatial_size,
+    weight_layout,
+    with_spatial,
+)
 from jaxcnn.originals import conv_general_dilated, reduce_window
 from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import varying_like
-from jaxcnn.window import Pairs, Window
+from jaxcnn.window import Pairs, Window, padded
 
-ANY_LAYOUT = True
+ANY_LAYOUT = ANY_SIZE = True
 
 
 def refuses(description: Description) -> str | None:
+    if description.has_symbols and description.name != "forward":
+        return "wants sizes that are known"
     if description.is_convolution:
         return None  # whatever a Problem can say, XLA can compute
     if any(min(pair) < 0 for pair in description.window.padding):
@@ -72,7 +81,7 @@ def input_gradient(
     W: Numbers,
     *,
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
     groups: int = 1,
     precision: PrecisionLike = None,
@@ -95,6 +104,8 @@ def _convolve(
     groups: int,
     precision: PrecisionLike,
 ) -> Numbers:
+    if not pads_itself(window.padding):
+        X, window = padded(X, window, layout)
     return conv_general_dilated(
         X,
         W,
@@ -105,6 +116,15 @@ def _convolve(
         feature_group_count=groups,
         precision=precision,
     )
+
+
+def pads_itself(padding: Pairs) -> bool:
+    """Whether XLA's convolution takes this padding.
+
+    It takes no symbols. On a CPU jaxlib 0.10.2 reads memory beside an image of which it
+    should leave out the first pixels, where the stride is 2.
+    """
+    return all(are_known(pair) and pair[0] >= 0 for pair in padding)
 
 
 def _summed(result: Numbers) -> Numbers:
@@ -133,7 +153,7 @@ def average_pool_gradient(
     dY: Numbers,
     *,
     window: Window,
-    input_size: Sequence[int],
+    input_size: Sequence[Length],
     layout: str,
     counted: Pairs | None = None,
     divisor: int | float | None = None,

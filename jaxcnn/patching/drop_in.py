@@ -28,11 +28,10 @@ from jax.typing import DTypeLike
 from jaxcnn import originals
 from jaxcnn.convolution import rule as convolution_rule
 from jaxcnn.engines.rotation import rotated
-from jaxcnn.layout import channels_last, spatial_size, with_spatial
+from jaxcnn.layout import are_known, channels_last, spatial_size, with_spatial
 from jaxcnn.patching.lax_arguments import (
     IDLE,
     LETTERS,
-    are_known,
     batch_groups_as_channels,
     entries,
     layout_of_images,

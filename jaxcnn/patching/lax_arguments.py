@@ -48,11 +48,6 @@ def served(jax_own: Callable, *operands: Any) -> jax.ShapeDtypeStruct | None:
     return result if is_served else None
 
 
-def are_known(sizes: Sequence[Length]) -> bool:
-    """Whether sizes are numbers; while a function is exported, the batch's is a symbol."""
-    return all(isinstance(size, int) for size in sizes)
-
-
 def entries(given: Sequence[int] | None, n: int) -> tuple[int, ...]:
     return (1,) * n if given is None else tuple(given)
 

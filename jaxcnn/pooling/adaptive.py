@@ -5,22 +5,24 @@ are windows of two sizes (:mod:`jaxcnn.pooling.adaptive_rule`).
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Unpack
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from jaxcnn import arguments
 from jaxcnn.arguments import Options
-from jaxcnn.layout import Floats, Integers, spatial_axes, spatial_size
-from jaxcnn.pooling import adaptive_rule
+from jaxcnn.layout import Floats, Integers, are_known, spatial_axes, spatial_size
+from jaxcnn.pooling import adaptive_rule, rule
 from jaxcnn.pooling.adaptive_rule import Adaptive, Windows, along_axis
 from jaxcnn.pooling.maximum import Pooled, flat_index
 from jaxcnn.pooling.rule import Winner
+from jaxcnn.problem import Problem
 from jaxcnn.rounding import sum_dtype
-from jaxcnn.window import positions
+from jaxcnn.window import Window, positions
 
 Size = int | None | Sequence[int | None]
 
@@ -257,7 +259,7 @@ def global_max_pool(
       x: a batch in ``layout``, or one image without its N.
       keepdims: whether to keep the spatial dimensions, each of size 1.
       layout: of one, two or three spatial dimensions, such as ``"NWC"`` or ``"NCDHW"``.
-      options: as for :func:`adaptive_max_pool2d`, of which this is the size 1.
+      options: engine, derivatives: as for :func:`jaxcnn.max_pool2d`.
 
     Returns:
       ``(B, C)``, or ``(C,)`` for one image.
@@ -268,7 +270,8 @@ def global_max_pool(
     >>> global_max_pool(jnp.arange(12.0).reshape(1, 2, 2, 3))
     Array([[ 5., 11.]], dtype=float32)
     """
-    return _globally(_adaptive_max_pool, x, keepdims, layout, options)
+    y, _ = _globally(rule.max_pooling, x, keepdims, layout, **options)
+    return y
 
 
 def global_avg_pool(
@@ -295,23 +298,33 @@ def global_avg_pool(
     >>> global_avg_pool(jnp.arange(12.0).reshape(1, 2, 2, 3))
     Array([[2.5, 8.5]], dtype=float32)
     """
-    return _globally(_adaptive_avg_pool, x, keepdims, layout, options)
+    return _globally(rule.average_pooling, x, keepdims, layout, **options)
 
 
 def _globally(
-    pool: Callable[..., Floats],
+    pool: Callable,
     x: ArrayLike,
     keepdims: bool,
     layout: str,
-    options: Mapping[str, Any],
-) -> Floats:
+    *,
+    engine: str = "auto",
+    derivatives: str | None = None,
+) -> Any:
+    """A pooling whose window is as large as the image, all its results."""
     arguments.one_of("layout", layout, arguments.EVERY_LAYOUT)
     arguments.flag("keepdims", keepdims)
-    dimensions = len(layout) - 2
-    y = pool(dimensions, x, 1, layout, **options)
-    without_batch = len(layout) - y.ndim
-    axes = tuple(axis - without_batch for axis in spatial_axes(layout))
-    return y if keepdims else jnp.squeeze(y, axes)
+    arguments.one_engine(engine)
+    x, is_batch = arguments.images("x", x, layout)
+    axes, size = spatial_axes(layout), spatial_size(x, layout)
+    arguments.has_entries("x", x, axes)
+    window = Window(size, (1,) * len(size), ((0, 0),) * len(size), (1,) * len(size))
+
+    def as_asked(y: Floats) -> Floats:
+        y = y if keepdims else jnp.squeeze(y, axes)
+        return y if is_batch else y[0]
+
+    results = pool(x, Problem(window, size, layout, engine), derivatives)
+    return jax.tree.map(as_asked, results)
 
 
 # --- What they share ------------------------------------------------------------------
@@ -326,6 +339,11 @@ def _described(
     x, is_batch = arguments.images("x", x, layout)
     size = spatial_size(x, layout)
     arguments.has_entries("x", x, spatial_axes(layout))
+    if not are_known(size):
+        raise ValueError(
+            f"x has shape {x.shape}; its positions must be numbers for a pooling to a size "
+            f"that is asked for: use them, or global_max_pool or global_avg_pool"
+        )
     entries = (
         output_size if isinstance(output_size, Sequence) else (output_size,) * dimensions
     )

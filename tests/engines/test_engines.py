@@ -657,3 +657,15 @@ def test_patches_of_halves_are_added_in_float32(case, engine, dtype):
     ours = results_of(PATCHES, replace(problem, engine=engine), arrays)
     assert ours["fold"].dtype == jnp.dtype("float32")
     patches_are_close(engine, problem, arrays)
+
+
+def test_an_image_may_lose_its_first_pixels(rng):
+    """A case that jaxlib 0.10.2 computes from memory beside the image."""
+    X = np.float32(rng.standard_normal((2, 12, 11, 4)))
+    W = np.float32(rng.standard_normal((3, 3, 4, 4)))
+    window = {"stride": 2, "padding": ((-2, 1), (0, 1)), "layout": "NHWC"}
+    by_loops = jaxcnn.conv2d(X, W, engine="equations", **window)
+    for engine in ("canonical", "xla"):
+        y = jaxcnn.conv2d(X, W, engine=engine, **window)
+        # Float32: 36 terms of order 1, added in another order.
+        chex.assert_trees_all_close(y, by_loops, rtol=1e-5, atol=1e-5)

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxcnn
 from tests.platforms import test_sharding
-from tests.platforms.test_sharding import B, C, H, mesh, squares
+from tests.platforms.test_sharding import B, C, H, mesh, sines
 
 OPERATIONS = {
     **test_sharding.OPERATIONS,
@@ -29,7 +29,7 @@ OPERATIONS = {
 
 
 def close(ours, theirs):
-    # Float32: some hundred terms of order 1, squared, added in another order; with second
+    # Float32: some hundred terms of order 1, added in another order; with further
     # derivatives divided by a deviation. By winograd with ten times the rounding.
     ours, theirs = jax.device_get((ours, theirs))
     largest = max(1.0, *(abs(each).max() for each in jax.tree.leaves(theirs)))
@@ -46,8 +46,8 @@ value = functools.cache(jax.jit)
 
 @functools.cache
 def gradient(f):
-    """Of its sum of squares, compiled."""
-    return jax.jit(jax.grad(squares(f)))
+    """Of its sum of sines, compiled."""
+    return jax.jit(jax.grad(sines(f)))
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def along(v, function):
 @functools.cache
 def second(f):
     """The gradient of its gradient's product with v, compiled."""
-    return jax.jit(lambda x, v: jax.grad(along(v, squares(f)))(x))
+    return jax.jit(lambda x, v: jax.grad(along(v, sines(f)))(x))
 
 
 def jit(f, rng):
@@ -99,7 +99,7 @@ def grad_of_grad(f, rng):
 
 def third_order(f, rng):
     def third(x, v, dx):
-        return jax.grad(along(dx, along(v, squares(f))))(x)
+        return jax.grad(along(dx, along(v, sines(f))))(x)
 
     arguments = drawn(rng, 3)
     with jaxcnn.derivatives("autodiff"):
@@ -146,7 +146,7 @@ def jacfwd(f, rng):
 def hessian(f, rng):
     """Row by row it is the gradient of one entry of the gradient."""
     x = drawn(rng)
-    of_row, row = of_first_row(squares(f), x)
+    of_row, row = of_first_row(sines(f), x)
     rows = [second(f)(x, v)[0, 0, 0] for v in along_first_row(x.shape)]
     close(jax.jit(jax.hessian(of_row))(row), np.stack(rows))
 
@@ -155,20 +155,20 @@ def grad_of_jvp(f, rng):
     x, v = drawn(rng, 2)
 
     def slope(x, v):
-        return jax.jvp(squares(f), (x,), (v,))[1]
+        return jax.jvp(sines(f), (x,), (v,))[1]
 
     close(jax.jit(jax.grad(slope))(x, v), second(f)(x, v))
 
 
 def jvp_of_grad(f, rng):
     x, v = drawn(rng, 2)
-    _, moved = jax.jit(lambda x, v: jax.jvp(jax.grad(squares(f)), (x,), (v,)))(x, v)
+    _, moved = jax.jit(lambda x, v: jax.jvp(jax.grad(sines(f)), (x,), (v,)))(x, v)
     close(moved, second(f)(x, v))
 
 
 def checkpoint(f, rng):
     x = drawn(rng)
-    checkpointed = jax.jit(jax.grad(squares(jax.checkpoint(f))))(x)
+    checkpointed = jax.jit(jax.grad(sines(jax.checkpoint(f))))(x)
     close(checkpointed, gradient(f)(x))
 
 
@@ -176,7 +176,7 @@ def scan(f, rng):
     x = drawn(rng, 2)
 
     def total(x):
-        return jax.lax.scan(lambda sum_, each: (sum_ + squares(f)(each), None), 0.0, x)[0]
+        return jax.lax.scan(lambda sum_, each: (sum_ + sines(f)(each), None), 0.0, x)[0]
 
     close(jax.jit(jax.grad(total))(x), np.stack([gradient(f)(each) for each in x]))
 
@@ -302,7 +302,7 @@ def test_what_is_compiled_is_compiled_anew_for_autodiff(rng):
     ],
 )
 def test_the_hessian_is_autodiffs_and_that_of_reverse_mode_twice(operation, rng):
-    of_row, row = of_first_row(squares(OPERATIONS[operation]), drawn(rng))
+    of_row, row = of_first_row(sines(OPERATIONS[operation]), drawn(rng))
     with jaxcnn.derivatives("autodiff"):
         wanted = jax.jit(jax.hessian(of_row))(row)
     close(jax.jit(jax.jacrev(jax.jacrev(of_row)))(row), wanted)

@@ -110,7 +110,7 @@ LINEAR = {
         jaxcnn.global_avg_pool,
         (X,),
         [0],
-        {"average_pool_gradient", "collect_windows", "div"},
+        {"average_pool_gradient"},
     ),
     "unfold": (unfold, (X,), [0], {"fold"}),
     "fold": (fold, ((2, 6, 16),), [0], {"unfold"}),

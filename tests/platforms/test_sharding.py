@@ -178,16 +178,19 @@ def test_explicit_sharding_says_how_outputs_and_gradients_are_spread(rng, layout
     assert jax.tree.map(jax.typeof, dw) == jax.tree.map(jax.typeof, parameters)
 
 
-def squares(operation):
-    """The sum of its squares, whose gradient asks for every entry."""
-    return lambda x: jnp.sum(jnp.square(operation(x)))
+def sines(operation):
+    """The sum of its sines, whose derivatives of any order are as large as its terms.
+
+    That of the squares of a norm is a constant.
+    """
+    return lambda x: jnp.sum(jnp.sin(operation(x)))
 
 
 def with_tangent(operation):
-    """The gradient of its sum of squares, and its value and tangent along dx."""
+    """The gradient of its sum of sines, and its value and tangent along dx."""
 
     def computed(x, dx):
-        return jax.grad(squares(operation))(x), *jax.jvp(operation, (x,), (dx,))
+        return jax.grad(sines(operation))(x), *jax.jvp(operation, (x,), (dx,))
 
     return jax.jit(computed)
 
