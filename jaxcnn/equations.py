@@ -199,7 +199,8 @@ def input_gradient(
     dY = split_channels(dY, groups, layout)
 
     def at_tap(m, W_m):
-        share = _product(f"{y},{w}->{x}", dY, W_m, precision)
+        # W first: the other way round XLA has no product of bfloat16 channels-first.
+        share = _product(f"{w},{y}->{x}", W_m, dY, precision)
         return untap(share, m, window, input_size, grouped(layout))
 
     dX = _sum_over(at_tap, window.offsets(), taps_of(W, groups, layout))

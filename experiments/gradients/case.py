@@ -57,7 +57,7 @@ class Case:
         arrays = [
             jax.ShapeDtypeStruct(each.shape, dtype) for each in self.arguments.values()
         ]
-        sums = sums_of(self.custom, *arrays)
+        sums = [each for each in sums_of(self.custom, *arrays) if each.window.kernel_size]
         able = (name for name in ENGINES if not any(plan.refusal(name, s) for s in sums))
         return ("auto", *able) if sums else ("auto",)
 

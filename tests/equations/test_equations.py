@@ -126,9 +126,11 @@ def test_sums_of_integers_are_exact(rng, name, last):
         np.testing.assert_array_equal(our, loop)
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize("name", ["plain 2-D", "2-D, all at once"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_sums_of_half_precision_are_sums_in_float32(rng, dtype):
-    x, w, dy, static = drawn(rng, "2-D, all at once", last=False)
+def test_sums_of_half_precision_are_sums_in_float32(rng, dtype, name, last):
+    x, w, dy, static = drawn(rng, name, last)
     halves = [array.astype(jnp.dtype(dtype)) for array in (x, w, dy)]
     wide = [array.astype("float32") for array in halves]
     ours, of_wide = our_sums(*halves, **static), our_sums(*wide, **static)
