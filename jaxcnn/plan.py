@@ -19,6 +19,7 @@ from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
 from jaxcnn.engines import ENGINES
+from jaxcnn.engines.loops.library import at_hand as loops_at_hand
 from jaxcnn.layout import Numbers, channels_last, grouped, over_channels, weight_layout
 from jaxcnn.problem import (
     ROLES,
@@ -39,11 +40,24 @@ class Lowering:
       platform: for which: one of PLATFORMS.
       is_exported: whether it is stored, to run in another process.
       is_partitioned: whether XLA may spread arrays over several devices.
+      has_loops: whether the compiled loops are at hand.
     """
 
     platform: str = "cpu"
     is_exported: bool = False
     is_partitioned: bool = False
+    has_loops: bool = False
+
+    @property
+    def refuses_loops(self) -> str | None:
+        """Why a program made so cannot call machine code of this process."""
+        if self.platform != "cpu":
+            return f"computes on CPUs, and this program is for {self.platform!r}"
+        if self.is_exported:
+            return "is compiled for this machine, and an exported program runs on others"
+        if self.is_partitioned:
+            return "computes on one device; let each of several call it, in jax.shard_map"
+        return None if self.has_loops else "is not at hand"
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ NO_DIMENSIONS = Choice(
 ON_CPU = (
     Choice("equations", lambda d: d.is_empty, "there is nothing to compute"),
     NO_DIMENSIONS,
+    Choice("loops", lambda d: True, "compiled loops, which reach the machine's speed"),
     Choice(
         "equations",
         lambda d: (
@@ -155,31 +170,41 @@ ON_ACCELERATORS = (
 """For GPUs and TPUs; where none fits, the choices for CPUs follow."""
 
 
-def chosen(description: Description, lowering: Lowering = Lowering()) -> Choice:
+def chosen(description: Description, lowering: Lowering | None = None) -> Choice:
     """The engine, and why.
+
+    Args:
+      description: of a sum.
+      lowering: how its program is made; by default, as for a CPU without the loops, and an
+        engine that was asked for is taken at its word.
 
     Raises:
       ValueError: when the user named an engine that refuses.
     """
     asked = description.problem.engine
     if asked == "auto":
+        lowering = lowering or Lowering()
         choices = ON_CPU if lowering.platform == "cpu" else (*ON_ACCELERATORS, *ON_CPU)
         return next(
             choice
             for choice in choices
-            if choice.when(description) and not refusal(choice.engine, description)
+            if choice.when(description)
+            and not refusal(choice.engine, description, lowering)
         )
-    reason = refusal(asked, description)
+    reason = refusal(asked, description, lowering)
     if reason:
+        able = (name for name in ENGINES if not refusal(name, description, lowering))
         raise ValueError(
             f"engine is {asked!r}, which {reason}: use 'auto', or one of "
-            + ", ".join(repr(name) for name in ENGINES if not refusal(name, description))
+            + ", ".join(map(repr, able))
         )
     return Choice(asked, lambda d: True, "it was asked for")
 
 
-def refusal(engine: str, description: Description) -> str | None:
-    """Why an engine does not compute this; None if it does."""
+def refusal(
+    engine: str, description: Description, lowering: Lowering | None = None
+) -> str | None:
+    """Why an engine does not compute this in such a program; None if it does."""
     module = ENGINES[engine]
     if description.is_empty and engine not in ("equations", "xla"):
         return "wants arrays with entries"
@@ -189,7 +214,10 @@ def refusal(engine: str, description: Description) -> str | None:
         return "wants a number of taps that is known"
     if not hasattr(module, description.name):
         return f"does not compute {description.name.replace('_', ' ')}s"
-    return module.refuses(description) if hasattr(module, "refuses") else None
+    reason = module.refuses(description) if hasattr(module, "refuses") else None
+    if engine == "loops" and lowering:
+        reason = reason or lowering.refuses_loops
+    return reason
 
 
 @partial(jax.jit, static_argnames=("name", "problem", "engine", "dtype"))
@@ -228,6 +256,8 @@ def compute(
             _turned(operand, role, layout, last)
             for operand, role in zip(operands, of_operands, strict=True)
         )
+    if bias and getattr(module, "ADDS_BIAS", False):
+        known["bias"], bias = bias[0], ()
     result = getattr(module, name)(*operands, **known)
     if last != layout:
         result = jax.tree.map(lambda x: _turned(x, of_result, last, layout), result)
@@ -253,6 +283,7 @@ def explain(
     *shapes: Sequence[int],
     dtype: DTypeLike = jnp.float32,
     platform: str = "cpu",
+    loops: bool | None = None,
     **options: Any,
 ) -> str:
     """Say which engine computes each sum of an operation and of its gradient, and why.
@@ -266,6 +297,7 @@ def explain(
         for a convolution, ``(B, C, H, W)`` for a pooling (in the layout of ``options``).
       dtype: of the arrays.
       platform: ``"cpu"``, ``"cuda"``, ``"rocm"`` or ``"tpu"``.
+      loops: whether the compiled loops are at hand; by default, whether they are here.
       options: whatever else the function takes.
 
     Returns:
@@ -275,11 +307,17 @@ def explain(
       ValueError: when the platform is unknown, or the function refuses its arguments.
 
     >>> from jaxcnn import conv2d, max_pool2d
-    >>> print(explain(conv2d, (128, 1, 28, 28), (6, 1, 5, 5), padding=2))
+    >>> lenet = (conv2d, (128, 1, 28, 28), (6, 1, 5, 5))
+    >>> print(explain(*lenet, padding=2, loops=True))
+    forward: loops (compiled loops, which reach the machine's speed)
+    weight gradient: loops (compiled loops, which reach the machine's speed)
+    input gradient: loops (compiled loops, which reach the machine's speed)
+    >>> print(explain(*lenet, padding=2, loops=False))
     forward: banded (too few channels and taps to be worth a convolution)
     weight gradient: banded (too few channels and taps to be worth a convolution)
     input gradient: banded (too few input channels to be worth a convolution)
-    >>> print(explain(max_pool2d, (128, 28, 28, 6), kernel_size=2, layout="NHWC"))
+    >>> known = {"kernel_size": 2, "layout": "NHWC", "loops": False}
+    >>> print(explain(max_pool2d, (128, 28, 28, 6), **known))
     max pool: pooled (one pass over the input instead of one for each tap)
     max pool gradient: pooled (one pass over the input instead of one for each tap)
     """
@@ -287,9 +325,10 @@ def explain(
         allowed = ", ".join(map(repr, PLATFORMS))
         raise ValueError(f"platform is {platform!r}; it must be one of {allowed}")
     arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    has_loops = loops_at_hand() is None if loops is None else loops
     lines = []
     for description in sums_of(partial(function, **options), *arrays):
-        choice = chosen(description, Lowering(platform))
+        choice = chosen(description, Lowering(platform, has_loops=has_loops))
         name = description.name.replace("_", " ")
         lines.append(f"{name}: {choice.engine} ({choice.why})")
     return "\n".join(dict.fromkeys(lines))

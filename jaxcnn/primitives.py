@@ -32,6 +32,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from jaxcnn import differentiation, plan
+from jaxcnn.engines.loops.library import at_hand as loops_at_hand
 from jaxcnn.equations import winner_dtype
 from jaxcnn.layout import merge_axes, split_axis
 from jaxcnn.plan import Lowering
@@ -133,6 +134,11 @@ def window_sum(name: str, mapped: Rule, *, called: str | None = None) -> Primiti
 
     def by_loops(*operands: Any, problem: Problem, dtype: DTypeLike) -> Any:
         known = {} if several else {"dtype": dtype}
+        if problem.engine == "loops":
+            raise ValueError(
+                "engine is 'loops', which JAX cannot differentiate: use another engine with "
+                "derivatives='autodiff', or derivatives='custom'"
+            )
         return plan.compute(name, loops_by_default(problem), *operands, **known)
 
     return _primitive(called or name, by_loops, lower, typed, mapped, several)
@@ -151,8 +157,9 @@ def _lowerings(context: Context) -> list[Lowering]:
     else:  # inside shard_map, which may leave some axes of its mesh to XLA
         is_partitioned = frozenset(where.mesh.axis_names) != where.manual_axes
     is_exported = bool(of_module.lowering_parameters.for_export)
+    has_loops = loops_at_hand() is None
     return [
-        Lowering(platform, is_exported, is_partitioned)
+        Lowering(platform, is_exported, is_partitioned, has_loops)
         for platform in context.platforms or of_module.platforms
     ]
 

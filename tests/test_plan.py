@@ -19,6 +19,7 @@ from jax.sharding import AxisType, NamedSharding
 
 import jaxcnn
 from jaxcnn import equations, plan
+from jaxcnn.engines.loops.library import at_hand
 from jaxcnn.plan import PLATFORMS, Lowering
 from jaxcnn.problem import CONVOLUTIONS, ROLES, STATIC_ARGUMENTS, Problem, describe
 from jaxcnn.window import Window
@@ -155,6 +156,7 @@ PLANS = {
         "xla",
     ),
 }
+HAS_LOOPS = at_hand() is None
 ACCELERATORS = [Lowering(platform) for platform in PLATFORMS if platform != "cpu"]
 POOLINGS = {
     "max": (jaxcnn.max_pool2d, (2, 12, 12, 3), 3, "pooled"),
@@ -411,19 +413,20 @@ def test_the_plan_is_told_the_platform(told, convolve):
     assert told == []  # which is only known when the program is lowered
     for platform in PLATFORMS:
         traced.lower(lowering_platforms=(platform,))
-        assert told.pop() == Lowering(platform)
+        assert told.pop() == Lowering(platform, has_loops=HAS_LOOPS)
         assert told == []
 
 
 def test_the_plan_is_told_the_platform_outside_of_jit(told, convolve):
     jax.clear_caches()
     convolve(X, W)
-    assert told == [Lowering("cpu")]
+    assert told == [Lowering("cpu", has_loops=HAS_LOOPS)]
 
 
 def test_the_plan_is_told_of_an_export_once_for_each_platform(told, convolve):
     jax.export.export(jax.jit(convolve), platforms=PLATFORMS)(X, W)
-    assert told == [Lowering(platform, is_exported=True) for platform in PLATFORMS]
+    wanted = {"is_exported": True, "has_loops": HAS_LOOPS}
+    assert told == [Lowering(platform, **wanted) for platform in PLATFORMS]
 
 
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
@@ -433,7 +436,7 @@ def test_the_plan_is_told_of_several_devices(told, convolve, axis_type, devices)
     with jax.set_mesh(mesh):
         x = jax.device_put(X, NamedSharding(mesh, jax.P("b")))
         jax.jit(convolve).lower(x, W)
-    assert told == [Lowering("cpu", is_partitioned=devices > 1)]
+    assert told == [Lowering("cpu", is_partitioned=devices > 1, has_loops=HAS_LOOPS)]
 
 
 @pytest.mark.parametrize("manual", ["b", "c", "bc"])
@@ -447,7 +450,8 @@ def test_inside_shard_map_only_axes_left_to_xla_are_several_devices(told, convol
         axis_names={*manual},
     )
     jax.jit(of_each).lower(X, W)
-    assert told == [Lowering("cpu", is_partitioned=manual != "bc")]
+    is_partitioned = manual != "bc"
+    assert told == [Lowering("cpu", is_partitioned=is_partitioned, has_loops=HAS_LOOPS)]
 
 
 @pytest.mark.parametrize(

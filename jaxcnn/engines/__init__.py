@@ -5,6 +5,7 @@ is good for: the same names, signatures and results. Its function ``refuses`` sa
 problem is not for it. :mod:`jaxcnn.plan` chooses.
 
     equations   loops over taps: any problem, anywhere
+    loops       the same loops, compiled by numba: on CPUs, where it is installed
     xla         XLA's convolution and sum of windows, and JAX's transposes of them: for
                 accelerators
     canonical   all three sums as XLA's channels-last convolution: many channels
@@ -20,10 +21,20 @@ several of them share.
 """
 
 from jaxcnn import equations
-from jaxcnn.engines import banded, canonical, patches, pooled, unrolled, winograd, xla
+from jaxcnn.engines import (
+    banded,
+    canonical,
+    loops,
+    patches,
+    pooled,
+    unrolled,
+    winograd,
+    xla,
+)
 
 ENGINES = {
     "equations": equations,
+    "loops": loops,
     "xla": xla,
     "canonical": canonical,
     "banded": banded,

@@ -32,7 +32,7 @@ from jaxcnn.layout import (
 from jaxcnn.originals import conv_general_dilated
 from jaxcnn.problem import Description
 from jaxcnn.rounding import widened
-from jaxcnn.window import Window
+from jaxcnn.window import Pairs, Window
 
 ANY_SIZE = True
 
@@ -54,7 +54,16 @@ def forward(
     precision: PrecisionLike = None,
 ) -> Numbers:
     """Y = X ∗ W."""
-    return _convolved(X, W, window, layout, precision)
+    X, padding, _ = _padded(X, window.padding, layout)
+    return conv_general_dilated(
+        X,
+        widened(W),
+        window_strides=window.stride,
+        padding=padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=_form(layout),
+        precision=precision,
+    )
 
 
 @group_by_group
@@ -79,14 +88,20 @@ def weight_gradient(
         strict=True,
     )
     # After the image, enough for the last tap to see the last output position.
-    padding = [
+    padding = tuple(
         (low, d * (k - 1) + s * (out - 1) + 1 - size - low)
         for k, s, d, (low, _), size, out in sizes
-    ]
-    over_input = Window(
-        spatial_size(dY, layout), window.dilation, tuple(padding), window.stride
     )
-    dW = _convolved(X_t, dY_t, over_input, layout, precision)
+    X_t, padding, _ = _padded(X_t, padding, layout)
+    dW = conv_general_dilated(
+        X_t,
+        widened(dY_t),
+        window_strides=window.dilation,
+        padding=padding,
+        rhs_dilation=window.stride,
+        dimension_numbers=_form(layout),
+        precision=precision,
+    )
     return jnp.moveaxis(dW, 0, -2)
 
 
@@ -103,32 +118,31 @@ def input_gradient(
 ) -> Numbers:
     """dX = spread(dY) ∗ rotated(W)."""
     over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
-    return _convolved(dY, rotated(W), over_outputs, layout, precision, window.stride)
-
-
-def _convolved(
-    X: Numbers,
-    W: Numbers,
-    window: Window,
-    layout: str,
-    precision: PrecisionLike,
-    spread: Sequence[int] | None = None,
-) -> Numbers:
-    """X, with zeros between its pixels if it is spread, convolved by XLA."""
-    X, padding = widened(X), window.padding
-    spread = spread or (1,) * len(padding)
-    if not pads_itself(padding):
-        edges = [(*pair, s - 1) for pair, s in zip(padding, spread, strict=True)]
-        edges = with_spatial([(0, 0, 0)] * X.ndim, edges, layout)
-        X = lax.pad(X, jnp.zeros((), X.dtype), edges)
-        padding, spread = ((0, 0),) * len(padding), (1,) * len(padding)
+    dY, padding, spread = _padded(dY, over_outputs.padding, layout, window.stride)
     return conv_general_dilated(
-        X,
-        widened(W),
-        window_strides=window.stride,
+        dY,
+        widened(rotated(W)),
+        window_strides=over_outputs.stride,
         padding=padding,
         lhs_dilation=spread,
         rhs_dilation=window.dilation,
-        dimension_numbers=(layout, weight_layout(layout), layout),
+        dimension_numbers=_form(layout),
         precision=precision,
     )
+
+
+def _form(layout: str) -> tuple[str, str, str]:
+    return layout, weight_layout(layout), layout
+
+
+def _padded(
+    X: Numbers, padding: Pairs, layout: str, spread: Sequence[int] | None = None
+) -> tuple[Numbers, Pairs, Sequence[int]]:
+    """X and what XLA's convolution has still to do: its padding, and the zeros between."""
+    X, idle = widened(X), (1,) * len(padding)
+    if pads_itself(padding):
+        return X, padding, spread or idle
+    edges = [(*pair, s - 1) for pair, s in zip(padding, spread or idle, strict=True)]
+    edges = with_spatial([(0, 0, 0)] * X.ndim, edges, layout)
+    X = lax.pad(X, jnp.zeros((), X.dtype), edges)
+    return X, ((0, 0),) * len(padding), idle

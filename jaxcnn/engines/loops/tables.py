@@ -1,0 +1,419 @@
+"""What the nests run over, written down for one convolution: tables of int64.
+
+A table tells a compiled nest how large everything is and where it lies, in bytes. It is an
+attribute of the call in the compiled program, and made once, when a program is lowered.
+
+    sum over taps        header, rectangles
+    sum over positions   header, pieces, blocks
+
+Rectangles and pieces begin with the strides of their tiles (:mod:`.tile`).
+"""
+
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.engines.loops.processor import (
+    CHANNELWISE,
+    MAXIMUM,
+    MOST_VECTORS,
+    PLACING,
+    PRODUCT,
+    TAKING,
+    most_rows,
+)
+from jaxcnn.engines.loops.runs import ONE, Run, over_inputs, over_outputs
+from jaxcnn.window import Window
+
+CACHE = 512 * 1024
+"""Bytes of weights that stay in a core's own cache while images stream by."""
+MANY_TERMS = 96
+"""Longer sums are summed row of taps by row of taps: their rounding errors stay as small."""
+POSITIONS_AT_ONCE = 200
+"""Positions whose channels stay in the first caches while all taps look at them."""
+PART = 4e6
+"""Multiplications and additions that are worth a part of their own: some 20 microseconds."""
+MOST_PARTS = 64
+MOST_SUMS = 16
+"""For so many parts a weight gradient is summed by itself."""
+FEW_CHANNELS = 8
+"""With fewer, the rows of a weight gradient's tile take in the neighbouring taps."""
+
+# --- The records ------------------------------------------------------------------------
+
+
+def _layout(name: str, fields: str, first: int = 0) -> Any:
+    """Where each field of a record lies, in bytes; and how long it is."""
+    names = [*fields.split(), "LENGTH"]
+    return namedtuple(name, names)(*(8 * (first + k) for k in range(len(names))))
+
+
+STRIDES = 11  # of a tile
+_BOTH = """
+    PARTS WINNERS SHIFT IMAGES GROUPS
+    VECTORS VECTOR_BLOCKS LAST LANES ITEM MOST_ROWS MOST_ROWS_2 MOST_ROWS_3 MOST_ROWS_4
+    IMAGE_OF_A GROUP_OF_A VECTOR_OF_A IMAGE_OF_B GROUP_OF_B VECTOR_OF_B
+    IMAGE_OF_C GROUP_OF_C VECTOR_OF_C GROUP_OF_OTHER VECTOR_OF_OTHER
+"""
+Header = _layout("Header", _BOTH)
+OverTaps = _layout(
+    "OverTaps", _BOTH + "IMAGE_PARTS SLICES BLOCKS_AT_ONCE CHUNKS CHUNK RECTANGLES"
+)
+OverPositions = _layout(
+    "OverPositions",
+    _BOTH + "BLOCK_PARTS VECTOR_PARTS PART_OF_C ROWS_OF_C ROW_OF_C "
+    "PIECES BLOCKS FIRST_BLOCK",
+)
+Rectangle = _layout(
+    "Rectangle",
+    "TAPS TAPS_1 TAPS_2 TAPS_3 CALLS FIRST_OF_A FIRST_OF_B FIRST_OF_C "
+    "LAYERS LAYER_OF_A LAYER_OF_C ROWS ROW_OF_A ROW_OF_C POSITIONS",
+    STRIDES,
+)
+"""Positions that see through the same taps."""
+Piece = _layout(
+    "Piece",
+    "FIRST_OF_A FIRST_OF_B FIRST_OF_C ROWS LAYER LAYER_END ROW ROW_END POSITIONS",
+    STRIDES,
+)
+"""Rows of C that see the same positions."""
+Block = _layout("Block", "IMAGE IMAGES LAYER LAYER_END ROW ROW_END")
+"""Positions of a few images, or of a part of one."""
+
+NO_WINNERS, FOUND, GIVEN_FOR_A, GIVEN_FOR_C = range(4)
+"""Whether there are winners: a second result, or the second argument."""
+WINNERS = {
+    PRODUCT: NO_WINNERS,
+    CHANNELWISE: NO_WINNERS,
+    MAXIMUM: FOUND,
+    PLACING: GIVEN_FOR_A,
+    TAKING: GIVEN_FOR_C,
+}
+
+
+def _record(layout: Any, **values: int) -> list[int]:
+    return [values[name] for name in layout._fields[:-1]]
+
+
+def _table(header: list[int], *records: list[list[int]]) -> np.ndarray:
+    rows = [header, *(record for each in records for record in each)]
+    return np.array([number for row in rows for number in row], np.int64)
+
+
+# --- What a table depends on ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """All that a table depends on.
+
+    Attributes:
+      images: B.
+      window: of one to three dimensions.
+      input_size, output_size: its positions.
+      groups: of channels; 1 where channels do not mix.
+      c_in, c_out: channels in each group.
+      mixes: whether every output channel is a sum over input channels.
+      size: of a number, in bytes.
+      lanes: how many numbers a vector has.
+    """
+
+    images: int
+    window: Window
+    input_size: tuple[int, ...]
+    output_size: tuple[int, ...]
+    groups: int
+    c_in: int
+    c_out: int
+    mixes: bool
+    size: int
+    lanes: int
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        return self.three(self.window.kernel_size)
+
+    @property
+    def taps(self) -> int:
+        return prod(self.kernel_size)
+
+    @property
+    def vector(self) -> int:
+        """The bytes of a vector."""
+        return self.lanes * self.size
+
+    def three(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Of three dimensions; missing ones come first, and are of size 1."""
+        return (1,) * (3 - len(sizes)) + sizes
+
+    def runs(self, of: Callable[..., list[Run]]) -> list[list[Run]]:
+        """Of each of three dimensions."""
+        w, sizes = self.window, (self.input_size, self.output_size)
+        each = zip(w.kernel_size, w.stride, w.dilation, w.padding, *sizes, strict=True)
+        found = [of(k, s, d, low, size, out) for k, s, d, (low, _), size, out in each]
+        return [[ONE]] * (3 - len(found)) + found
+
+    def strides(self, spatial: tuple[int, ...], channels: int) -> tuple[int, ...]:
+        """The bytes of an image, a layer, a row and a position of a channels-last array."""
+        depth, height, width = self.three(spatial)
+        position = channels * self.groups * self.size
+        row = width * position
+        return depth * height * row, height * row, row, position
+
+    @property
+    def parts(self) -> int:
+        """How many parts the work has, however many threads there are."""
+        positions = prod(self.output_size) * self.images * self.groups
+        terms = positions * self.taps * self.c_out * (self.c_in if self.mixes else 8)
+        return int(np.clip(2 * terms // PART, 1, MOST_PARTS))
+
+    def header(self, kind: str, channels: int) -> dict[str, int]:
+        """What both kinds of tables say, for vectors of so many channels."""
+        vectors = -(-channels // self.lanes)
+        return {
+            "WINNERS": WINNERS[kind],
+            "SHIFT": 0,
+            "IMAGES": self.images,
+            "GROUPS": self.groups,
+            "VECTORS": vectors,
+            "VECTOR_BLOCKS": -(-vectors // MOST_VECTORS),
+            "LAST": channels - (vectors - 1) * self.lanes,
+            "LANES": self.lanes,
+            "ITEM": self.size,
+            **dict(zip(Header._fields[10:14], most_rows(kind), strict=True)),
+            "VECTOR_OF_A": 0 if self.mixes else self.vector,
+            "VECTOR_OF_C": self.vector,
+        }
+
+
+# --- Sums over taps ---------------------------------------------------------------------
+
+
+def over_taps(
+    sizes: Sizes, kind: str, *, is_transposed: bool, in_b: str, winner: int = 0
+) -> np.ndarray:
+    """The table of a sum over taps.
+
+    Args:
+      sizes: of the convolution or the pooling.
+      kind: of its tiles.
+      is_transposed: whether it is over what outputs give to inputs.
+      in_b: what B is: "panels" of weights (then taps count from the last, if it is
+        transposed), "weights" of each channel, the "numbers" of taps, or "ones".
+      winner: the bytes of a winner, where there are some.
+    """
+    kernel = sizes.kernel_size
+    a_size, c_size = sizes.input_size, sizes.output_size
+    summed, channels = sizes.c_in, sizes.c_out
+    if is_transposed:
+        a_size, c_size, summed, channels = c_size, a_size, channels, summed
+    a, c = sizes.strides(a_size, summed), sizes.strides(c_size, channels)
+    header = sizes.header(kind, channels)
+    vectors, blocks = header["VECTORS"], header["VECTOR_BLOCKS"]
+    panel = sizes.taps * summed * sizes.vector
+    of_b = {
+        "panels": (summed * sizes.vector, panel),
+        "weights": (channels * sizes.size, sizes.vector),
+        "numbers": (1, 0),
+        "ones": (0, 0),
+    }
+    tap_of_b, vector_of_b = of_b[in_b]
+    taps_of_b = (kernel[1] * kernel[2] * tap_of_b, kernel[2] * tap_of_b, tap_of_b)
+    # So many summed channels at once that their weights stay in the cache.
+    at_once = max(CACHE * blocks // (sizes.taps * sizes.vector * vectors), 32)
+    chunks = -(-summed // at_once) if sizes.mixes else 1
+    chunk = -(-summed // chunks) if chunks > 1 else 0
+
+    runs = sizes.runs(over_inputs if is_transposed else over_outputs)
+    if is_transposed and in_b == "panels":
+        runs = [[run.rotated(k) for run in of] for of, k in zip(runs, kernel, strict=True)]
+    rectangles = []
+    for each in product(*runs):
+        layer, row, column = each
+        counts = [run.taps for run in each]
+        steps = [
+            (run.source_per_tap * of_a, run.tap_step * of_b)
+            for run, of_a, of_b in zip(each, a[1:], taps_of_b, strict=True)
+        ]
+        if not sizes.mixes:
+            counts, steps = [1, *counts], [(0, 0), *steps]
+        elif steps[2] == (summed * sizes.size, tap_of_b) and not chunk:
+            # Channels of neighbouring taps lie side by side: one loop over all of them.
+            counts, steps = [*counts[:2], 1, counts[2] * summed], [*steps[:2], (0, 0)]
+            steps.append((sizes.size, sizes.vector))
+        else:
+            counts, steps = [*counts, summed], [*steps, (sizes.size, sizes.vector)]
+        across, along = (row, a[2], c[2]), (column, a[3], c[3])
+        if column.count < min(row.count, 6):  # tiles along the longer side
+            across, along = along, across
+        strides = [
+            along[0].source_step * along[1],
+            along[0].step * along[2],
+            vector_of_b,
+            *[each for step in steps for each in step],
+        ]
+        is_long = counts[2] * counts[3] >= MANY_TERMS
+        record = _record(
+            Rectangle,
+            **dict(zip(Rectangle._fields, counts, strict=False)),
+            CALLS=max(counts[1], 1) if is_long else 1,
+            FIRST_OF_A=_dot([run.source for run in each], a[1:]),
+            FIRST_OF_B=_dot([run.tap for run in each], taps_of_b),
+            FIRST_OF_C=_dot([run.first for run in each], c[1:]),
+            LAYERS=layer.count,
+            LAYER_OF_A=layer.source_step * a[1],
+            LAYER_OF_C=layer.step * c[1],
+            ROWS=across[0].count,
+            ROW_OF_A=across[0].source_step * across[1],
+            ROW_OF_C=across[0].step * across[2],
+            POSITIONS=along[0].count,
+        )
+        rectangles.append(strides + record)
+    image_parts = min(sizes.images, sizes.parts)
+    slices = -(-sizes.parts // image_parts)
+    header |= {
+        "PARTS": image_parts * slices,
+        "SHIFT": (sizes.size // winner).bit_length() - 1 if winner else 0,
+        "IMAGE_OF_A": a[0],
+        "GROUP_OF_A": summed * sizes.size,
+        "IMAGE_OF_B": 0,
+        "GROUP_OF_B": vectors * panel,
+        "VECTOR_OF_B": vector_of_b,
+        "IMAGE_OF_C": c[0],
+        "GROUP_OF_C": channels * sizes.size,
+        "GROUP_OF_OTHER": channels * sizes.size,
+        "VECTOR_OF_OTHER": 0 if in_b == "numbers" else sizes.vector,
+        "IMAGE_PARTS": image_parts,
+        "SLICES": slices,
+        "BLOCKS_AT_ONCE": blocks,
+        "CHUNKS": chunks,
+        "CHUNK": chunk or max(record[STRIDES + 3] for record in rectangles),
+        "RECTANGLES": len(rectangles),
+    }
+    if sizes.mixes:
+        header["BLOCKS_AT_ONCE"] = max(1, CACHE * blocks // (vectors * panel))
+    return _table(_record(OverTaps, **header), rectangles)
+
+
+def _dot(first: Sequence[int], second: Sequence[int]) -> int:
+    return sum(a * b for a, b in zip(first, second, strict=True))
+
+
+# --- Sums over positions ----------------------------------------------------------------
+
+
+def over_positions(sizes: Sizes) -> tuple[np.ndarray, int]:
+    """The table of a weight gradient, and how many sums there are for each weight."""
+    kernel, size = sizes.kernel_size, sizes.size
+    x = sizes.strides(sizes.input_size, sizes.c_in)
+    y = sizes.strides(sizes.output_size, sizes.c_out)
+    channels_in = sizes.c_in if sizes.mixes else 1
+    row_of_c = sizes.c_out * sizes.groups * size
+    stride, dilation = sizes.three(sizes.window.stride), sizes.three(sizes.window.dilation)
+    steps = (
+        (x[0], y[0]),
+        *((s * of_x, of_y) for s, of_x, of_y in zip(stride, x[1:], y[1:], strict=True)),
+    )
+    layers, rows, columns = sizes.runs(over_outputs)
+    between_taps = dilation[2] * x[3]
+    if not sizes.mixes:  # a tile's rows are taps
+        columns, row_of_a = [run for run in columns if run.taps], between_taps
+    elif sizes.c_in < FEW_CHANNELS and between_taps == sizes.c_in * size:
+        columns, row_of_a = [run for run in columns if run.taps], size
+    else:  # a tile's rows are channels of one tap
+        columns, row_of_a = _of_each_tap(columns, kernel[2]), size
+    strides = [row_of_a, row_of_c, sizes.vector, *[each for step in steps for each in step]]
+    pieces = []
+    for layer, row, column in product(
+        _of_each_tap(layers, kernel[0]), _of_each_tap(rows, kernel[1]), columns
+    ):
+        tap = (layer.tap * kernel[1] + row.tap) * kernel[2] + column.tap
+        # Blocks count layers and rows from the first: what position 0 would see.
+        sees = [
+            run.source - s * run.first for run, s in zip((layer, row), stride, strict=False)
+        ]
+        record = _record(
+            Piece,
+            FIRST_OF_A=_dot([*sees, column.source], x[1:]),
+            FIRST_OF_B=column.first * y[3],
+            FIRST_OF_C=tap * channels_in * row_of_c,
+            ROWS=column.taps * channels_in,
+            LAYER=layer.first,
+            LAYER_END=layer.first + layer.count,
+            ROW=row.first,
+            ROW_END=row.first + row.count,
+            POSITIONS=column.count,
+        )
+        pieces.append(strides + record)
+    blocks = _blocks(sizes)
+    header = sizes.header(PRODUCT if sizes.mixes else CHANNELWISE, sizes.c_out)
+    rows_of_c = sizes.taps * channels_in
+    # Parts of the vectors come for nothing; for each part of the blocks there is a sum, and
+    # all sums together are no larger than X and dY.
+    vector_parts = min(sizes.parts, header["VECTOR_BLOCKS"])
+    block_parts = min(
+        -(-min(sizes.parts, MOST_SUMS) // vector_parts),
+        len(blocks),
+        max(1, sizes.images * (x[0] + y[0]) // (rows_of_c * row_of_c)),
+    )
+    header |= {
+        "PARTS": block_parts * vector_parts,
+        "IMAGE_OF_A": x[0],
+        "GROUP_OF_A": sizes.c_in * size,
+        "IMAGE_OF_B": y[0],
+        "GROUP_OF_B": sizes.c_out * size,
+        "VECTOR_OF_B": sizes.vector,
+        "IMAGE_OF_C": 0,
+        "GROUP_OF_C": sizes.c_out * size,
+        "GROUP_OF_OTHER": 0,
+        "VECTOR_OF_OTHER": 0,
+        "BLOCK_PARTS": block_parts,
+        "VECTOR_PARTS": vector_parts,
+        "PART_OF_C": rows_of_c * row_of_c,
+        "ROWS_OF_C": rows_of_c,
+        "ROW_OF_C": row_of_c,
+        "PIECES": len(pieces),
+        "BLOCKS": len(blocks),
+        "FIRST_BLOCK": OverPositions.LENGTH + len(pieces) * Piece.LENGTH,
+    }
+    return _table(_record(OverPositions, **header), pieces, blocks), block_parts
+
+
+def _of_each_tap(runs: list[Run], k: int) -> list[Run]:
+    """For each tap that sees something, all the positions that see through it."""
+    found = []
+    for m in range(k):
+        seeing = [run for run in runs if run.tap <= m < run.tap + run.taps]
+        if seeing:
+            first, count = seeing[0], sum(run.count for run in seeing)
+            source = first.source + (m - first.tap) * first.source_per_tap
+            found.append(Run(first.first, count, 1, source, first.source_step, m, 1, 1, 1))
+    return found
+
+
+def _blocks(sizes: Sizes) -> list[list[int]]:
+    """Blocks of some positions each: of several images, or of one, some of its rows."""
+    depth, height, width = sizes.three(sizes.output_size)
+    images = max(1, POSITIONS_AT_ONCE // (depth * height * width))
+    layers = min(depth, max(1, POSITIONS_AT_ONCE // (height * width)))
+    rows = min(height, max(1, POSITIONS_AT_ONCE // width))
+    rows = -(-height // -(-height // rows))
+    return [
+        _record(
+            Block,
+            IMAGE=image,
+            IMAGES=min(images, sizes.images - image),
+            LAYER=layer,
+            LAYER_END=min(layer + layers, depth),
+            ROW=row,
+            ROW_END=min(row + rows, height),
+        )
+        for image in range(0, sizes.images, images)
+        for layer in range(0, depth, layers)
+        for row in range(0, height, rows)
+    ]

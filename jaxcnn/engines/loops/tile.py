@@ -1,0 +1,362 @@
+"""The innermost loops, in registers: a tile of the result.
+
+All the sums of a convolution are one product of three arrays, and at one tap it is a product
+of matrices. A tile is a small piece of the result, some rows of it and some vectors of
+numbers that lie side by side in memory:
+
+                        B   one row: ``vectors`` vectors
+                     ┌────────┬────────┬────────┐
+                     │        │        │        │        for every tap and every channel
+                     └────────┴────────┴────────┘        (or position) that is summed over:
+    A            C
+    ┌─┐           ┌────────┬────────┬────────┐
+    │ │  row 0    │   +=   │   +=   │   +=   │           C[i, j] += A[i] · B[j]
+    ├─┤           ├────────┼────────┼────────┤
+    │ │  row 1    │   +=   │   +=   │   +=   │           one number of A, broadcast,
+    ├─┤           ├────────┼────────┼────────┤           times one vector of B
+    │ │  row 2    │   +=   │   +=   │   +=   │
+    └─┘           └────────┴────────┴────────┘
+
+All of C stays in registers until the last term is added; nothing else is kept. With 6 rows of
+4 vectors a step reads 10 times and does 24 multiply-adds: the processor is busy with
+arithmetic alone, and waits for no memory.
+
+What a row and a vector are is for the caller to say, by strides:
+
+    sum               rows of C            vectors of C         summed over
+    forward           output positions     output channels      taps, input channels
+    input gradient    input positions      input channels       taps, output channels
+    weight gradient   input channels       output channels      images, positions
+
+Four loops, each with a stride for A and one for B, are enough for all of them. Where
+channels do not mix (depthwise convolution, pooling) A has vectors, too. The kinds of tiles,
+by what is done at a step, with b a vector of B (or a tap's number) and w a winner:
+
+    product       C[i, j] += A[i] · B[j]                        A[i] one number
+    channelwise   C[i, j] += A[i, j] · B[j]
+    maximum       if A[i, j] > C[i, j]: C[i, j], w[i, j] = A[i, j], b
+    taking        C[i, j] += A[i, j] if w[i, j] == b else 0      w beside C
+    placing       C[i, j] += A[i, j] if w[i, j] == b else 0      w beside A
+
+numba has no vectors, so this file writes LLVM's instructions; everything around it is
+Python (:mod:`.nests`).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from jaxcnn.engines.loops.processor import lanes, most_rows
+
+LEVELS = 4
+"""How many loops a tile has."""
+
+(ROW_OF_A, ROW_OF_C, VECTOR_OF_B, STEPS) = range(4)
+"""The strides of a tile, in bytes: an array of int64. From STEPS on, for each loop from the
+outermost to the innermost, a step in A and one in B."""
+
+I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of one kind, for one dtype.
+
+    Attributes:
+      kind: one of KINDS.
+      dtype: of the numbers.
+      winner: the dtype of winners, where there are any.
+    """
+
+    kind: str
+    dtype: np.dtype
+    winner: np.dtype | None = None
+
+    @property
+    def lanes(self) -> int:
+        """How many numbers a vector has."""
+        return lanes(self.dtype)
+
+
+ARGUMENTS = 13
+"""Of what computes a tile, all of them int64: how many rows, how many vectors, how many
+numbers the last vector has; then the addresses of the strides, of A, B and C, and of what is
+added to C at the end, with its row stride (of the winners, if there are any: the address
+that belongs to address 0); last, how often each loop runs."""
+
+
+def module_of(tiles: Tiles, is_partial: bool) -> ir.Module:
+    """All tiles of a kind, and the function that calls the one of the right size.
+
+    Args:
+      tiles: which.
+      is_partial: whether the last vector is a partial one.
+    """
+    module = ir.Module()
+    type_ = ir.FunctionType(ir.VoidType(), [I64] * ARGUMENTS)
+    function = ir.Function(module, type_, NAMES[is_partial])
+    build = ir.IRBuilder(function.append_basic_block("entry"))
+    rows, vectors, *rest = function.args
+    number = build.add(build.mul(rows, _int(8)), vectors)
+    impossible = function.append_basic_block("impossible")
+    switch = build.switch(number, impossible)
+    for v, most in enumerate(most_rows(tiles.kind), 1):
+        for r in range(1, most + 1):
+            block = function.append_basic_block(f"tile_{r}_{v}")
+            switch.add_case(_int(8 * r + v), block)
+            build.position_at_end(block)
+            build.call(_Tile(module, tiles, r, v, is_partial).function, rest)
+            build.ret_void()
+    build.position_at_end(impossible)
+    build.unreachable()
+    return module
+
+
+NAMES = {False: "jaxcnn_tile", True: "jaxcnn_partial_tile"}
+
+
+class _Tile:
+    """Writes the function of one tile into an LLVM module."""
+
+    def __init__(
+        self, module: ir.Module, tiles: Tiles, rows: int, vectors: int, partial: bool
+    ):
+        self.module, self.tiles, self.partial = module, tiles, partial
+        self.rows, self.vectors = range(rows), range(vectors)
+        self.places = [(i, j) for i in self.rows for j in self.vectors]
+        self.size, self.lanes = tiles.dtype.itemsize, tiles.lanes
+        self.number = ir.FloatType() if self.size == 4 else ir.DoubleType()
+        self.vector = ir.VectorType(self.number, self.lanes)
+        self.integers = ir.VectorType(ir.IntType(8 * self.size), self.lanes)
+        self.mask_type = ir.VectorType(ir.IntType(1), self.lanes)
+        if tiles.winner:
+            self.winners = ir.VectorType(ir.IntType(8 * tiles.winner.itemsize), self.lanes)
+        type_ = ir.FunctionType(ir.VoidType(), [I64] * (ARGUMENTS - 2))
+        self.function = ir.Function(module, type_, f"tile_{rows}_{vectors}")
+        self.function.linkage = "internal"
+        self.function.attributes.add("noinline")
+        self._write()
+
+    def _write(self) -> None:
+        last, strides, a, b, c, other, step, *counts = self.function.args
+        build = self.build = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.other = other
+        field = lambda k: build.load(
+            build.inttoptr(build.add(strides, _int(8 * k)), I64.as_pointer())
+        )
+        row_of_a, self.row_of_c, vector_of_b = map(field, (ROW_OF_A, ROW_OF_C, VECTOR_OF_B))
+        self.steps = [(field(k), field(k + 1)) for k in range(STEPS, STEPS + 2 * LEVELS, 2)]
+        self.in_a = [build.mul(row_of_a, _int(i)) for i in self.rows]
+        self.in_b = [build.mul(vector_of_b, _int(j)) for j in self.vectors]
+        if self.partial:
+            lanes = ir.Constant(self.integers, list(range(self.lanes)))
+            last = build.trunc(last, self.integers.element) if self.size == 4 else last
+            self.mask = build.icmp_signed("<", lanes, self._spread(last, self.integers))
+        if self.tiles.kind == "taking":
+            self.given = {
+                (i, j): self._load(self._beside(self._place_in_c(c, i, j)), j, self.winners)
+                for i, j in self.places
+            }
+        before = build.block
+        start = {place: self._nothing() for place in self.places}
+        loops, end = self._block("loops"), self._block("end")
+        steps = build.mul(build.mul(counts[0], counts[1]), build.mul(counts[2], counts[3]))
+        build.cbranch(build.icmp_signed(">", steps, _int(0)), loops, end)
+        build.position_at_end(loops)
+        summed = self._loop(0, counts, a, b, start)
+        after = build.block
+        build.branch(end)
+        build.position_at_end(end)
+        results = {
+            place: self._merged({before: start[place], after: summed[place]})
+            for place in self.places
+        }
+        for (i, j), result in results.items():
+            at = self._place_in_c(c, i, j)
+            if self.tiles.kind == "maximum":
+                self._store(result[0], at, j, self.vector)
+                winner = build.trunc(result[1], self.winners)
+                self._store(winner, self._beside(at), j, self.winners)
+                continue
+            added = build.add(build.add(other, build.mul(step, _int(i))), self._vectors(j))
+            if self.tiles.kind in ("taking", "placing"):
+                self._store(result[0], at, j, self.vector)
+            else:
+                total = build.fadd(result[0], self._load(added, j, self.vector))
+                self._store(total, at, j, self.vector)
+        build.ret_void()
+
+    def _loop(self, level: int, counts: list, a: Any, b: Any, sums: dict) -> dict:
+        """One of the loops and those within it; what it makes of the sums."""
+        build, before = self.build, self.build.block
+        body, done = self._block(f"loop{level}"), self._block(f"done{level}")
+        build.branch(body)
+        build.position_at_end(body)
+        left, at, bt = (build.phi(I64) for _ in range(3))
+        for phi, first in ((left, counts[level]), (at, a), (bt, b)):
+            phi.add_incoming(first, before)
+        carried = {}
+        for place, each in sums.items():
+            carried[place] = [build.phi(part.type) for part in each]
+            for phi, part in zip(carried[place], each, strict=True):
+                phi.add_incoming(part, before)
+        if level + 1 < LEVELS:
+            after = self._loop(level + 1, counts, at, bt, carried)
+        else:
+            after = self._step(at, bt, carried)
+        end = build.block
+        fewer = build.sub(left, _int(1))
+        left.add_incoming(fewer, end)
+        for phi, step in zip((at, bt), self.steps[level], strict=True):
+            phi.add_incoming(build.add(phi, step), end)
+        for place, each in carried.items():
+            for phi, part in zip(each, after[place], strict=True):
+                phi.add_incoming(part, end)
+        build.cbranch(build.icmp_signed(">", fewer, _int(0)), body, done)
+        build.position_at_end(done)
+        return after
+
+    def _step(self, a: Any, b: Any, sums: dict) -> dict:
+        """What is done with one row of B."""
+        build, kind = self.build, self.tiles.kind
+        after = {}
+        if kind in ("product", "channelwise"):
+            row = [
+                self._load(build.add(b, self.in_b[j]), j, self.vector) for j in self.vectors
+            ]
+            fma = self._intrinsic("llvm.fma", self.vector, [self.vector] * 3, self.vector)
+        else:
+            type_ = self.integers if kind == "maximum" else self.winners
+            narrow = b if type_.element == I64 else build.trunc(b, type_.element)
+            tap = self._spread(narrow, type_)
+        for i in self.rows:
+            at = build.add(a, self.in_a[i])
+            if kind == "product":
+                number = build.load(self._pointer(at, self.number), align=self.size)
+                number = self._spread(number, self.vector)
+            for j in self.vectors:
+                ((sum_, *winner),) = (sums[i, j],)
+                where = build.add(at, self._vectors(j))
+                if kind == "product":
+                    after[i, j] = (build.call(fma, [number, row[j], sum_]),)
+                    continue
+                value = self._load(where, j, self.vector)
+                if kind == "channelwise":
+                    after[i, j] = (build.call(fma, [value, row[j], sum_]),)
+                elif kind == "maximum":
+                    nobody = ir.Constant(self.integers, [-1] * self.lanes)
+                    larger = build.fcmp_unordered("ugt", value, sum_)
+                    larger = build.and_(larger, build.fcmp_ordered("ord", sum_, sum_))
+                    first = build.icmp_signed("==", winner[0], nobody)
+                    wins = build.or_(larger, first)
+                    after[i, j] = (
+                        build.select(wins, value, sum_),
+                        build.select(wins, tap, winner[0]),
+                    )
+                else:
+                    if kind == "taking":
+                        won = self.given[i, j]
+                    else:
+                        won = self._load(self._beside(where), j, self.winners)
+                    nothing = ir.Constant(self.vector, [0.0] * self.lanes)
+                    placed = build.select(build.icmp_signed("==", won, tap), value, nothing)
+                    after[i, j] = (build.fadd(sum_, placed),)
+        return after
+
+    # --- Small things ---------------------------------------------------------------
+
+    def _nothing(self) -> tuple:
+        """What a place of C holds at the start."""
+        if self.tiles.kind == "maximum":
+            lowest = ir.Constant(self.vector, [float("-inf")] * self.lanes)
+            return lowest, ir.Constant(self.integers, [-1] * self.lanes)
+        return (ir.Constant(self.vector, [0.0] * self.lanes),)
+
+    def _merged(self, by_block: dict) -> list:
+        merged = []
+        for parts in zip(*by_block.values(), strict=True):
+            phi = self.build.phi(parts[0].type)
+            for part, block in zip(parts, by_block, strict=True):
+                phi.add_incoming(part, block)
+            merged.append(phi)
+        return merged
+
+    def _place_in_c(self, c: Any, i: int, j: int) -> Any:
+        build = self.build
+        return build.add(build.add(c, build.mul(self.row_of_c, _int(i))), self._vectors(j))
+
+    def _vectors(self, j: int) -> Any:
+        """The bytes of j vectors."""
+        return _int(j * self.lanes * self.size)
+
+    def _beside(self, address: Any) -> Any:
+        """Where the winner is that belongs to a number; ``other`` belongs to address 0."""
+        ratio = self.size // self.tiles.winner.itemsize
+        shift = _int(ratio.bit_length() - 1)
+        return self.build.add(self.other, self.build.lshr(address, shift))
+
+    def _is_partial(self, j: int) -> bool:
+        return self.partial and j == self.vectors[-1]
+
+    def _load(self, address: Any, j: int, type_: ir.VectorType) -> Any:
+        size = _bytes(type_.element)
+        pointer = self._pointer(address, type_)
+        if not self._is_partial(j):
+            return self.build.load(pointer, align=size)
+        load = self._intrinsic(
+            "llvm.masked.load",
+            type_,
+            [type_.as_pointer(), I32, self.mask_type, type_],
+            type_,
+            ".p0",
+        )
+        nothing = ir.Constant(type_, [0.0 if type_ is self.vector else 0] * self.lanes)
+        return self.build.call(load, [pointer, ir.Constant(I32, size), self.mask, nothing])
+
+    def _store(self, value: Any, address: Any, j: int, type_: ir.VectorType) -> None:
+        size = _bytes(type_.element)
+        pointer = self._pointer(address, type_)
+        if not self._is_partial(j):
+            self.build.store(value, pointer, align=size)
+            return
+        store = self._intrinsic(
+            "llvm.masked.store",
+            ir.VoidType(),
+            [type_, type_.as_pointer(), I32, self.mask_type],
+            type_,
+            ".p0",
+        )
+        self.build.call(store, [value, pointer, ir.Constant(I32, size), self.mask])
+
+    def _spread(self, number: Any, type_: ir.VectorType) -> Any:
+        """A vector of one number."""
+        undefined = ir.Constant(type_, ir.Undefined)
+        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        first = self.build.insert_element(undefined, number, ir.Constant(I32, 0))
+        return self.build.shuffle_vector(first, undefined, zeros)
+
+    def _intrinsic(
+        self, name: str, result: Any, takes: list, of: ir.VectorType, suffix: str = ""
+    ) -> Any:
+        letter = "f" if of is self.vector else "i"
+        name = f"{name}.v{self.lanes}{letter}{8 * _bytes(of.element)}{suffix}"
+        found = self.module.globals.get(name)
+        return found or ir.Function(self.module, ir.FunctionType(result, takes), name)
+
+    def _pointer(self, address: Any, type_: Any) -> Any:
+        return self.build.inttoptr(address, type_.as_pointer())
+
+    def _block(self, name: str) -> Any:
+        return self.function.append_basic_block(name)
+
+
+def _bytes(type_: Any) -> int:
+    if isinstance(type_, ir.IntType):
+        return type_.width // 8
+    return 4 if isinstance(type_, ir.FloatType) else 8
+
+
+def _int(k: int) -> ir.Constant:
+    return ir.Constant(I64, k)
