@@ -10,13 +10,13 @@ bottom up:
     problem                 what is to be computed, described before there are arrays
     engines/                the sums made fast, one file for each way
     plan                    which engine computes what, and why
-    mapping                 how vmap folds the sums
+    primitives              how an operation becomes a primitive of JAX's
     differentiation         who differentiates an operation: its rule, or JAX
     arguments               from what a user writes to what the library computes with
     convolution/  pooling/  the operations, each beside its rule
     layers/                 activations, losses, normalization, dense, dropout
     patching/               the operations in the place of JAX's own
-    checking/  compiling    is a gradient right? and options for XLA's compiler
+    checking/  compiling    is a gradient right? options for XLA's compiler, and memory
     models/                 networks as (init, apply) pairs
     inspection  training    a network's layers; its training, step by step
 """
@@ -26,7 +26,7 @@ from jaxcnn import models as models
 from jaxcnn import training as training
 from jaxcnn.checking.compare import compare
 from jaxcnn.checking.gradcheck import gradcheck
-from jaxcnn.compiling import compiler_options
+from jaxcnn.compiling import compiler_options, keep_memory
 from jaxcnn.convolution.conv import conv1d, conv2d, conv3d
 from jaxcnn.convolution.gradients import (
     conv1d_bias_gradient,
@@ -152,6 +152,7 @@ __all__ = [
     "group_norm",
     "hard_swish",
     "instance_norm",
+    "keep_memory",
     "layer_norm",
     "leaky_relu",
     "log_softmax",

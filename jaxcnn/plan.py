@@ -93,6 +93,11 @@ NO_DIMENSIONS = Choice(
 ON_CPU = (
     Choice("equations", lambda d: d.is_empty, "there is nothing to compute"),
     NO_DIMENSIONS,
+    Choice(
+        "pooled",
+        lambda d: d.name.startswith("average_pool") and d.has_one_position,
+        "one sum for each image, and one number for all its pixels",
+    ),
     Choice("loops", lambda d: True, "compiled loops, which reach the machine's speed"),
     Choice(
         "equations",

@@ -12,6 +12,8 @@ from experiments.benchmarking.cases import Layer, Pool
 from experiments.benchmarking.timing import Contestant
 
 ROOT = Path(__file__).resolve().parents[2]
+KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+"""As :func:`jaxcnn.keep_memory` does in this process."""
 
 
 class TorchWorker:
@@ -29,7 +31,7 @@ class TorchWorker:
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **KEEPS_MEMORY, "PYTHONPATH": str(ROOT)},
         )
         self.version: str = self._answer()["torch"]
 

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import tyro
 
+from jaxcnn import keep_memory
+
 Settings = TypeVar("Settings")
 
 
@@ -21,12 +23,16 @@ def run(
 ) -> None:
     """Call ``main`` with the settings of the command line, described as in the header.
 
+    The process keeps its memory (:func:`jaxcnn.keep_memory`): large steps are quicker.
+
     A user's mistake, a file that cannot be read or written, a package that is missing, a
     training run that explodes and a claim that does not hold are said in one line; the exit
     status is 1.
     """
     try:
-        main(tyro.cli(settings, description=description))
+        chosen = tyro.cli(settings, description=description)
+        keep_memory()
+        main(chosen)
     except FAILURES as error:
         notes = getattr(error, "__notes__", [])
         sys.exit("\n".join([f"error: {error}", *notes]))
