@@ -136,8 +136,8 @@ def window_sum(name: str, mapped: Rule, *, called: str | None = None) -> Primiti
         known = {} if several else {"dtype": dtype}
         if problem.engine == "loops":
             raise ValueError(
-                "engine is 'loops', which JAX cannot differentiate: use another engine with "
-                "derivatives='autodiff', or derivatives='custom'"
+                "engine is 'loops', which JAX cannot differentiate: use another engine "
+                "with derivatives='autodiff', or derivatives='custom'"
             )
         return plan.compute(name, loops_by_default(problem), *operands, **known)
 

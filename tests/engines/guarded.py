@@ -60,7 +60,7 @@ def no_threads(_):
 def guarded_call(at_end: bool):
     """A stand-in for ``ffi_call`` that runs a nest on guarded arrays, on this thread."""
 
-    def ffi_call(name, results):
+    def ffi_call(name, results, **_):
         _, address = library.LOADED[name]
         several = isinstance(results, list)
         wanted = results if several else [results]

@@ -1,12 +1,16 @@
 """The document's loops, compiled: explicit loops at the speed of the machine.
 
-Read :mod:`.runs`, which says where a window meets an image, then :mod:`.tile`, the innermost
-loops in registers, and :mod:`.nests`, the loops around them. :mod:`.tables` is what they run
-over, :mod:`.xla_calls` how XLA calls them on its threads, :mod:`.library` how they are
-compiled and kept.
+Read :mod:`.runs`, which says where a window meets an image, then :mod:`.tile`, the
+innermost loops in registers, and :mod:`.nests`, the loops around them. :mod:`.tables` is
+what they run over, :mod:`.xla_calls` how XLA calls them on its threads, :mod:`.library` how
+they are compiled and kept, :mod:`.processor` what is known of the machine.
 
 Nothing is copied: no patches, no padded images, no transforms. Weights are laid out in
 panels, a vector of output channels wide, for which XLA turns them around before the call.
+
+In memory the channels are last, whatever the layout: where an image is called NCHW, the
+call asks XLA for that array with its channels innermost, and what XLA computes before and
+after takes over that order.
 """
 
 from collections.abc import Sequence
@@ -18,6 +22,7 @@ import numpy as np
 from jax.ffi import ffi_call
 from jax.lax import PrecisionLike
 
+from jaxcnn.engines.averages import number_averaged
 from jaxcnn.engines.loops import library, processor, tables
 from jaxcnn.engines.loops.processor import (
     CHANNELWISE,
@@ -27,17 +32,23 @@ from jaxcnn.engines.loops.processor import (
     TAKING,
 )
 from jaxcnn.engines.loops.tables import Sizes
-from jaxcnn.engines.averages import number_averaged
 from jaxcnn.engines.rotation import rotated
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import winner_dtype
-from jaxcnn.layout import Integers, Numbers, spatial_size, with_spatial
+from jaxcnn.layout import (
+    Integers,
+    Numbers,
+    over_channels,
+    spatial_axes,
+    spatial_size,
+    weight_layout,
+    with_spatial,
+)
 from jaxcnn.problem import Description
-from jaxcnn.rounding import sum_dtype, widened
+from jaxcnn.rounding import widened
 from jaxcnn.window import Pairs, Window
 
-
-ADDS_BIAS = True
+ADDS_BIAS = ANY_LAYOUT = True
 
 
 def refuses(description: Description) -> str | None:
@@ -45,13 +56,12 @@ def refuses(description: Description) -> str | None:
         return "computes in one to three dimensions"
     if not jnp.issubdtype(description.dtype, jnp.floating):
         return "computes with floats only"
-    if "winner" in description.name or description.name.startswith("max_pool"):
-        if description.window.number_of_taps > 2**15:
-            return "counts no more than 32768 taps"
+    if not description.is_convolution and description.window.number_of_taps > 2**15:
+        return "counts no more than 32768 taps"
     return library.at_hand()
 
 
-# --- Convolution ------------------------------------------------------------------------
+# --- Convolution ----------------------------------------------------------------------
 
 
 def forward(
@@ -66,19 +76,17 @@ def forward(
 ) -> Numbers:
     """Y = Σ_m tap(X, m) · W[m] + b"""
     del precision  # float32 is multiplied as such
-    X, W = widened(X), widened(W)
-    if W.shape[-2] == 1 and groups > 1:
-        X = _repeated(X, W.shape[-1] // groups)
-        sizes = _sizes(X, X, window, spatial_size(X, layout), 1, False)
+    X, W = widened(X), _last(widened(W), layout)
+    size, c_out = spatial_size(X, layout), W.shape[-1]
+    if _is_depthwise(W, groups):
+        X = _repeated(X, c_out // groups, layout)
+        sizes = _sizes(X, layout, window, size)
         table = tables.over_taps(sizes, CHANNELWISE, is_transposed=False, in_b="weights")
-        B = W
-    else:
-        sizes = _sizes(X, W, window, spatial_size(X, layout), groups, True)
-        table = tables.over_taps(sizes, PRODUCT, is_transposed=False, in_b="panels")
-        B = _panels(W, groups, sizes.lanes)
-    shape = (X.shape[0], *sizes.output_size, W.shape[-1])
-    kind = PRODUCT if sizes.mixes else CHANNELWISE
-    return _over_taps(kind, X, B, shape, table, sizes.groups, bias)
+        return _over_taps(CHANNELWISE, X, W, table, layout, sizes.output_size, c_out, bias)
+    sizes = _sizes(X, layout, window, size, groups, W.shape[-2], c_out // groups)
+    table = tables.over_taps(sizes, PRODUCT, is_transposed=False, in_b="panels")
+    panels, size = _panels(W, groups, sizes.lanes), sizes.output_size
+    return _over_taps(PRODUCT, X, panels, table, layout, size, c_out, bias, groups)
 
 
 def input_gradient(
@@ -94,23 +102,24 @@ def input_gradient(
 ) -> Numbers:
     """dX = Σ_m untap(dY · W[m], m); in a transposed convolution a bias is added."""
     del precision
-    dY, W = widened(dY), widened(W)
-    if W.shape[-2] == 1 and groups > 1:
-        sizes = _sizes(dY, dY, window, input_size, 1, False)
+    dY, W, size = widened(dY), _last(widened(W), layout), tuple(input_size)
+    if _is_depthwise(W, groups):
+        sizes, multiplier = _sizes(dY, layout, window, size), W.shape[-1] // groups
         table = tables.over_taps(sizes, CHANNELWISE, is_transposed=True, in_b="weights")
-        shape = (dY.shape[0], *input_size, dY.shape[-1])
-        multiplier = W.shape[-1] // groups
+        added = bias if multiplier == 1 else None
+        known = (layout, size, W.shape[-1], added)
+        dX = _over_taps(CHANNELWISE, dY, W, table, *known)
         if multiplier == 1:
-            return _over_taps(CHANNELWISE, dY, W, shape, table, bias=bias)
-        dX = _over_taps(CHANNELWISE, dY, W, shape, table)
-        dX = dX.reshape(*shape[:-1], groups, multiplier).sum(-1)
-        return dX if bias is None else dX + widened(bias)
+            return dX
+        axis = layout.index("C")
+        split = (*dX.shape[:axis], groups, multiplier, *dX.shape[axis + 1 :])
+        dX = dX.reshape(split).sum(axis + 1)
+        return dX if bias is None else dX + over_channels(widened(bias), layout)
     turned = rotated(W, groups)
-    sizes = _sizes(dY, turned, window, input_size, groups, True, is_transposed=True)
+    sizes = _sizes(dY, layout, window, size, groups, W.shape[-2], W.shape[-1] // groups)
     table = tables.over_taps(sizes, PRODUCT, is_transposed=True, in_b="panels")
-    B = _panels(turned, groups, sizes.lanes)
-    shape = (dY.shape[0], *input_size, turned.shape[-1])
-    return _over_taps(PRODUCT, dY, B, shape, table, groups, bias)
+    panels, c_in = _panels(turned, groups, sizes.lanes), turned.shape[-1]
+    return _over_taps(PRODUCT, dY, panels, table, layout, size, c_in, bias, groups)
 
 
 def weight_gradient(
@@ -125,71 +134,39 @@ def weight_gradient(
     """dW[m] = Σ tap(X, m) ⊗ dY"""
     del precision
     X, dY = widened(X), widened(dY)
-    c_in, c_out = X.shape[-1] // groups, dY.shape[-1] // groups
-    mixes = not (c_in == 1 and groups > 1)
-    if not mixes:
-        X, groups, c_in, c_out = _repeated(X, c_out), 1, 1, dY.shape[-1]
-    sizes = Sizes(
-        images=X.shape[0],
-        window=window,
-        input_size=spatial_size(X, layout),
-        output_size=spatial_size(dY, layout),
-        groups=groups,
-        c_in=c_in if mixes else c_out,
-        c_out=c_out,
-        mixes=mixes,
-        size=X.dtype.itemsize,
-        lanes=processor.lanes(np.dtype(X.dtype)),
-    )
+    c_in, c_out = (each.shape[layout.index("C")] for each in (X, dY))
+    size = spatial_size(X, layout)
+    if c_in == groups > 1:
+        kind, of_each_group = CHANNELWISE, 1
+        X = _repeated(X, c_out // groups, layout)
+        sizes = _sizes(X, layout, window, size)
+    else:
+        kind, of_each_group = PRODUCT, c_in // groups
+        sizes = _sizes(X, layout, window, size, groups, of_each_group, c_out // groups)
     table, parts = tables.over_positions(sizes)
-    shape = (parts, *window.kernel_size, c_in, dY.shape[-1])
-    kind = PRODUCT if mixes else CHANNELWISE
-    name = _target("sum_over_positions", kind, X.dtype, dY.shape[-1] // groups)
-    result = jax.ShapeDtypeStruct(shape, X.dtype)
-    dW = ffi_call(name, result)(X, dY, dY, table=table)
-    return sum_of(dW[part] for part in range(parts))  # one after the other: one pass
-
-
-def _sizes(
-    A: Numbers,
-    W: Numbers,
-    window: Window,
-    input_size: Sequence[int],
-    groups: int,
-    mixes: bool,
-    is_transposed: bool = False,
-) -> Sizes:
-    summed, of_result = A.shape[-1] // groups, W.shape[-1] // groups
-    c_in, c_out = (of_result, summed) if is_transposed else (summed, of_result)
-    return Sizes(
-        images=A.shape[0],
-        window=window,
-        input_size=tuple(input_size),
-        output_size=window.output_size(input_size),
-        groups=groups,
-        c_in=c_in,
-        c_out=c_out,
-        mixes=mixes,
-        size=A.dtype.itemsize,
-        lanes=processor.lanes(np.dtype(A.dtype)),
+    name = _target("sum_over_positions", kind, X.dtype, sizes.c_out)
+    shape = (parts, *window.kernel_size, of_each_group, c_out)
+    order = _order(layout)
+    call = ffi_call(
+        name, jax.ShapeDtypeStruct(shape, X.dtype), input_layouts=(order, order, order)
     )
+    dW = call(X, dY, dY, table=table)
+    dW = sum_of(dW[part] for part in range(parts))  # all parts in one pass
+    last = weight_layout(_channels_last(layout))
+    return dW.transpose([last.index(letter) for letter in weight_layout(layout)])
 
 
-def _target(
-    nest: str, kind: str, dtype: Any, channels: int, winner: np.dtype | None = None
-) -> str:
-    """The nest for vectors of so many channels."""
-    dtype = np.dtype(dtype)
-    return library.target(nest, kind, dtype, winner, channels % processor.lanes(dtype) != 0)
+def _is_depthwise(W: Numbers, groups: int) -> bool:
+    return W.shape[-2] == 1 and groups > 1
 
 
-def _repeated(X: Numbers, multiplier: int) -> Numbers:
+def _repeated(X: Numbers, multiplier: int, layout: str) -> Numbers:
     """Each channel as often as it has output channels of its own."""
-    return X if multiplier == 1 else jnp.repeat(X, multiplier, -1)
+    return X if multiplier == 1 else jnp.repeat(X, multiplier, layout.index("C"))
 
 
 def _panels(W: Numbers, groups: int, lanes: int) -> Numbers:
-    """(K…, I, G·O) to (G, panels, taps, I, lanes): what one vector of C needs, side by side."""
+    """(K…, I, G·O) to (G, panels, taps, I, lanes): what one vector of C needs, together."""
     *_, c_in, c_out = W.shape
     W = W.reshape(-1, c_in, groups, c_out // groups)
     missing = -W.shape[-1] % lanes
@@ -198,36 +175,21 @@ def _panels(W: Numbers, groups: int, lanes: int) -> Numbers:
     return W.transpose(2, 3, 0, 1, 4)
 
 
-def _over_taps(
-    kind: str,
-    A: Numbers,
-    B: Numbers,
-    shape: Sequence[int],
-    table: np.ndarray,
-    groups: int = 1,
-    bias: Numbers | None = None,
-) -> Numbers:
-    channels = shape[-1] // groups
-    name = _target("sum_over_taps", kind, A.dtype, channels)
-    result = jax.ShapeDtypeStruct(tuple(shape), A.dtype)
-    added = jnp.zeros(shape[-1], A.dtype) if bias is None else bias.astype(A.dtype)
-    return ffi_call(name, result)(A, B, added, table=table)
-
-
-# --- Pooling ----------------------------------------------------------------------------
+# --- Pooling --------------------------------------------------------------------------
 
 
 def max_pool(X: Numbers, *, window: Window, layout: str) -> tuple[Numbers, Integers]:
     """Y = max_m tap(X, m), and the winner of each window."""
-    dtype, winner = np.dtype(X.dtype), np.dtype(winner_dtype(window))
+    dtype, winner, order = X.dtype, np.dtype(winner_dtype(window)), _order(layout)
     X = widened(X)
-    sizes = _sizes(X, X, window, spatial_size(X, layout), 1, False)
+    sizes = _sizes(X, layout, window, spatial_size(X, layout))
     known = {"in_b": "numbers", "winner": winner.itemsize}
     table = tables.over_taps(sizes, MAXIMUM, is_transposed=False, **known)
-    name = _target("sum_over_taps", MAXIMUM, X.dtype, X.shape[-1], winner)
-    shape = (X.shape[0], *sizes.output_size, X.shape[-1])
+    name = _target("sum_over_taps", MAXIMUM, X.dtype, sizes.c_out, winner)
+    shape = tuple(with_spatial(X.shape, sizes.output_size, layout))
     results = [jax.ShapeDtypeStruct(shape, each) for each in (X.dtype, winner)]
-    Y, winner = ffi_call(name, results)(X, table=table)
+    call = ffi_call(name, results, input_layouts=(order,), output_layouts=(order, order))
+    Y, winner = call(X, table=table)
     return Y.astype(dtype), winner
 
 
@@ -240,30 +202,34 @@ def max_pool_gradient(
     layout: str,
 ) -> Numbers:
     """dX = Σ_m untap(dY · [winner = m], m)"""
-    return _of_winners(PLACING, dY, winner, window, tuple(input_size), tuple(input_size))
+    size = tuple(input_size)
+    return _by_winners(PLACING, dY, winner, window, layout, size, size)
 
 
 def take_winners(X: Numbers, winner: Integers, *, window: Window, layout: str) -> Numbers:
     """Y = Σ_m tap(X, m) · [winner = m]"""
     sizes = spatial_size(X, layout), spatial_size(winner, layout)
-    return _of_winners(TAKING, X, winner, window, *sizes).astype(X.dtype)
+    return _by_winners(TAKING, X, winner, window, layout, *sizes).astype(X.dtype)
 
 
-def _of_winners(
+def _by_winners(
     kind: str,
     A: Numbers,
     winner: Integers,
     window: Window,
+    layout: str,
     input_size: tuple[int, ...],
     result_size: tuple[int, ...],
 ) -> Numbers:
-    A = widened(A)
-    sizes = _sizes(A, A, window, input_size, 1, False)
+    A, order = widened(A), _order(layout)
+    sizes = _sizes(A, layout, window, input_size)
     known = {"in_b": "numbers", "winner": winner.dtype.itemsize}
     table = tables.over_taps(sizes, kind, is_transposed=kind == PLACING, **known)
-    name = _target("sum_over_taps", kind, A.dtype, A.shape[-1], np.dtype(winner.dtype))
-    result = jax.ShapeDtypeStruct((A.shape[0], *result_size, A.shape[-1]), A.dtype)
-    return ffi_call(name, result)(A, winner, table=table)
+    name = _target("sum_over_taps", kind, A.dtype, sizes.c_out, np.dtype(winner.dtype))
+    shape = tuple(with_spatial(A.shape, result_size, layout))
+    result = jax.ShapeDtypeStruct(shape, A.dtype)
+    call = ffi_call(name, result, input_layouts=(order, order), output_layouts=order)
+    return call(A, winner, table=table)
 
 
 def average_pool(
@@ -275,14 +241,9 @@ def average_pool(
     divisor: int | float | None = None,
 ) -> Numbers:
     """Y = 1/n · Σ_m tap(X, m)"""
-    X = widened(X)
-    size = spatial_size(X, layout)
+    X, size = widened(X), spatial_size(X, layout)
     n = number_averaged(window, size, layout, counted, divisor, X.dtype)
-    sizes = _sizes(X, X, window, size, 1, False)
-    table = tables.over_taps(sizes, CHANNELWISE, is_transposed=False, in_b="ones")
-    shape = (X.shape[0], *sizes.output_size, X.shape[-1])
-    ones = jnp.ones(sizes.lanes, X.dtype)
-    return _over_taps(CHANNELWISE, X, ones, shape, table) / n
+    return _sums(X, window, layout, size, is_transposed=False) / n
 
 
 def average_pool_gradient(
@@ -297,8 +258,91 @@ def average_pool_gradient(
     """dX = Σ_m untap(dY / n, m)"""
     dY = widened(dY)
     dY = dY / number_averaged(window, input_size, layout, counted, divisor, dY.dtype)
-    sizes = _sizes(dY, dY, window, input_size, 1, False)
-    table = tables.over_taps(sizes, CHANNELWISE, is_transposed=True, in_b="ones")
-    shape = (dY.shape[0], *input_size, dY.shape[-1])
-    ones = jnp.ones(sizes.lanes, dY.dtype)
-    return _over_taps(CHANNELWISE, dY, ones, shape, table)
+    return _sums(dY, window, layout, tuple(input_size), is_transposed=True)
+
+
+def _sums(
+    A: Numbers, window: Window, layout: str, size: tuple[int, ...], is_transposed: bool
+) -> Numbers:
+    sizes = _sizes(A, layout, window, size)
+    table = tables.over_taps(sizes, CHANNELWISE, is_transposed=is_transposed, in_b="ones")
+    ones, channels = jnp.ones(sizes.lanes, A.dtype), sizes.c_out
+    result_size = size if is_transposed else sizes.output_size
+    return _over_taps(CHANNELWISE, A, ones, table, layout, result_size, channels)
+
+
+# --- What they share ------------------------------------------------------------------
+
+
+def _over_taps(
+    kind: str,
+    A: Numbers,
+    B: Numbers,
+    table: np.ndarray,
+    layout: str,
+    size: Sequence[int],
+    channels: int,
+    bias: Numbers | None = None,
+    groups: int = 1,
+) -> Numbers:
+    shape = with_spatial(A.shape, size, layout)
+    shape[layout.index("C")] = channels
+    name = _target("sum_over_taps", kind, A.dtype, channels // groups)
+    added = jnp.zeros(channels, A.dtype) if bias is None else bias.astype(A.dtype)
+    order = _order(layout)
+    call = ffi_call(
+        name,
+        jax.ShapeDtypeStruct(tuple(shape), A.dtype),
+        input_layouts=(order, tuple(range(B.ndim)), (0,)),
+        output_layouts=order,
+    )
+    return call(A, B, added, table=table)
+
+
+def _sizes(
+    A: Numbers,
+    layout: str,
+    window: Window,
+    input_size: Sequence[int],
+    groups: int = 1,
+    c_in: int = 0,
+    c_out: int = 0,
+) -> Sizes:
+    """Without channels in each group: those of A, which do not mix."""
+    channels, dtype = A.shape[layout.index("C")], np.dtype(A.dtype)
+    return Sizes(
+        images=A.shape[0],
+        window=window,
+        input_size=tuple(input_size),
+        output_size=window.output_size(input_size),
+        groups=groups,
+        c_in=c_in or channels,
+        c_out=c_out or channels,
+        mixes=c_in > 0,
+        size=dtype.itemsize,
+        lanes=processor.lanes(dtype),
+    )
+
+
+def _target(
+    nest: str, kind: str, dtype: Any, channels: int, winner: np.dtype | None = None
+) -> str:
+    """The nest for vectors of so many channels."""
+    dtype = np.dtype(dtype)
+    is_partial = channels % processor.lanes(dtype) != 0
+    return library.target(nest, kind, dtype, winner, is_partial)
+
+
+def _channels_last(layout: str) -> str:
+    return f"N{layout.replace('N', '').replace('C', '')}C"
+
+
+def _order(layout: str) -> tuple[int, ...]:
+    """The axes of an image from the outermost in memory to the innermost, the channels."""
+    return 0, *spatial_axes(layout), layout.index("C")
+
+
+def _last(W: Numbers, layout: str) -> Numbers:
+    """Weights with their channels last."""
+    of_last = weight_layout(_channels_last(layout))
+    return W.transpose([weight_layout(layout).index(letter) for letter in of_last])

@@ -5,11 +5,13 @@ An address is an int64. Nothing is checked: :mod:`.tables` sees to it that they 
 
 from typing import Any
 
+import numba.extending
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
 from jaxcnn.engines.loops.tile import ARGUMENTS, NAMES
+
+intrinsic: Any = numba.extending.intrinsic
 
 loop = njit(error_model="numpy")
 """A function that numba compiles; with C's division, since nobody could catch an error."""

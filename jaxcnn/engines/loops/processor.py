@@ -57,5 +57,5 @@ def most_rows(kind: str) -> list[int]:
     if registers < 32:
         of_kind = {PRODUCT: [8, 6, 4, 2], MAXIMUM: [5, 3, 2, 1], TAKING: [5, 3, 2, 1]}
         return of_kind.get(kind, [8, 6, 4, 3])
-    of_kind = {PRODUCT: [12, 12, 8, 6], MAXIMUM: [12, 6, 4, 3], TAKING: [8, 6, 4, 3]}
-    return of_kind.get(kind, [8, 6, 4, 4])
+    of_kind = {MAXIMUM: [12, 6, 4, 3], TAKING: [8, 6, 4, 3]}
+    return of_kind.get(kind, [12, 12, 8, 6])

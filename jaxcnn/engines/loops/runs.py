@@ -54,7 +54,8 @@ ONE = Run(0, 1, 1, 0, 1, 0, 1, 1, 1)
 def over_outputs(k: int, s: int, d: int, p: int, size: int, out: int) -> list[Run]:
     """What output positions see of the input: s·i + d·m − p.
 
-    >>> [(run.first, run.count, run.tap, run.taps) for run in over_outputs(3, 1, 1, 1, 6, 6)]
+    >>> runs = over_outputs(3, 1, 1, 1, 6, 6)
+    >>> [(run.first, run.count, run.tap, run.taps) for run in runs]
     [(0, 1, 1, 2), (1, 4, 0, 3), (5, 1, 0, 2)]
     """
     start = s * np.arange(out) - p
@@ -72,7 +73,8 @@ def over_inputs(k: int, s: int, d: int, p: int, size: int, out: int) -> list[Run
     Of s neighbours each is seen through other taps: those with d·m ≡ k + p modulo s.
 
     >>> for run in over_inputs(3, 2, 1, 0, 7, 3):
-    ...     print(run.first, run.count, run.step, "sees", run.source, "by", run.tap, run.taps)
+    ...     seen = f"sees {run.source} by {run.tap} {run.taps}"
+    ...     print(run.first, run.count, run.step, seen)
     0 1 2 sees 0 by 0 1
     2 2 2 sees 1 by 0 2
     6 1 2 sees 2 by 2 1

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,11 @@ from jaxcnn.window import Window
 CACHE = 512 * 1024
 """Bytes of weights that stay in a core's own cache while images stream by."""
 MANY_TERMS = 96
-"""Longer sums are summed row of taps by row of taps: their rounding errors stay as small."""
+"""Longer sums are summed row of taps by row of taps: rounding errors stay small."""
 POSITIONS_AT_ONCE = 200
 """Positions whose channels stay in the first caches while all taps look at them."""
 PART = 4e6
-"""Multiplications and additions that are worth a part of their own: some 20 microseconds."""
+"""Multiplications and additions worth a part of their own: some 20 microseconds."""
 MOST_PARTS = 64
 MOST_SUMS = 16
 """For so many parts a weight gradient is summed by itself."""
@@ -315,10 +316,7 @@ def over_positions(sizes: Sizes) -> tuple[np.ndarray, int]:
     channels_in = sizes.c_in if sizes.mixes else 1
     row_of_c = sizes.c_out * sizes.groups * size
     stride, dilation = sizes.three(sizes.window.stride), sizes.three(sizes.window.dilation)
-    steps = (
-        (x[0], y[0]),
-        *((s * of_x, of_y) for s, of_x, of_y in zip(stride, x[1:], y[1:], strict=True)),
-    )
+    steps = list(zip((x[0], *map(mul, stride, x[1:])), y, strict=True))
     layers, rows, columns = sizes.runs(over_outputs)
     between_taps = dilation[2] * x[3]
     if not sizes.mixes:  # a tile's rows are taps

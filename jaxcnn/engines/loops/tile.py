@@ -1,8 +1,8 @@
 """The innermost loops, in registers: a tile of the result.
 
-All the sums of a convolution are one product of three arrays, and at one tap it is a product
-of matrices. A tile is a small piece of the result, some rows of it and some vectors of
-numbers that lie side by side in memory:
+All the sums of a convolution are one product of three arrays, and at one tap it is a
+product of matrices. A tile is a small piece of the result, some rows of it and some vectors
+of numbers that lie side by side in memory:
 
                         B   one row: ``vectors`` vectors
                      ┌────────┬────────┬────────┐
@@ -17,8 +17,8 @@ numbers that lie side by side in memory:
     │ │  row 2    │   +=   │   +=   │   +=   │
     └─┘           └────────┴────────┴────────┘
 
-All of C stays in registers until the last term is added; nothing else is kept. With 6 rows of
-4 vectors a step reads 10 times and does 24 multiply-adds: the processor is busy with
+All of C stays in registers until the last term is added; nothing else is kept. With 6 rows
+of 4 vectors a step reads 10 times and does 24 multiply-adds: the processor is busy with
 arithmetic alone, and waits for no memory.
 
 What a row and a vector are is for the caller to say, by strides:
@@ -48,7 +48,15 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from jaxcnn.engines.loops.processor import lanes, most_rows
+from jaxcnn.engines.loops.processor import (
+    CHANNELWISE,
+    MAXIMUM,
+    PLACING,
+    PRODUCT,
+    TAKING,
+    lanes,
+    most_rows,
+)
 
 LEVELS = 4
 """How many loops a tile has."""
@@ -82,9 +90,9 @@ class Tiles:
 
 ARGUMENTS = 13
 """Of what computes a tile, all of them int64: how many rows, how many vectors, how many
-numbers the last vector has; then the addresses of the strides, of A, B and C, and of what is
-added to C at the end, with its row stride (of the winners, if there are any: the address
-that belongs to address 0); last, how often each loop runs."""
+numbers the last vector has; then the addresses of the strides, of A, B and C, and of what
+is added to C at the end, with its row stride (of winners: the address that belongs to
+address 0); last, how often each loop runs."""
 
 
 def module_of(tiles: Tiles, is_partial: bool) -> ir.Module:
@@ -143,9 +151,10 @@ class _Tile:
         last, strides, a, b, c, other, step, *counts = self.function.args
         build = self.build = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.other = other
-        field = lambda k: build.load(
-            build.inttoptr(build.add(strides, _int(8 * k)), I64.as_pointer())
-        )
+
+        def field(k: int) -> Any:
+            return build.load(self._pointer(build.add(strides, _int(8 * k)), I64))
+
         row_of_a, self.row_of_c, vector_of_b = map(field, (ROW_OF_A, ROW_OF_C, VECTOR_OF_B))
         self.steps = [(field(k), field(k + 1)) for k in range(STEPS, STEPS + 2 * LEVELS, 2)]
         self.in_a = [build.mul(row_of_a, _int(i)) for i in self.rows]
@@ -154,7 +163,7 @@ class _Tile:
             lanes = ir.Constant(self.integers, list(range(self.lanes)))
             last = build.trunc(last, self.integers.element) if self.size == 4 else last
             self.mask = build.icmp_signed("<", lanes, self._spread(last, self.integers))
-        if self.tiles.kind == "taking":
+        if self.tiles.kind == TAKING:
             self.given = {
                 (i, j): self._load(self._beside(self._place_in_c(c, i, j)), j, self.winners)
                 for i, j in self.places
@@ -175,13 +184,13 @@ class _Tile:
         }
         for (i, j), result in results.items():
             at = self._place_in_c(c, i, j)
-            if self.tiles.kind == "maximum":
+            if self.tiles.kind == MAXIMUM:
                 self._store(result[0], at, j, self.vector)
                 winner = build.trunc(result[1], self.winners)
                 self._store(winner, self._beside(at), j, self.winners)
                 continue
             added = build.add(build.add(other, build.mul(step, _int(i))), self._vectors(j))
-            if self.tiles.kind in ("taking", "placing"):
+            if self.tiles.kind in (TAKING, PLACING):
                 self._store(result[0], at, j, self.vector)
             else:
                 total = build.fadd(result[0], self._load(added, j, self.vector))
@@ -220,56 +229,86 @@ class _Tile:
 
     def _step(self, a: Any, b: Any, sums: dict) -> dict:
         """What is done with one row of B."""
-        build, kind = self.build, self.tiles.kind
-        after = {}
-        if kind in ("product", "channelwise"):
-            row = [
-                self._load(build.add(b, self.in_b[j]), j, self.vector) for j in self.vectors
-            ]
-            fma = self._intrinsic("llvm.fma", self.vector, [self.vector] * 3, self.vector)
-        else:
-            type_ = self.integers if kind == "maximum" else self.winners
-            narrow = b if type_.element == I64 else build.trunc(b, type_.element)
-            tap = self._spread(narrow, type_)
+        steps = {
+            PRODUCT: self._product,
+            CHANNELWISE: self._channelwise,
+            MAXIMUM: self._maximum,
+        }
+        return steps.get(self.tiles.kind, self._of_winners)(a, b, sums)
+
+    def _product(self, a: Any, b: Any, sums: dict) -> dict:
+        row, after = self._row_of_b(b), {}
         for i in self.rows:
-            at = build.add(a, self.in_a[i])
-            if kind == "product":
-                number = build.load(self._pointer(at, self.number), align=self.size)
-                number = self._spread(number, self.vector)
+            at = self.build.add(a, self.in_a[i])
+            number = self.build.load(self._pointer(at, self.number), align=self.size)
+            number = self._spread(number, self.vector)
             for j in self.vectors:
-                ((sum_, *winner),) = (sums[i, j],)
-                where = build.add(at, self._vectors(j))
-                if kind == "product":
-                    after[i, j] = (build.call(fma, [number, row[j], sum_]),)
-                    continue
-                value = self._load(where, j, self.vector)
-                if kind == "channelwise":
-                    after[i, j] = (build.call(fma, [value, row[j], sum_]),)
-                elif kind == "maximum":
-                    nobody = ir.Constant(self.integers, [-1] * self.lanes)
-                    larger = build.fcmp_unordered("ugt", value, sum_)
-                    larger = build.and_(larger, build.fcmp_ordered("ord", sum_, sum_))
-                    first = build.icmp_signed("==", winner[0], nobody)
-                    wins = build.or_(larger, first)
-                    after[i, j] = (
-                        build.select(wins, value, sum_),
-                        build.select(wins, tap, winner[0]),
-                    )
-                else:
-                    if kind == "taking":
-                        won = self.given[i, j]
-                    else:
-                        won = self._load(self._beside(where), j, self.winners)
-                    nothing = ir.Constant(self.vector, [0.0] * self.lanes)
-                    placed = build.select(build.icmp_signed("==", won, tap), value, nothing)
-                    after[i, j] = (build.fadd(sum_, placed),)
+                after[i, j] = (self._multiplied(number, row[j], *sums[i, j]),)
         return after
+
+    def _channelwise(self, a: Any, b: Any, sums: dict) -> dict:
+        row = self._row_of_b(b)
+        return {
+            (i, j): (self._multiplied(self._of_a(a, i, j), row[j], *sums[i, j]),)
+            for i, j in self.places
+        }
+
+    def _maximum(self, a: Any, b: Any, sums: dict) -> dict:
+        """A number wins that is larger, or the first, or the first NaN."""
+        build, tap, after = self.build, self._tap(b, self.integers), {}
+        nobody = ir.Constant(self.integers, [-1] * self.lanes)
+        for (i, j), (largest, winner) in sums.items():
+            value = self._of_a(a, i, j)
+            is_larger = build.fcmp_unordered("ugt", value, largest)  # or a NaN
+            is_larger = build.and_(is_larger, build.fcmp_ordered("ord", largest, largest))
+            wins = build.or_(is_larger, build.icmp_signed("==", winner, nobody))
+            after[i, j] = (
+                build.select(wins, value, largest),
+                build.select(wins, tap, winner),
+            )
+        return after
+
+    def _of_winners(self, a: Any, b: Any, sums: dict) -> dict:
+        build, tap, after = self.build, self._tap(b, self.winners), {}
+        for i, j in self.places:
+            if self.tiles.kind == TAKING:
+                winner = self.given[i, j]
+            else:
+                beside = self._beside(self._place_in_a(a, i, j))
+                winner = self._load(beside, j, self.winners)
+            is_it = build.icmp_signed("==", winner, tap)
+            (nothing,) = self._nothing()
+            taken = build.select(is_it, self._of_a(a, i, j), nothing)
+            (sum_,) = sums[i, j]
+            after[i, j] = (build.fadd(sum_, taken),)
+        return after
+
+    def _row_of_b(self, b: Any) -> list:
+        places = (self.build.add(b, offset) for offset in self.in_b)
+        return [self._load(at, j, self.vector) for j, at in enumerate(places)]
+
+    def _place_in_a(self, a: Any, i: int, j: int) -> Any:
+        return self.build.add(self.build.add(a, self.in_a[i]), self._vectors(j))
+
+    def _of_a(self, a: Any, i: int, j: int) -> Any:
+        return self._load(self._place_in_a(a, i, j), j, self.vector)
+
+    def _multiplied(self, x: Any, y: Any, sum_: Any) -> Any:
+        """x · y + sum, rounded once."""
+        fma = self._intrinsic("llvm.fma", self.vector, [self.vector] * 3, self.vector)
+        return self.build.call(fma, [x, y, sum_])
+
+    def _tap(self, number: Any, type_: ir.VectorType) -> Any:
+        """The number of a tap, in all lanes."""
+        if type_.element != I64:
+            number = self.build.trunc(number, type_.element)
+        return self._spread(number, type_)
 
     # --- Small things ---------------------------------------------------------------
 
     def _nothing(self) -> tuple:
         """What a place of C holds at the start."""
-        if self.tiles.kind == "maximum":
+        if self.tiles.kind == MAXIMUM:
             lowest = ir.Constant(self.vector, [float("-inf")] * self.lanes)
             return lowest, ir.Constant(self.integers, [-1] * self.lanes)
         return (ir.Constant(self.vector, [0.0] * self.lanes),)
@@ -293,8 +332,7 @@ class _Tile:
 
     def _beside(self, address: Any) -> Any:
         """Where the winner is that belongs to a number; ``other`` belongs to address 0."""
-        ratio = self.size // self.tiles.winner.itemsize
-        shift = _int(ratio.bit_length() - 1)
+        shift = _int((self.size // _bytes(self.winners.element)).bit_length() - 1)
         return self.build.add(self.other, self.build.lshr(address, shift))
 
     def _is_partial(self, j: int) -> bool:

@@ -1,9 +1,9 @@
 """How XLA calls a nest, and how the parts of its work are spread over XLA's own threads.
 
 XLA calls a C function with one argument, the address of a frame (``XLA_FFI_CallFrame`` in
-``xla/ffi/api/c_api.h``, which comes with jaxlib). The frame says where the arrays are, holds
-the table as an attribute, and has two functions for threads: how many there are, and "run
-this function some time". Nothing here takes Python's lock.
+``xla/ffi/api/c_api.h``, which comes with jaxlib). The frame says where the arrays are,
+holds the table as an attribute, and has two functions for threads: how many there are, and
+"run this function some time". Nothing here takes Python's lock.
 
 The work is divided into parts, as many as the table says, however many threads there are;
 so the result is the same bits on any number of threads. Every thread that has time takes
@@ -29,7 +29,7 @@ from jaxcnn.engines.loops.tables import FOUND, GIVEN_FOR_A, NO_WINNERS, Header
 
 EXTENSION, INTERFACE, CONTEXT = 8, 16, 24
 ARGUMENTS, RESULTS, ATTRIBUTES = 72, 112, 160
-"""Where the frame holds these; of the lists, where it holds the addresses of what is in them."""
+"""Where the frame holds these; of lists, the addresses of what is in them."""
 DATA = 24
 """Where a buffer holds the address of its numbers."""
 TABLE = 16
@@ -46,7 +46,7 @@ malloc, free = address_of("jaxcnn_malloc"), address_of("jaxcnn_free")
 
 @loop
 def asks_for_version(frame):
-    """XLA asks first for which version of its interface a function was made: for its own."""
+    """XLA first asks for which version of its interface a function was made: its own."""
     extension = load64(frame + EXTENSION)
     if extension == 0 or load32(extension + 8) != 1:
         return False
