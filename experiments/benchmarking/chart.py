@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from experiments.benchmarking.layers import WITH_OPTIONS
+from experiments.benchmarking.layers import WITHOUT_LOOPS
 from experiments.benchmarking.tables import Ratio, geometric_mean
 
 SHOWN = {"lax": "#0072b2", "torch": "#e69f00"}
@@ -64,7 +64,7 @@ def draw(axes: Axes, title: str, group: Sequence[Ratio], cases: Sequence[str]) -
         advised = {
             each.case: each.times_faster
             for each in group
-            if each.peer == peer and each.contestant == WITH_OPTIONS
+            if each.peer == peer and each.contestant == WITHOUT_LOOPS
         }
         middle = {
             case: row + thickness * (lane - (len(peers) - 1) / 2)

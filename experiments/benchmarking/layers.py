@@ -1,6 +1,8 @@
 """The contestants of single layers and pools: jaxcnn and lax, in both layouts."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -15,10 +17,28 @@ from experiments.benchmarking.timing import Contestant, Measurement, compiled, r
 from experiments.benchmarking.torch_process import TorchWorker
 from experiments.peers import lax_operations
 from experiments.peers.jax_gradients import value_and_gradients
+from jaxcnn.engines.loops.library import at_hand
 
 LAYOUTS = ("NHWC", "NCHW")
-WITH_OPTIONS = "jaxcnn with options"
+WITHOUT_LOOPS = "jaxcnn without loops"
 MODES = ("forward", "forward + backward")
+
+
+def has_loops() -> bool:
+    return at_hand() is None
+
+
+@contextmanager
+def without_loops() -> Iterator[None]:
+    """What is compiled within is compiled as where numba is not installed."""
+    before = os.environ.get("JAXCNN_LOOPS")
+    os.environ["JAXCNN_LOOPS"] = "0"
+    try:
+        yield
+    finally:
+        del os.environ["JAXCNN_LOOPS"]
+        if before is not None:
+            os.environ["JAXCNN_LOOPS"] = before
 
 
 def layer_functions(layer: Layer) -> dict[str, Callable]:
@@ -58,11 +78,11 @@ def contestants(
             if mode != "forward":
                 timed, operands = partial(value_and_gradients, timed), (given, dy)
             entries.append(compiled(name, layout, mode, timed, operands))
-            advised = jaxcnn.compiler_options()
-            if name == "jaxcnn" and layout == "NHWC" and advised:
-                entries.append(
-                    compiled(WITH_OPTIONS, layout, mode, timed, operands, advised)
-                )
+            if name == "jaxcnn" and layout == "NHWC" and has_loops():
+                with without_loops():
+                    advised = jaxcnn.compiler_options()
+                    others = compiled(WITHOUT_LOOPS, layout, mode, timed, operands, advised)
+                entries.append(others)
     return entries
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import tyro
 
 from experiments.benchmarking.chart import chart_of
-from experiments.benchmarking.layers import WITH_OPTIONS
+from experiments.benchmarking.layers import WITHOUT_LOOPS
 from experiments.benchmarking.tables import (
     by_case,
     fastest,
@@ -217,7 +217,7 @@ def summary(everything: Sequence[Results]) -> str:
     columns = [
         (results, contestant)
         for results in everything
-        for contestant in ("jaxcnn", WITH_OPTIONS)
+        for contestant in ("jaxcnn", WITHOUT_LOOPS)
         if any(each.contestant == contestant for each in results.measurements)
     ]
     rows = []
@@ -231,7 +231,7 @@ def summary(everything: Sequence[Results]) -> str:
     for title, text in COSTS.items():
         rows.append([title, *(text(*column) for column in columns)])
     titles = (
-        f"jax {results.version}" + (", with options" if who == WITH_OPTIONS else "")
+        f"jax {results.version}" + (", without loops" if who == WITHOUT_LOOPS else "")
         for results, who in columns
     )
     said = [row for row in rows if any(row[1:])]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from experiments.benchmarking.layers import WITH_OPTIONS
+from experiments.benchmarking.layers import WITHOUT_LOOPS
 from experiments.benchmarking.timing import Measurement
 
 PEERS = ("lax", "flax", "torch")
@@ -69,10 +69,10 @@ def by_case(
 
 
 def ratios(measurements: Sequence[Measurement]) -> list[Ratio]:
-    """The ratios of jaxcnn, without and with options, to each peer that took part."""
+    """The ratios of jaxcnn, with and without loops, to each peer that took part."""
     of_all = []
     for which, group in by_case(measurements).items():
-        for contestant in "jaxcnn", WITH_OPTIONS:
+        for contestant in "jaxcnn", WITHOUT_LOOPS:
             own = fastest(group, contestant)
             for peer in PEERS:
                 other = fastest(group, peer)
@@ -121,8 +121,8 @@ def time_table(measurements: Sequence[Measurement], suite: str, mode: str) -> Ta
     peers = [peer for peer in PEERS if peer in took_part]
     has_peak = any(each.peak_fraction for group in groups.values() for each in group)
     columns = ["jaxcnn", "spread", "layout", *peers, *(f"× {peer}" for peer in peers)]
-    if WITH_OPTIONS in took_part:
-        columns += ["with\noptions", *(f"× {peer}" for peer in peers)]
+    if WITHOUT_LOOPS in took_part:
+        columns += ["without\nloops", *(f"× {peer}" for peer in peers)]
     if has_peak:
         columns.append("of\npeak")
     table = empty_table(f"{suite}, {mode}: ms, × is times faster", *columns)
@@ -134,8 +134,8 @@ def time_table(measurements: Sequence[Measurement], suite: str, mode: str) -> Ta
         others = [fastest(group, peer) for peer in peers]
         cells = [number(own), f"{100 * spread:.0f} %", own.layout, *map(number, others)]
         cells += [times_faster(own, other) for other in others]
-        if WITH_OPTIONS in took_part:
-            advised = fastest(group, WITH_OPTIONS)
+        if WITHOUT_LOOPS in took_part:
+            advised = fastest(group, WITHOUT_LOOPS)
             cells += [number(advised), *(times_faster(advised, o) for o in others)]
         if has_peak:
             cells.append(f"{100 * (own.peak_fraction or 0):.0f} %")

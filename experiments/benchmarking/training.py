@@ -11,12 +11,17 @@ from jax import lax
 
 import jaxcnn
 from experiments.benchmarking import networks
-from experiments.benchmarking.layers import LAYOUTS, WITH_OPTIONS
+from experiments.benchmarking.layers import (
+    LAYOUTS,
+    WITHOUT_LOOPS,
+    has_loops,
+    without_loops,
+)
 from experiments.benchmarking.timing import Contestant, Measurement, compiled, race
 from experiments.benchmarking.torch_process import TorchWorker
 from jaxcnn.models import Model
 
-STEPS = {"jaxcnn": 5, WITH_OPTIONS: 5, "lax": 2}
+STEPS = {"jaxcnn": 5, WITHOUT_LOOPS: 5, "lax": 2}
 """How many steps one scan makes: lax's take seconds each."""
 
 
@@ -25,15 +30,21 @@ def step_of(name: str, contestant: str, model: Model) -> Callable:
     return networks.training_step(networks.loss_of(name, contestant, model))
 
 
-def options_of(contestant: str) -> dict[str, Any] | None:
-    return jaxcnn.compiler_options() if contestant == WITH_OPTIONS else None
+def compiled_as(
+    contestant: str, layout: str, mode: str, *given: Any, steps: int = 1
+) -> Contestant:
+    """A contestant of this name; one without loops is compiled with what then helps."""
+    if contestant != WITHOUT_LOOPS:
+        return compiled(contestant, layout, mode, *given, steps=steps)
+    with without_loops():
+        options = jaxcnn.compiler_options()
+        return compiled(contestant, layout, mode, *given, options, steps)
 
 
 def names(layout: str) -> list[str]:
     """The contestants in this layout."""
-    advised = layout == "NHWC" and jaxcnn.compiler_options()
-    with_options = [WITH_OPTIONS] if advised else []
-    return ["jaxcnn", *with_options, "lax"]
+    twice = layout == "NHWC" and has_loops()
+    return ["jaxcnn", *([WITHOUT_LOOPS] if twice else []), "lax"]
 
 
 def measure_network(
@@ -46,8 +57,7 @@ def measure_network(
         given = networks.initial_state(model), networks.image_batch(name, layout, batch)
         for contestant in names(layout):
             step = step_of(name, contestant, model)
-            options = options_of(contestant)
-            entries.append(compiled(contestant, layout, "step", step, given, options))
+            entries.append(compiled_as(contestant, layout, "step", step, given))
     if find_spec("flax"):
         from experiments.benchmarking import flax_networks
 
@@ -69,20 +79,18 @@ def measure_scan(name: str, rounds: int) -> list[Measurement]:
     state = networks.initial_state(model)
     entries = []
     for contestant in names(layout):
-        step, options = step_of(name, contestant, model), options_of(contestant)
-        steps = STEPS[contestant]
+        step, steps = step_of(name, contestant, model), STEPS[contestant]
         batches = [networks.image_batch(name, layout, seed=seed) for seed in range(steps)]
         stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *batches)
         entries += [
-            compiled(contestant, layout, "step", step, (state, batches[0]), options),
-            compiled(
+            compiled_as(contestant, layout, "step", step, (state, batches[0])),
+            compiled_as(
                 contestant,
                 layout,
                 "scan",
                 partial(lax.scan, step),
                 (state, stacked),
-                options,
-                steps,
+                steps=steps,
             ),
         ]
     return race(entries, rounds, "scan", name)
