@@ -7,6 +7,8 @@ CASES ?= 1000
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 WHEEL := build/wheel
+# What is tested a second time as where numba is not installed: engines, plan and examples.
+WITHOUT_LOOPS := tests/engines tests/test_plan.py jaxcnn docs README.md
 
 .PHONY: train compare curve race bench frameworks tpu platforms \
         test test-all fuzz lint types docs wheel check clean help
@@ -37,6 +39,8 @@ platforms: $(VENV)/with-tpu  ## lower and compile every operation for all platfo
 
 test: $(VENV)/with-test  ## all tests, the examples of pages and docstrings included; compiled quickly
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -n auto --dist worksteal $(ARGS)
+	$(if $(ARGS),,JAXCNN_LOOPS=0 JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest \
+	    -n auto --dist worksteal $(WITHOUT_LOOPS))
 
 test-all: $(VENV)/with-all  ## those and hundreds of random cases an operator, optimized, PyTorch among the oracles
 	$(RUN) -m pytest -n auto --dist worksteal -m "not fuzz" $(ARGS)

@@ -11,7 +11,8 @@ Method: contestants take turns (:mod:`experiments.benchmarking.timing`), each in
 of its layouts; a number is the median of the rounds. Suites are *layers* (convolutions with
 bias, forward alone and with all gradients), *pools*, *networks* (a whole training step),
 *scan* (the same step in ``lax.scan``) and *eager* (calls outside of ``jit``, and gradients,
-of small arrays). Time to compile, temporary memory and the error are measured, too, where
+of small arrays); and, only where it is asked for, *random*: 200 convolutions of every kind,
+drawn at random. Time to compile, temporary memory and the error are measured, too, where
 there are any: a layer that is off by more than 1e-4 from float64, a pool that differs from
 lax by more than 1e-6, or a call by more than 1e-4, makes the command fail.
 
@@ -40,6 +41,14 @@ from experiments.benchmarking import cases
 from experiments.benchmarking.chart import chart_of
 from experiments.benchmarking.eager import measure_call
 from experiments.benchmarking.layers import measure_layer, measure_pool
+from experiments.benchmarking.random_problems import (
+    MILLISECONDS_MORE,
+    TIMES_SLOWER,
+    drawn,
+    measure_random,
+    random_table,
+    slower,
+)
 from experiments.benchmarking.tables import (
     cost_table,
     eager_table,
@@ -51,21 +60,21 @@ from experiments.benchmarking.tables import (
 from experiments.benchmarking.timing import Measurement, matrix_product_peak
 from experiments.benchmarking.torch_process import TorchWorker
 from experiments.benchmarking.training import measure_network, measure_scan
-from experiments.pages.pictures import drawn
+from experiments.pages import pictures
 from experiments.run import command
 from experiments.run.command import ClaimError
 from experiments.run.files import write_together
 from experiments.run.origin import origin
 
 SUITES = ("layers", "pools", "networks", "scan", "eager")
-TOLERANCE = {"layers": 1e-4, "pools": 1e-6, "eager": 1e-4}
+TOLERANCE = {"layers": 1e-4, "pools": 1e-6, "eager": 1e-4, "random": 1e-4}
 
 
 @dataclass(frozen=True)
 class Settings:
     """Time jaxcnn, lax, flax and PyTorch."""
 
-    suite: Literal["layers", "pools", "networks", "scan", "eager", "all"] = "all"
+    suite: Literal["layers", "pools", "networks", "scan", "eager", "random", "all"] = "all"
     """What to time."""
 
     quick: bool = False
@@ -76,6 +85,12 @@ class Settings:
 
     rounds: int = 0
     """How many rounds; 0 is 5 to 15, as many as a few seconds allow, or 100 of eager."""
+
+    count: int = 200
+    """How many random problems."""
+
+    seed: int = 0
+    """Of the random problems."""
 
     torch_python: Path = Path(sys.executable)
     """The interpreter that has PyTorch."""
@@ -104,6 +119,9 @@ def cases_of(
     elif suite == "scan":
         for name in cases.QUICK_SCANS if quick else cases.NETWORKS:
             yield name, partial(measure_scan, name, rounds)
+    elif suite == "random":
+        for problem in drawn(20 if quick else settings.count, settings.seed):
+            yield problem.name, partial(measure_random, problem, rounds)
     else:
         for call in cases.QUICK_CALLS if quick else cases.CALLS:
             yield call.name, partial(measure_call, call, rounds)
@@ -137,6 +155,15 @@ def report(suite: str, measurements: list[Measurement], console: Console) -> Non
         console.print(scan_table(own))
     elif suite == "eager":
         console.print(eager_table(own))
+    elif suite == "random":
+        console.print(random_table(own))
+        for contestant in dict.fromkeys(each.contestant for each in own):
+            if contestant != "lax":
+                count = len(slower(own, contestant))
+                console.print(
+                    f"{contestant}: {count} take over {TIMES_SLOWER} times as long as lax "
+                    f"and {MILLISECONDS_MORE} ms longer"
+                )
     else:
         for mode in dict.fromkeys(each.mode for each in own):
             console.print(time_table(own, suite, mode))
@@ -206,7 +233,8 @@ def write(folder: Path, setting: dict[str, Any], measurements: list[Measurement]
     }
     content = json.dumps(results, indent=1, allow_nan=False) + "\n"
     write_together(
-        folder, {"results.json": content.encode(), "chart.png": drawn(chart_of(of_all))}
+        folder,
+        {"results.json": content.encode(), "chart.png": pictures.drawn(chart_of(of_all))},
     )
 
 

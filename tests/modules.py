@@ -38,10 +38,10 @@ UNCHECKED = {
     "jaxcnn.patching.drop_in",  # which takes whatever jax.lax takes
     "jaxcnn.patching.lax_arguments",
     # What numba compiles, and what writes its instructions.
-    *(
-        f"jaxcnn.engines.loops.{name}"
-        for name in ("addresses", "nests", "tile", "xla_calls")
-    ),
+    "jaxcnn.engines.loops.addresses",
+    "jaxcnn.engines.loops.nests",
+    "jaxcnn.engines.loops.tile",
+    "jaxcnn.engines.loops.xla_calls",
 } - TYPED
 CHECKED = [
     name for name in FILES if name not in UNCHECKED and not name.endswith("__init__")

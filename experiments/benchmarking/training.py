@@ -1,6 +1,6 @@
 """The contestants of whole networks: a training step alone, and many in ``lax.scan``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -31,14 +31,19 @@ def step_of(name: str, contestant: str, model: Model) -> Callable:
 
 
 def compiled_as(
-    contestant: str, layout: str, mode: str, *given: Any, steps: int = 1
+    contestant: str,
+    layout: str,
+    mode: str,
+    function: Callable,
+    arguments: Sequence[Any],
+    steps: int = 1,
 ) -> Contestant:
     """A contestant of this name; one without loops is compiled with what then helps."""
+    known = (contestant, layout, mode, function, arguments)
     if contestant != WITHOUT_LOOPS:
-        return compiled(contestant, layout, mode, *given, steps=steps)
+        return compiled(*known, steps=steps)
     with without_loops():
-        options = jaxcnn.compiler_options()
-        return compiled(contestant, layout, mode, *given, options, steps)
+        return compiled(*known, jaxcnn.compiler_options(), steps)
 
 
 def names(layout: str) -> list[str]:

@@ -380,6 +380,98 @@ def test_two_calls_at_once_and_many_small_ones(rng):
     chex.assert_trees_all_close(small, 500 * conv(x[:1], w).sum(), rtol=1e-3)
 
 
+# --- Where they are chosen ------------------------------------------------------------
+
+X, W = np.ones((8, 6, 6, 3), "float32"), np.ones((3, 3, 3, 4), "float32")
+
+
+def conv(x, w, **options):
+    return jaxcnn.conv2d(x, w, layout="NHWC", **options)
+
+
+def calls_loops(lowered):
+    return "jaxcnn_sum_over" in lowered.as_text()
+
+
+def test_programs_for_this_cpu_call_them():
+    assert calls_loops(jax.jit(functools.partial(conv)).lower(X, W))
+    assert not calls_loops(jax.jit(lambda x, w: conv(x, w, engine="equations")).lower(X, W))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+def test_programs_for_other_platforms_do_not(platform):
+    traced = jax.jit(functools.partial(conv)).trace(X, W)
+    assert not calls_loops(traced.lower(lowering_platforms=(platform,)))
+
+
+def test_exported_programs_do_not():
+    exported = jax.export.export(jax.jit(functools.partial(conv)))(X, W)
+    assert "jaxcnn_sum_over" not in exported.mlir_module()
+    with pytest.raises(
+        ValueError, match="'loops', which is compiled for this machine, and"
+    ):
+        jax.export.export(jax.jit(lambda x, w: conv(x, w, engine="loops")))(X, W)
+
+
+def test_arrays_on_several_devices_do_not_but_each_device_in_shard_map_does():
+    mesh = jax.make_mesh((8,), ("b",), (jax.sharding.AxisType.Auto,))
+    spread = jax.device_put(X, jax.NamedSharding(mesh, jax.P("b")))
+    assert not calls_loops(jax.jit(functools.partial(conv)).lower(spread, W))
+    with pytest.raises(ValueError, match="'loops', which computes on one device"):
+        jax.jit(lambda x, w: conv(x, w, engine="loops")).lower(spread, W)
+    of_each = jax.shard_map(
+        functools.partial(conv),
+        mesh=mesh,
+        in_specs=(jax.P("b"), jax.P()),
+        out_specs=jax.P("b"),
+    )
+    assert calls_loops(jax.jit(of_each).lower(spread, W))
+    np.testing.assert_array_equal(jax.jit(of_each)(spread, W), conv(X, W))
+
+
+def test_without_numba_everything_works_and_the_engine_says_what_it_wants(monkeypatch):
+    monkeypatch.setattr(library.processor, "is_installed", lambda: False)
+    assert not calls_loops(jax.jit(functools.partial(conv)).lower(X, W))
+    with pytest.raises(ValueError, match=r"'loops', which wants numba: pip install"):
+        conv(X, W, engine="loops")
+    assert "loops" not in jaxcnn.explain(jaxcnn.conv2d, (8, 3, 6, 6), (4, 3, 3, 3))
+
+
+def test_they_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("JAXCNN_LOOPS", "0")
+    assert not calls_loops(jax.jit(functools.partial(conv)).lower(X, W))
+    with pytest.raises(
+        ValueError, match="'loops', which is switched off by JAXCNN_LOOPS=0"
+    ):
+        conv(X, W, engine="loops")
+
+
+def test_an_old_processor_is_refused(monkeypatch):
+    monkeypatch.setattr(library.processor, "vectors", lambda: None)
+    with pytest.raises(
+        ValueError, match="wants a processor with AVX2 and FMA, or with NEON"
+    ):
+        conv(X, W, engine="loops")
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_bias_is_added_in_registers(rng, name, groups):
+    x, b = (rng.standard_normal(shape, "float32") for shape in ((2, 5, 6, 3), (6,)))
+    w = rng.standard_normal(
+        (3, 3, 3 // groups, 6) if name == "conv2d" else (3, 3, 6 // groups, 3), "float32"
+    )
+    operation = functools.partial(getattr(jaxcnn, name), groups=groups, layout="NHWC")
+    compiled = (
+        jax.jit(functools.partial(operation, engine="loops")).lower(x, w, b).compile()
+    )
+    assert " add(" not in compiled.as_text()
+    # Float32: 27 terms of order 1, added in another order.
+    chex.assert_trees_all_close(
+        compiled(x, w, b), operation(x, w, b, engine="equations"), rtol=1e-5, atol=1e-5
+    )
+
+
 # --- Machine code on disk -------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import jax
@@ -22,7 +23,6 @@ import numpy as np
 
 from jaxcnn.engines.loops import processor
 
-NESTS = ("sum_over_taps", "sum_over_positions")
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -37,7 +37,6 @@ def at_hand() -> str | None:
     return None
 
 
-@cache
 def target(
     nest: str,
     kind: str,
@@ -52,22 +51,27 @@ def target(
       kind, dtype, winner: of its tiles.
       is_partial: whether the channels are no multiple of a vector.
     """
-    of = (kind, dtype, winner)
+    name = "jaxcnn_" + _name(nest, kind, dtype, winner, is_partial)
+    with _one_at_a_time:
+        if name not in LOADED:
+            LOADED[name] = _registered(name, nest, (kind, dtype, winner), is_partial)
+    return name
+
+
+def _registered(name: str, nest: str, of: tuple, is_partial: bool) -> tuple[Any, int]:
     objects = [
         _machine_code(_name(nest, is_partial=is_partial), _compiled_nest, nest, is_partial),
         _machine_code(_name("tiles", *of), _compiled_tiles, *of, False),
     ]
     if is_partial:
-        name = _name("tiles", *of, is_partial=True)
-        objects.append(_machine_code(name, _compiled_tiles, *of, True))
-    name = "jaxcnn_" + _name(nest, *of, is_partial=is_partial)
+        partial = _name("tiles", *of, is_partial=True)
+        objects.append(_machine_code(partial, _compiled_tiles, *of, True))
     engine, address = _loaded(objects)
-    LOADED[name] = engine, address
     capsule = ctypes.pythonapi.PyCapsule_New
     capsule.restype = ctypes.py_object
     capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
     jax.ffi.register_ffi_target(name, capsule(address, None, None), platform="cpu")
-    return name
+    return engine, address
 
 
 def _name(
@@ -81,6 +85,7 @@ def _name(
     return "_".join(filter(None, [what, kind, *dtypes, "partial" * is_partial]))
 
 
+_one_at_a_time = Lock()
 LOADED: dict[str, tuple[Any, int]] = {}
 """By name, what holds the machine code, as long as the process lives; and its address."""
 
@@ -118,7 +123,7 @@ def _folder() -> Path:
     chosen = os.environ.get("JAXCNN_CACHE_DIR")
     if chosen:
         return Path(chosen)
-    of_user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    of_user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(of_user) / "jaxcnn"
 
 

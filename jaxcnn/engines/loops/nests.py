@@ -1,14 +1,26 @@
 """The document's loops around a tile: over images, channels, taps and positions.
 
 Both nests are the same loops in another order. What they run over is in a table
-(:mod:`.tables`), so that one compiled nest serves every convolution.
+(:mod:`.tables`), so that one compiled nest serves every convolution. A, B and C are
+addresses; ``a``, ``b`` and ``c`` those of what the loops have come to.
 """
 
 from collections.abc import Callable
 
 from jaxcnn.engines.loops.addresses import caller_of_tiles, clear, load64, loop
 from jaxcnn.engines.loops.tables import Block, OverPositions, OverTaps, Piece, Rectangle
-from jaxcnn.engines.loops.tile import LEVELS, STEPS
+from jaxcnn.engines.loops.tile import ROW_OF_A, ROW_OF_C, STEPS
+
+
+def _of_loop(level: int) -> tuple[int, int]:
+    """Where a rectangle or a piece has a loop's steps in A and in B."""
+    return 8 * (STEPS + 2 * level), 8 * (STEPS + 2 * level + 1)
+
+
+ROWS_IN_A, ROWS_IN_C = 8 * ROW_OF_A, 8 * ROW_OF_C
+TAP_OF_A, TAP_OF_B = LAYER_OF_A, LAYER_OF_B = _of_loop(1)
+LINE_OF_A, LINE_OF_B = _of_loop(2)
+CHANNEL_OF_A, CHANNEL_OF_B = _of_loop(3)
 
 
 def sum_over_taps(is_partial: bool) -> Callable[..., None]:
@@ -26,91 +38,112 @@ def sum_over_taps(is_partial: bool) -> Callable[..., None]:
     H, R = OverTaps, Rectangle
 
     @loop
+    def few_positions_at_a_time(table, r, v, end, a, b, other, c, k, first, count):
+        """A row of a rectangle, vectors v to end, the k-th chunk of channels from first."""
+        lanes, calls = load64(table + H.LANES), load64(r + R.CALLS)
+        last = load64(table + H.LAST) if end == load64(table + H.VECTORS) else lanes
+        most = load64(table + H.MOST_ROWS + 8 * (end - v - 1))
+        n0, n1 = load64(r + R.TAPS), load64(r + R.TAPS_1) // calls
+        n2, n3 = load64(r + R.TAPS_2), min(load64(r + R.TAPS_3) - first, count)
+        left = load64(r + R.POSITIONS)
+        turns = (left + most - 1) // most
+        while left > 0:
+            rows = (left + turns - 1) // turns
+            for call in range(calls):  # a long sum: row of taps by row of taps
+                a_here = a + call * load64(r + TAP_OF_A)
+                b_here = b + call * load64(r + TAP_OF_B)
+                if k == 0 and call == 0:
+                    added, step = other, 0
+                else:
+                    added, step = c, load64(r + ROWS_IN_C)
+                tile(
+                    rows,
+                    end - v,
+                    last,
+                    lanes,
+                    r,
+                    a_here,
+                    b_here,
+                    c,
+                    added,
+                    step,
+                    n0,
+                    n1,
+                    n2,
+                    n3,
+                )
+            a += rows * load64(r + ROWS_IN_A)
+            c += rows * load64(r + ROWS_IN_C)
+            left -= rows
+            turns -= 1
+
+    @loop
+    def rectangle(table, r, number, slice_, a, b, other, c, k, first_block, last_block):
+        """A slice of its rows, for some blocks of vectors."""
+        slices, chunk = load64(table + H.SLICES), load64(table + H.CHUNK)
+        vectors, blocks = load64(table + H.VECTORS), load64(table + H.VECTOR_BLOCKS)
+        first = k * chunk
+        a += load64(r + R.FIRST_OF_A) + first * load64(r + CHANNEL_OF_A)
+        b += load64(r + R.FIRST_OF_B) + first * load64(r + CHANNEL_OF_B)
+        c += load64(r + R.FIRST_OF_C)
+        rows = load64(r + R.ROWS)
+        every = load64(r + R.LAYERS) * rows
+        turn = (slice_ + number) % slices  # so that short rectangles are for all
+        for row in range(turn * every // slices, (turn + 1) * every // slices):
+            z, y = row // rows, row % rows
+            a_of_row = a + z * load64(r + R.LAYER_OF_A) + y * load64(r + R.ROW_OF_A)
+            c_of_row = c + z * load64(r + R.LAYER_OF_C) + y * load64(r + R.ROW_OF_C)
+            for block in range(first_block, last_block):
+                v, end = block * vectors // blocks, (block + 1) * vectors // blocks
+                few_positions_at_a_time(
+                    table,
+                    r,
+                    v,
+                    end,
+                    a_of_row + v * load64(table + H.VECTOR_OF_A),
+                    b + v * load64(table + H.VECTOR_OF_B),
+                    other + v * load64(table + H.VECTOR_OF_OTHER),
+                    c_of_row + v * load64(table + H.VECTOR_OF_C),
+                    k,
+                    first,
+                    chunk,
+                )
+
+    @loop
     def compute(table, A, B, other, C, part):
         slices, image_parts = load64(table + H.SLICES), load64(table + H.IMAGE_PARTS)
         image_part, slice_ = part // slices, part % slices
-        images, chunk = load64(table + H.IMAGES), load64(table + H.CHUNK)
+        images = load64(table + H.IMAGES)
         blocks, together = load64(table + H.VECTOR_BLOCKS), load64(table + H.BLOCKS_AT_ONCE)
-        vectors, lanes = load64(table + H.VECTORS), load64(table + H.LANES)
-        first = image_part * images // image_parts
-        after = (image_part + 1) * images // image_parts
         for group in range(load64(table + H.GROUPS)):
             a_of_group = A + group * load64(table + H.GROUP_OF_A)
             b_of_group = B + group * load64(table + H.GROUP_OF_B)
             o_of_group = other + group * load64(table + H.GROUP_OF_OTHER)
             c_of_group = C + group * load64(table + H.GROUP_OF_C)
-            for turn_of_blocks in range((blocks + together - 1) // together):
-                first_block = turn_of_blocks * together
+            for turn in range((blocks + together - 1) // together):
+                first_block = turn * together
                 last_block = min(first_block + together, blocks)
                 for k in range(load64(table + H.CHUNKS)):
-                    for image in range(first, after):
-                        a_of_image = a_of_group + image * load64(table + H.IMAGE_OF_A)
-                        c_of_image = c_of_group + image * load64(table + H.IMAGE_OF_C)
+                    for image in range(
+                        image_part * images // image_parts,
+                        (image_part + 1) * images // image_parts,
+                    ):
+                        a = a_of_group + image * load64(table + H.IMAGE_OF_A)
+                        c = c_of_group + image * load64(table + H.IMAGE_OF_C)
                         for number in range(load64(table + H.RECTANGLES)):
-                            r = table + H.LENGTH + number * R.LENGTH
-                            calls = load64(r + R.CALLS)
-                            n0, n1 = load64(r + R.TAPS), load64(r + R.TAPS + 8) // calls
-                            tap_of_a = load64(r + 8 * (STEPS + 2))
-                            tap_of_b = load64(r + 8 * (STEPS + 3))
-                            n2 = load64(r + R.TAPS + 16)
-                            n3 = min(load64(r + R.TAPS + 24) - k * chunk, chunk)
-                            channel_of_a = load64(r + 8 * (STEPS + 2 * LEVELS - 2))
-                            channel_of_b = load64(r + 8 * (STEPS + 2 * LEVELS - 1))
-                            a_here = a_of_image + load64(r + R.FIRST_OF_A)
-                            a_here += k * chunk * channel_of_a
-                            b_here = b_of_group + load64(r + R.FIRST_OF_B)
-                            b_here += k * chunk * channel_of_b
-                            c_here = c_of_image + load64(r + R.FIRST_OF_C)
-                            layers, rows = load64(r + R.LAYERS), load64(r + R.ROWS)
-                            turn = (slice_ + number) % slices  # short ones are for all
-                            for row in range(
-                                turn * layers * rows // slices,
-                                (turn + 1) * layers * rows // slices,
-                            ):
-                                z, y = row // rows, row % rows
-                                a_of_row = a_here + z * load64(r + R.LAYER_OF_A)
-                                a_of_row += y * load64(r + R.ROW_OF_A)
-                                c_of_row = c_here + z * load64(r + R.LAYER_OF_C)
-                                c_of_row += y * load64(r + R.ROW_OF_C)
-                                for block in range(first_block, last_block):
-                                    v = block * vectors // blocks
-                                    end = (block + 1) * vectors // blocks
-                                    last = lanes
-                                    if end == vectors:
-                                        last = load64(table + H.LAST)
-                                    most = load64(table + H.MOST_ROWS + 8 * (end - v - 1))
-                                    a = a_of_row + v * load64(table + H.VECTOR_OF_A)
-                                    b = b_here + v * load64(table + H.VECTOR_OF_B)
-                                    o = o_of_group + v * load64(table + H.VECTOR_OF_OTHER)
-                                    c = c_of_row + v * load64(table + H.VECTOR_OF_C)
-                                    left = load64(r + R.POSITIONS)
-                                    turns = (left + most - 1) // most
-                                    while left > 0:
-                                        at_once = (left + turns - 1) // turns
-                                        for tap in range(calls):
-                                            added, step = o, 0
-                                            if k > 0 or tap > 0:
-                                                added, step = c, load64(r + 8)
-                                            tile(
-                                                at_once,
-                                                end - v,
-                                                last,
-                                                lanes,
-                                                r,
-                                                a + tap * tap_of_a,
-                                                b + tap * tap_of_b,
-                                                c,
-                                                added,
-                                                step,
-                                                n0,
-                                                n1,
-                                                n2,
-                                                n3,
-                                            )
-                                        a += at_once * load64(r)
-                                        c += at_once * load64(r + 8)
-                                        left -= at_once
-                                        turns -= 1
+                            rectangle(
+                                table,
+                                table + H.LENGTH + number * R.LENGTH,
+                                number,
+                                slice_,
+                                a,
+                                b_of_group,
+                                o_of_group,
+                                c,
+                                k,
+                                first_block,
+                                last_block,
+                            )
 
     return compute
 
@@ -130,101 +163,108 @@ def sum_over_positions(is_partial: bool) -> Callable[..., None]:
     H, P, Q = OverPositions, Piece, Block
 
     @loop
-    def compute(table, A, B, other, C, part):
-        block_parts, vector_parts = (
-            load64(table + H.BLOCK_PARTS),
-            load64(table + H.VECTOR_PARTS),
+    def few_channels_at_a_time(table, q, p, v, end, a, b, c):
+        """A tap, as far as it sees something in a block of positions, vectors v to end."""
+        z = max(load64(q + Q.LAYER), load64(p + P.LAYER))
+        y = max(load64(q + Q.ROW), load64(p + P.ROW))
+        layers = min(load64(q + Q.LAYER_END), load64(p + P.LAYER_END)) - z
+        lines = min(load64(q + Q.ROW_END), load64(p + P.ROW_END)) - y
+        if layers <= 0 or lines <= 0:
+            return
+        lanes = load64(table + H.LANES)
+        last = load64(table + H.LAST) if end == load64(table + H.VECTORS) else lanes
+        most = load64(table + H.MOST_ROWS + 8 * (end - v - 1))
+        a += (
+            load64(p + P.FIRST_OF_A)
+            + z * load64(p + LAYER_OF_A)
+            + y * load64(p + LINE_OF_A)
         )
-        block_part, vector_part = part // vector_parts, part % vector_parts
-        block_count, vectors = load64(table + H.BLOCKS), load64(table + H.VECTORS)
-        per_tile, lanes = load64(table + H.VECTOR_BLOCKS), load64(table + H.LANES)
-        C += block_part * load64(table + H.PART_OF_C)
-        low = vector_part * per_tile // vector_parts * vectors // per_tile
-        high = (vector_part + 1) * per_tile // vector_parts * vectors // per_tile
-        width = (high - low) * load64(table + H.VECTOR_OF_C)
-        if high == vectors:
-            width -= (lanes - load64(table + H.LAST)) * load64(table + H.ITEM)
+        b += (
+            load64(p + P.FIRST_OF_B)
+            + z * load64(p + LAYER_OF_B)
+            + y * load64(p + LINE_OF_B)
+        )
+        c += load64(p + P.FIRST_OF_C)
+        images, positions, step = (
+            load64(q + Q.IMAGES),
+            load64(p + P.POSITIONS),
+            load64(p + ROWS_IN_C),
+        )
+        left = load64(p + P.ROWS)
+        turns = (left + most - 1) // most
+        while left > 0:
+            rows = (left + turns - 1) // turns
+            tile(
+                rows,
+                end - v,
+                last,
+                lanes,
+                p,
+                a,
+                b,
+                c,
+                c,
+                step,
+                images,
+                layers,
+                lines,
+                positions,
+            )
+            a += rows * load64(p + ROWS_IN_A)
+            c += rows * load64(p + ROWS_IN_C)
+            left -= rows
+            turns -= 1
+
+    @loop
+    def clear_vectors(table, C, v, end):
+        """Set these vectors of every row of C to zero."""
+        vector = load64(table + H.VECTOR_OF_C)
+        width = (end - v) * vector
+        if end == load64(table + H.VECTORS):
+            unused = load64(table + H.LANES) - load64(table + H.LAST)
+            width -= unused * load64(table + H.ITEM)
         for group in range(load64(table + H.GROUPS)):
             for row in range(load64(table + H.ROWS_OF_C)):
-                at = (
-                    C
-                    + group * load64(table + H.GROUP_OF_C)
-                    + row * load64(table + H.ROW_OF_C)
-                )
-                clear(at + low * load64(table + H.VECTOR_OF_C), width)
+                in_group = C + group * load64(table + H.GROUP_OF_C)
+                clear(in_group + row * load64(table + H.ROW_OF_C) + v * vector, width)
+
+    @loop
+    def compute(table, A, B, other, C, part):
+        block_parts = load64(table + H.BLOCK_PARTS)
+        vector_parts = load64(table + H.VECTOR_PARTS)
+        block_part, vector_part = part // vector_parts, part % vector_parts
+        count, vectors = load64(table + H.BLOCKS), load64(table + H.VECTORS)
+        vector_blocks = load64(table + H.VECTOR_BLOCKS)
+        first = vector_part * vector_blocks // vector_parts
+        after = (vector_part + 1) * vector_blocks // vector_parts
+        C += block_part * load64(table + H.PART_OF_C)
+        clear_vectors(
+            table, C, first * vectors // vector_blocks, after * vectors // vector_blocks
+        )
         for number in range(
-            block_part * block_count // block_parts,
-            (block_part + 1) * block_count // block_parts,
+            block_part * count // block_parts, (block_part + 1) * count // block_parts
         ):
             q = table + load64(table + H.FIRST_BLOCK) + number * Q.LENGTH
-            image, images = load64(q + Q.IMAGE), load64(q + Q.IMAGES)
-            z0, z1 = load64(q + Q.LAYER), load64(q + Q.LAYER_END)
-            y0, y1 = load64(q + Q.ROW), load64(q + Q.ROW_END)
+            image = load64(q + Q.IMAGE)
             for group in range(load64(table + H.GROUPS)):
-                for vector_block in range(
-                    vector_part * per_tile // vector_parts,
-                    (vector_part + 1) * per_tile // vector_parts,
-                ):
-                    v = vector_block * vectors // per_tile
-                    end = (vector_block + 1) * vectors // per_tile
-                    last = lanes
-                    if end == vectors:
-                        last = load64(table + H.LAST)
-                    a = (
-                        A
-                        + group * load64(table + H.GROUP_OF_A)
-                        + image * load64(table + H.IMAGE_OF_A)
-                    )
-                    a += v * load64(table + H.VECTOR_OF_A)
-                    b = (
-                        B
-                        + group * load64(table + H.GROUP_OF_B)
-                        + image * load64(table + H.IMAGE_OF_B)
-                    )
-                    b += v * load64(table + H.VECTOR_OF_B)
-                    c = (
-                        C
-                        + group * load64(table + H.GROUP_OF_C)
-                        + v * load64(table + H.VECTOR_OF_B)
-                    )
+                a = A + group * load64(table + H.GROUP_OF_A)
+                a += image * load64(table + H.IMAGE_OF_A)
+                b = B + group * load64(table + H.GROUP_OF_B)
+                b += image * load64(table + H.IMAGE_OF_B)
+                c = C + group * load64(table + H.GROUP_OF_C)
+                for block in range(first, after):
+                    v = block * vectors // vector_blocks
+                    end = (block + 1) * vectors // vector_blocks
                     for piece in range(load64(table + H.PIECES)):
-                        p = table + H.LENGTH + piece * P.LENGTH
-                        z = max(z0, load64(p + P.LAYER))
-                        y = max(y0, load64(p + P.ROW))
-                        layers = min(z1, load64(p + P.LAYER_END)) - z
-                        rows = min(y1, load64(p + P.ROW_END)) - y
-                        if layers <= 0 or rows <= 0:
-                            continue
-                        at = p + 8 * STEPS
-                        a_here = a + load64(p + P.FIRST_OF_A)
-                        a_here += z * load64(at + 16) + y * load64(at + 32)
-                        b_here = b + load64(p + P.FIRST_OF_B)
-                        b_here += z * load64(at + 24) + y * load64(at + 40)
-                        c_here = c + load64(p + P.FIRST_OF_C)
-                        left = load64(p + P.ROWS)
-                        most = load64(table + H.MOST_ROWS + 8 * (end - v - 1))
-                        turns = (left + most - 1) // most
-                        while left > 0:
-                            at_once = (left + turns - 1) // turns
-                            tile(
-                                at_once,
-                                end - v,
-                                last,
-                                lanes,
-                                p,
-                                a_here,
-                                b_here,
-                                c_here,
-                                c_here,
-                                load64(p + 8),
-                                images,
-                                layers,
-                                rows,
-                                load64(p + P.POSITIONS),
-                            )
-                            a_here += at_once * load64(p)
-                            c_here += at_once * load64(p + 8)
-                            left -= at_once
-                            turns -= 1
+                        few_channels_at_a_time(
+                            table,
+                            q,
+                            table + H.LENGTH + piece * P.LENGTH,
+                            v,
+                            end,
+                            a + v * load64(table + H.VECTOR_OF_A),
+                            b + v * load64(table + H.VECTOR_OF_B),
+                            c + v * load64(table + H.VECTOR_OF_C),
+                        )
 
     return compute

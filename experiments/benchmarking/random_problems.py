@@ -1,0 +1,209 @@
+"""Convolutions of every kind, drawn at random: does any of them fall off a cliff?"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.table import Table
+
+import jaxcnn
+from experiments.benchmarking.layers import WITHOUT_LOOPS, has_loops, without_loops
+from experiments.benchmarking.reference import relative_error
+from experiments.benchmarking.tables import by_case, empty_table, fastest, number
+from experiments.benchmarking.timing import Contestant, Measurement, compiled, race
+from experiments.peers import lax_operations
+from experiments.peers.jax_gradients import value_and_gradients
+from jaxcnn.layout import LAYOUTS
+
+MODE = "forward + backward"
+MOST_TERMS = 3e8
+MOST_NUMBERS = 8e6
+KINDS = ("plain", "strided", "dilated", "grouped", "depthwise", "large kernel", "long")
+TIMES_SLOWER, MILLISECONDS_MORE = 1.1, 0.2
+"""What counts as slower than lax: so many times its time, and so much more."""
+
+
+@dataclass(frozen=True)
+class RandomLayer:
+    """A convolution with bias, in one to three dimensions, channels last."""
+
+    kind: str
+    batch: int
+    size: tuple[int, ...]
+    c_in: int
+    c_out: int
+    kernel: tuple[int, ...]
+    stride: int
+    padding: tuple[int, ...]
+    dilation: int
+    groups: int
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        each = zip(self.size, self.kernel, self.padding, strict=True)
+        return tuple(
+            (h + 2 * p - self.dilation * (k - 1) - 1) // self.stride + 1 for h, k, p in each
+        )
+
+    @property
+    def name(self) -> str:
+        def by(sizes: Sequence[int]) -> str:
+            return "×".join(map(str, sizes))
+
+        return (
+            f"{self.kind}: {self.batch}×{by(self.size)}, {self.c_in}→{self.c_out}, "
+            f"{by(self.kernel)}, p {by(self.padding)}, s {self.stride}, d {self.dilation}, "
+            f"g {self.groups}"
+        )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        names = ("stride", "padding", "dilation", "groups")
+        return {name: getattr(self, name) for name in names}
+
+
+def drawn(count: int, seed: int) -> list[RandomLayer]:
+    """So many problems, a seventh of each kind, none too large to be timed."""
+    rng = np.random.default_rng(seed)
+    problems = []
+    while len(problems) < count:
+        problem = _draw(rng, KINDS[len(problems) % len(KINDS)])
+        if problem is not None:
+            problems.append(problem)
+    return problems
+
+
+def _draw(rng: np.random.Generator, kind: str) -> RandomLayer | None:
+    def power(low: float, high: float) -> int:
+        return round(2 ** rng.uniform(math.log2(low), math.log2(high)))
+
+    n = 1 if kind == "long" else int(rng.choice([1, 2, 2, 2, 3]))
+    size = tuple(power(4, {1: 300, 2: 64, 3: 20}[n]) for _ in range(n))
+    if kind == "long":
+        size = (power(500, 20_000),)
+    kernel = tuple(int(rng.choice([1, 2, 3, 3, 3, 5])) for _ in range(n))
+    if kind == "large kernel":
+        kernel = tuple(power(6, {1: 64, 2: 15, 3: 7}[n]) for _ in range(n))
+    c_in, c_out = power(1, 256), power(1, 256)
+    groups = 1
+    if kind == "grouped":
+        groups = int(rng.choice([2, 4, 8]))
+        c_in, c_out = groups * power(1, 32), groups * power(1, 32)
+    if kind == "depthwise":
+        groups = c_in = power(4, 256)
+        c_out = c_in * int(rng.choice([1, 1, 1, 2]))
+    problem = RandomLayer(
+        kind,
+        power(1, 64),
+        size,
+        c_in,
+        c_out,
+        kernel,
+        int(rng.choice([2, 3])) if kind == "strided" else 1,
+        tuple(k // 2 if rng.random() < 0.7 else 0 for k in kernel),
+        power(2, 16) if kind == "dilated" else 1,
+        groups,
+    )
+    out = problem.output_size
+    if min(out) < 1:
+        return None
+    positions = problem.batch * math.prod(out)
+    terms = positions * math.prod(kernel) * c_in * c_out / groups
+    numbers = problem.batch * math.prod(size) * c_in + positions * c_out
+    if terms > MOST_TERMS or numbers > MOST_NUMBERS or terms < 1e5:
+        return None
+    return problem
+
+
+def measure_random(problem: RandomLayer, rounds: int, seed: int = 0) -> list[Measurement]:
+    """Time its value and gradients, ours and lax's; lax has the better of both layouts."""
+    p, rng = problem, np.random.default_rng(seed)
+    n = len(p.size)
+    shapes = {
+        "x": (p.batch, *p.size, p.c_in),
+        "w": (*p.kernel, p.c_in // p.groups, p.c_out),
+        "b": (p.c_out,),
+        "dy": (p.batch, *p.output_size, p.c_out),
+    }
+    arrays = {
+        name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()
+    }
+    entries: list[Contestant] = []
+    first, last = LAYOUTS[n]
+    for layout in last, first:
+        *given, dy = (
+            jnp.asarray(_turned(array, name, layout)) for name, array in arrays.items()
+        )
+        functions = {"lax": partial(lax_operations.conv, **p.options)}
+        if layout == last:
+            functions["jaxcnn"] = partial(getattr(jaxcnn, f"conv{n}d"), **p.options)
+        for name, function in functions.items():
+            timed = partial(value_and_gradients, partial(function, layout=layout))
+            entries.append(compiled(name, layout, MODE, timed, (given, dy)))
+            if name == "jaxcnn" and has_loops():
+                with without_loops():
+                    options = jaxcnn.compiler_options()
+                    other = compiled(
+                        WITHOUT_LOOPS, layout, MODE, timed, (given, dy), options
+                    )
+                entries.append(other)
+    theirs = next(each for each in entries if each.name == "lax").outputs()
+    for entry in entries:
+        if entry.name != "lax":
+            pairs = zip(*map(jax.tree.leaves, (entry.outputs(), theirs)), strict=True)
+            entry.facts["error"] = max(
+                relative_error(np.asarray(our), np.asarray(their)) for our, their in pairs
+            )
+    return race(entries, rounds, "random", p.name)
+
+
+def _turned(array: np.ndarray, name: str, layout: str) -> np.ndarray:
+    """An array, given with channels last, in this layout."""
+    if layout.endswith("C") or array.ndim == 1:
+        return array
+    if name == "w":
+        return np.moveaxis(array, (-1, -2), (0, 1))
+    return np.moveaxis(array, -1, 1)
+
+
+def slower(measurements: Sequence[Measurement], contestant: str) -> list[str]:
+    """The cases in which a contestant takes longer than lax."""
+    cases = []
+    for (_, case, _), group in by_case(measurements).items():
+        own, lax = fastest(group, contestant), fastest(group, "lax")
+        if not own or not lax:
+            continue
+        most = max(TIMES_SLOWER * lax.median_ms, lax.median_ms + MILLISECONDS_MORE)
+        if own.median_ms > most:
+            cases.append(case)
+    return cases
+
+
+def random_table(measurements: Sequence[Measurement], most: int = 12) -> Table:
+    """The cases in which jaxcnn gains least, beside lax: times, memory and compiling."""
+    groups = by_case(measurements)
+
+    def gain(group: Sequence[Measurement]) -> float:
+        own, lax = fastest(group, "jaxcnn"), fastest(group, "lax")
+        return lax.median_ms / own.median_ms if own and lax else math.inf
+
+    table = empty_table(
+        f"random problems: the {min(most, len(groups))} in which jaxcnn gains least, ms",
+        "jaxcnn",
+        "without\nloops",
+        "lax",
+        "× lax",
+    )
+    for (_, case, _), group in sorted(groups.items(), key=lambda each: gain(each[1]))[
+        :most
+    ]:
+        own, others, lax = (
+            fastest(group, name) for name in ("jaxcnn", WITHOUT_LOOPS, "lax")
+        )
+        table.add_row(case, number(own), number(others), number(lax), f"{gain(group):.2f}")
+    return table
