@@ -26,6 +26,8 @@ def chart_of(ratios: Sequence[Ratio]) -> Figure:
     panels = {}
     for each in ratios:
         wanted = "scan" if each.suite == "scan" else each.mode
+        if each.suite not in TITLES:
+            continue
         if each.peer in SHOWN and each.mode == wanted and each.mode in MODES:
             panels.setdefault(each.suite, []).append(each)
     panels = panels or {"layers": []}

@@ -65,7 +65,8 @@ def draw(rng):
     c_in = int(rng.choice([1, 1, 2, 3]) if groups > 2 else rng.choice(channels))
     c_out = int(rng.choice([1, 1, 2, 5]) if groups > 2 else rng.choice(channels))
     dtype = str(rng.choice(["float32", "float64"]))
-    return Drawn(int(rng.integers(1, 4)), size, groups, c_in, c_out, window, dtype)
+    images = int(rng.choice([1, 2, 3, 7]))
+    return Drawn(images, size, groups, c_in, c_out, window, dtype)
 
 
 class Reference:

@@ -38,14 +38,14 @@ def sum_over_taps(is_partial: bool) -> Callable[..., None]:
     H, R = OverTaps, Rectangle
 
     @loop
-    def few_positions_at_a_time(table, r, v, end, a, b, other, c, k, first, count):
+    def few_positions_at_a_time(table, r, v, end, a, b, other, c, k, first, count, images):
         """A row of a rectangle, vectors v to end, the k-th chunk of channels from first."""
         lanes, calls = load64(table + H.LANES), load64(r + R.CALLS)
         last = load64(table + H.LAST) if end == load64(table + H.VECTORS) else lanes
         most = load64(table + H.MOST_ROWS + 8 * (end - v - 1))
         n0, n1 = load64(r + R.TAPS), load64(r + R.TAPS_1) // calls
         n2, n3 = load64(r + R.TAPS_2), min(load64(r + R.TAPS_3) - first, count)
-        left = load64(r + R.POSITIONS)
+        left = images if load64(r + R.ALONG_IMAGES) else load64(r + R.POSITIONS)
         turns = (left + most - 1) // most
         while left > 0:
             rows = (left + turns - 1) // turns
@@ -78,7 +78,9 @@ def sum_over_taps(is_partial: bool) -> Callable[..., None]:
             turns -= 1
 
     @loop
-    def rectangle(table, r, number, slice_, a, b, other, c, k, first_block, last_block):
+    def rectangle(
+        table, r, number, slice_, a, b, other, c, k, first_block, last_block, images
+    ):
         """A slice of its rows, for some blocks of vectors."""
         slices, chunk = load64(table + H.SLICES), load64(table + H.CHUNK)
         vectors, blocks = load64(table + H.VECTORS), load64(table + H.VECTOR_BLOCKS)
@@ -107,6 +109,7 @@ def sum_over_taps(is_partial: bool) -> Callable[..., None]:
                     k,
                     first,
                     chunk,
+                    images,
                 )
 
     @loop
@@ -115,6 +118,8 @@ def sum_over_taps(is_partial: bool) -> Callable[..., None]:
         image_part, slice_ = part // slices, part % slices
         images = load64(table + H.IMAGES)
         blocks, together = load64(table + H.VECTOR_BLOCKS), load64(table + H.BLOCKS_AT_ONCE)
+        first = image_part * images // image_parts
+        after = (image_part + 1) * images // image_parts
         for group in range(load64(table + H.GROUPS)):
             a_of_group = A + group * load64(table + H.GROUP_OF_A)
             b_of_group = B + group * load64(table + H.GROUP_OF_B)
@@ -124,16 +129,16 @@ def sum_over_taps(is_partial: bool) -> Callable[..., None]:
                 first_block = turn * together
                 last_block = min(first_block + together, blocks)
                 for k in range(load64(table + H.CHUNKS)):
-                    for image in range(
-                        image_part * images // image_parts,
-                        (image_part + 1) * images // image_parts,
-                    ):
+                    for image in range(first, after):
                         a = a_of_group + image * load64(table + H.IMAGE_OF_A)
                         c = c_of_group + image * load64(table + H.IMAGE_OF_C)
                         for number in range(load64(table + H.RECTANGLES)):
+                            r = table + H.LENGTH + number * R.LENGTH
+                            if load64(r + R.ALONG_IMAGES) and image > first:
+                                continue  # its tiles are of all images at once
                             rectangle(
                                 table,
-                                table + H.LENGTH + number * R.LENGTH,
+                                r,
                                 number,
                                 slice_,
                                 a,
@@ -143,6 +148,7 @@ def sum_over_taps(is_partial: bool) -> Callable[..., None]:
                                 k,
                                 first_block,
                                 last_block,
+                                after - first,
                             )
 
     return compute

@@ -11,7 +11,7 @@ Rectangles and pieces begin with the strides of their tiles (:mod:`.tile`).
 
 from collections import namedtuple
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from operator import mul
@@ -42,6 +42,8 @@ PART = 4e6
 MOST_PARTS = 64
 MOST_SUMS = 16
 """For so many parts a weight gradient is summed by itself."""
+SHORT = 6
+"""Fewer positions in a row leave a tile half empty."""
 FEW_CHANNELS = 8
 """With fewer, the rows of a weight gradient's tile take in the neighbouring taps."""
 
@@ -73,7 +75,7 @@ OverPositions = _layout(
 Rectangle = _layout(
     "Rectangle",
     "TAPS TAPS_1 TAPS_2 TAPS_3 CALLS FIRST_OF_A FIRST_OF_B FIRST_OF_C "
-    "LAYERS LAYER_OF_A LAYER_OF_C ROWS ROW_OF_A ROW_OF_C POSITIONS",
+    "LAYERS LAYER_OF_A LAYER_OF_C ROWS ROW_OF_A ROW_OF_C POSITIONS ALONG_IMAGES",
     STRIDES,
 )
 """Positions that see through the same taps."""
@@ -249,8 +251,14 @@ def over_taps(
             steps.append((sizes.size, sizes.vector))
         else:
             counts, steps = [*counts, summed], [*steps, (sizes.size, sizes.vector)]
+        # A tile is along the longest of the row, the column and, where positions are few
+        # and all in a row, the images.
         across, along = (row, a[2], c[2]), (column, a[3], c[3])
-        if column.count < min(row.count, 6):  # tiles along the longer side
+        is_short = column.count < SHORT
+        along_images = is_short and layer.count == row.count == 1 and sizes.images >= SHORT
+        if along_images:
+            across, along = along, (replace(ONE, count=0), a[0], c[0])
+        elif is_short and column.count < row.count:
             across, along = along, across
         strides = [
             along[0].source_step * along[1],
@@ -273,6 +281,7 @@ def over_taps(
             ROW_OF_A=across[0].source_step * across[1],
             ROW_OF_C=across[0].step * across[2],
             POSITIONS=along[0].count,
+            ALONG_IMAGES=int(along_images),
         )
         rectangles.append(strides + record)
     image_parts = min(sizes.images, sizes.parts)
