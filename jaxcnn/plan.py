@@ -83,6 +83,7 @@ def _asked_precision(description: Description) -> PrecisionLike:
 
 
 PATCHES = ("unfold", "fold")
+POOLS = ("max_pool", "max_pool_gradient", "average_pool", "average_pool_gradient")
 
 NO_DIMENSIONS = Choice(
     "equations",
@@ -97,6 +98,11 @@ ON_CPU = (
         "pooled",
         lambda d: d.name.startswith("average_pool") and d.has_one_position,
         "one sum for each image, and one number for all its pixels",
+    ),
+    Choice(
+        "pooled",
+        lambda d: d.name in POOLS and d.has_tiles,
+        "windows that lie side by side are one loop, which XLA fuses with what is around",
     ),
     Choice("loops", lambda d: True, "compiled loops, which reach the machine's speed"),
     Choice(

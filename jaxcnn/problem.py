@@ -121,6 +121,12 @@ class Description:
         return not are_known((*self.problem.input_size, self.c_in, self.c_out))
 
     @property
+    def has_tiles(self) -> bool:
+        """Whether the windows lie side by side, without padding, overlap or gap."""
+        w = self.window
+        return w.stride == w.kernel_size and set(w.dilation) == {1} and not w.is_padded
+
+    @property
     def has_one_position(self) -> bool:
         """Whether the window has a single position, as over a whole image."""
         return set(self.window.output_size(self.problem.input_size)) == {1}
