@@ -82,6 +82,11 @@ def _asked_precision(description: Description) -> PrecisionLike:
     return of_all if asked is None else asked
 
 
+def _has_short_floats(description: Description) -> bool:
+    dtype = jnp.dtype(description.dtype)
+    return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize <= 4
+
+
 PATCHES = ("unfold", "fold")
 POOLS = ("max_pool", "max_pool_gradient", "average_pool", "average_pool_gradient")
 
@@ -96,20 +101,22 @@ ON_CPU = (
     NO_DIMENSIONS,
     Choice(
         "pooled",
-        lambda d: d.name.startswith("average_pool") and d.has_one_position,
+        lambda d: (
+            _has_short_floats(d)
+            and d.name.startswith("average_pool")
+            and d.has_one_position
+        ),
         "one sum for each image, and one number for all its pixels",
     ),
     Choice(
         "pooled",
-        lambda d: d.name in POOLS and d.has_tiles,
+        lambda d: _has_short_floats(d) and d.name in POOLS and d.has_tiles,
         "windows that lie side by side are one loop, which XLA fuses with what is around",
     ),
     Choice("loops", lambda d: True, "compiled loops, which reach the machine's speed"),
     Choice(
         "equations",
-        lambda d: (
-            not jnp.issubdtype(d.dtype, jnp.floating) or jnp.dtype(d.dtype).itemsize > 4
-        ),
+        lambda d: not _has_short_floats(d),
         "XLA has fast convolutions for no more than 32 bits",
     ),
     Choice(

@@ -39,6 +39,8 @@ def test_an_engines_function_wants_what_the_plan_tells_it(name, engine):
     # What the plan tells it is all that it wants to know besides its arrays.
     wanted = inspect.signature(function).parameters.values()
     keywords = {each.name for each in wanted if each.kind is each.KEYWORD_ONLY}
+    if getattr(plan.ENGINES[engine], "ADDS_BIAS", False):
+        keywords -= {"bias"}
     assert set(STATIC_ARGUMENTS[name]) == keywords
 
 
@@ -375,7 +377,7 @@ def test_channels_first_networks_keep_their_activations_channels_last(
         )
         program = jax.jit(function).lower(*shapes).compile().as_text()
         kept = list(activations_in(program, activations))
-        assert len(kept) >= 2
+        assert kept
         turned = [each for each in kept if each[-1] in (32, 16)]
         assert len(turned) <= most, turned
 
