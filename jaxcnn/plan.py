@@ -57,7 +57,7 @@ class Lowering:
             return "is compiled for this machine, and an exported program runs on others"
         if self.is_partitioned:
             return "computes on one device; let each of several call it, in jax.shard_map"
-        return None if self.has_loops else "is not at hand"
+        return None if self.has_loops else loops_at_hand() or "is not at hand"
 
 
 @dataclass(frozen=True)
@@ -233,8 +233,8 @@ def refusal(
     if not hasattr(module, description.name):
         return f"does not compute {description.name.replace('_', ' ')}s"
     reason = module.refuses(description) if hasattr(module, "refuses") else None
-    if engine == "loops" and lowering:
-        reason = reason or lowering.refuses_loops
+    if engine == "loops":
+        reason = reason or (lowering.refuses_loops if lowering else loops_at_hand())
     return reason
 
 
@@ -334,8 +334,8 @@ def explain(
     forward: banded (too few channels and taps to be worth a convolution)
     weight gradient: banded (too few channels and taps to be worth a convolution)
     input gradient: banded (too few input channels to be worth a convolution)
-    >>> known = {"kernel_size": 2, "layout": "NHWC", "loops": False}
-    >>> print(explain(max_pool2d, (128, 28, 28, 6), **known))
+    >>> known = {"kernel_size": 3, "layout": "NHWC", "loops": False}
+    >>> print(explain(max_pool2d, (128, 27, 27, 6), stride=1, **known))
     max pool: pooled (one pass over the input instead of one for each tap)
     max pool gradient: pooled (one pass over the input instead of one for each tap)
     """

@@ -78,6 +78,7 @@ def test_every_public_operation_is_compared():
         "flatten",
         "compare",
         "compiler_options",
+        "keep_memory",
         "derivatives",
         "explain",
         "gradcheck",

@@ -58,7 +58,7 @@ def refuses(description: Description) -> str | None:
         return "computes with floats only"
     if not description.is_convolution and description.window.number_of_taps > 2**15:
         return "counts no more than 32768 taps"
-    return library.at_hand()
+    return None
 
 
 # --- Convolution ----------------------------------------------------------------------
