@@ -49,6 +49,24 @@ def channels_last(layout: str) -> bool:
     return layout.endswith("C")
 
 
+def with_channels_last(layout: str) -> str:
+    """The layout with its channels last.
+
+    >>> with_channels_last("NCHW"), with_channels_last("NHWC")
+    ('NHWC', 'NHWC')
+    """
+    return f"N{layout.replace('N', '').replace('C', '')}C"
+
+
+def turned(x: Anything, layout: str, other: str) -> Anything:
+    """An array from one layout to another of the same letters.
+
+    >>> turned(jnp.ones((8, 3, 28, 30)), "NCHW", "NHWC").shape
+    (8, 28, 30, 3)
+    """
+    return x.transpose([layout.index(letter) for letter in other])
+
+
 def weight_layout(layout: str) -> str:
     """The layout of the weights that go with images in ``layout``.
 

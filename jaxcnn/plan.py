@@ -20,7 +20,15 @@ from jax.typing import DTypeLike
 
 from jaxcnn.engines import ENGINES
 from jaxcnn.engines.loops.library import at_hand as loops_at_hand
-from jaxcnn.layout import Numbers, channels_last, grouped, over_channels, weight_layout
+from jaxcnn.layout import (
+    Numbers,
+    channels_last,
+    grouped,
+    over_channels,
+    turned,
+    weight_layout,
+    with_channels_last,
+)
 from jaxcnn.problem import (
     ROLES,
     STATIC_ARGUMENTS,
@@ -269,7 +277,7 @@ def compute(
     known = {each: getattr(problem, each) for each in STATIC_ARGUMENTS[name]}
     layout = last = problem.layout
     if not channels_last(layout) and not getattr(module, "ANY_LAYOUT", False):
-        known["layout"] = last = f"N{layout.replace('N', '').replace('C', '')}C"
+        known["layout"] = last = with_channels_last(layout)
         operands = tuple(
             _turned(operand, role, layout, last)
             for operand, role in zip(operands, of_operands, strict=True)
@@ -290,7 +298,7 @@ def _turned(x: Numbers, role: str, layout: str, other: str) -> Numbers:
         layout, other = weight_layout(layout), weight_layout(other)
     if role == "p":
         layout, other = grouped(layout), grouped(other)
-    return x.transpose([layout.index(letter) for letter in other])
+    return turned(x, layout, other)
 
 
 # --- What it would choose ---------------------------------------------------------------

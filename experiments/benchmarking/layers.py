@@ -1,10 +1,11 @@
 """The contestants of single layers and pools: jaxcnn and lax, in both layouts."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,16 @@ def without_loops() -> Iterator[None]:
         del os.environ["JAXCNN_LOOPS"]
         if before is not None:
             os.environ["JAXCNN_LOOPS"] = before
+
+
+def compiled_without_loops(
+    layout: str, mode: str, function: Callable, arguments: Sequence[Any], steps: int = 1
+) -> Contestant:
+    """A function of jaxcnn's as where numba is not installed, with what then helps."""
+    anew = partial(function)  # JAX keeps how a function was lowered
+    with without_loops():
+        options = jaxcnn.compiler_options()
+        return compiled(WITHOUT_LOOPS, layout, mode, anew, arguments, options, steps)
 
 
 def layer_functions(layer: Layer) -> dict[str, Callable]:
@@ -79,19 +90,17 @@ def contestants(
                 timed, operands = partial(value_and_gradients, timed), (given, dy)
             entries.append(compiled(name, layout, mode, timed, operands))
             if name == "jaxcnn" and layout == "NHWC" and has_loops():
-                with without_loops():
-                    advised = jaxcnn.compiler_options()
-                    anew = partial(timed)  # JAX keeps how a function was lowered
-                    others = compiled(WITHOUT_LOOPS, layout, mode, anew, operands, advised)
-                entries.append(others)
+                entries.append(compiled_without_loops(layout, mode, timed, operands))
     return entries
 
 
 def in_layout(array: np.ndarray, name: str, layout: str) -> np.ndarray:
     """An array, given with channels last, in this layout; w and dw are weights."""
-    if layout == "NHWC" or array.ndim != 4:
+    if layout.endswith("C") or array.ndim == 1:
         return array
-    return np.transpose(array, (3, 2, 0, 1) if name in ("w", "dw") else (0, 3, 1, 2))
+    if name in ("w", "dw"):
+        return np.moveaxis(array, (-1, -2), (0, 1))
+    return np.moveaxis(array, -1, 1)
 
 
 def unit_variance(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:

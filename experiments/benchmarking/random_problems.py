@@ -12,7 +12,13 @@ import numpy as np
 from rich.table import Table
 
 import jaxcnn
-from experiments.benchmarking.layers import WITHOUT_LOOPS, has_loops, without_loops
+from experiments.benchmarking.layers import (
+    WITHOUT_LOOPS,
+    compiled_without_loops,
+    has_loops,
+    in_layout,
+    unit_variance,
+)
 from experiments.benchmarking.reference import relative_error
 from experiments.benchmarking.tables import by_case, empty_table, fastest, number
 from experiments.benchmarking.timing import Contestant, Measurement, compiled, race
@@ -122,22 +128,19 @@ def _draw(rng: np.random.Generator, kind: str) -> RandomLayer | None:
 
 def measure_random(problem: RandomLayer, rounds: int, seed: int = 0) -> list[Measurement]:
     """Time its value and gradients, ours and lax's; lax has the better of both layouts."""
-    p, rng = problem, np.random.default_rng(seed)
-    n = len(p.size)
+    p, n = problem, len(problem.size)
     shapes = {
         "x": (p.batch, *p.size, p.c_in),
         "w": (*p.kernel, p.c_in // p.groups, p.c_out),
         "b": (p.c_out,),
         "dy": (p.batch, *p.output_size, p.c_out),
     }
-    arrays = {
-        name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()
-    }
+    arrays = unit_variance(shapes, seed)
     entries: list[Contestant] = []
     first, last = LAYOUTS[n]
     for layout in last, first:
         *given, dy = (
-            jnp.asarray(_turned(array, name, layout)) for name, array in arrays.items()
+            jnp.asarray(in_layout(array, name, layout)) for name, array in arrays.items()
         )
         functions = {"lax": partial(lax_operations.conv, **p.options)}
         if layout == last:
@@ -146,13 +149,7 @@ def measure_random(problem: RandomLayer, rounds: int, seed: int = 0) -> list[Mea
             timed = partial(value_and_gradients, partial(function, layout=layout))
             entries.append(compiled(name, layout, MODE, timed, (given, dy)))
             if name == "jaxcnn" and has_loops():
-                with without_loops():
-                    options = jaxcnn.compiler_options()
-                    anew = partial(timed)  # JAX keeps how a function was lowered
-                    other = compiled(
-                        WITHOUT_LOOPS, layout, MODE, anew, (given, dy), options
-                    )
-                entries.append(other)
+                entries.append(compiled_without_loops(layout, MODE, timed, (given, dy)))
     theirs = next(each for each in entries if each.name == "lax").outputs()
     for entry in entries:
         if entry.name != "lax":
@@ -161,15 +158,6 @@ def measure_random(problem: RandomLayer, rounds: int, seed: int = 0) -> list[Mea
                 relative_error(np.asarray(our), np.asarray(their)) for our, their in pairs
             )
     return race(entries, rounds, "random", p.name)
-
-
-def _turned(array: np.ndarray, name: str, layout: str) -> np.ndarray:
-    """An array, given with channels last, in this layout."""
-    if layout.endswith("C") or array.ndim == 1:
-        return array
-    if name == "w":
-        return np.moveaxis(array, (-1, -2), (0, 1))
-    return np.moveaxis(array, -1, 1)
 
 
 def slower(measurements: Sequence[Measurement], contestant: str) -> list[str]:

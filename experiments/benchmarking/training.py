@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-import jaxcnn
 from experiments.benchmarking import networks
 from experiments.benchmarking.layers import (
     LAYOUTS,
     WITHOUT_LOOPS,
+    compiled_without_loops,
     has_loops,
-    without_loops,
 )
 from experiments.benchmarking.timing import Contestant, Measurement, compiled, race
 from experiments.benchmarking.torch_process import TorchWorker
@@ -39,11 +38,10 @@ def compiled_as(
     steps: int = 1,
 ) -> Contestant:
     """A contestant of this name; one without loops is compiled with what then helps."""
-    known = (contestant, layout, mode, function, arguments)
-    if contestant != WITHOUT_LOOPS:
-        return compiled(*known, steps=steps)
-    with without_loops():
-        return compiled(*known, jaxcnn.compiler_options(), steps)
+    known = (layout, mode, function, arguments)
+    if contestant == WITHOUT_LOOPS:
+        return compiled_without_loops(*known, steps)
+    return compiled(contestant, *known, steps=steps)
 
 
 def names(layout: str) -> list[str]:

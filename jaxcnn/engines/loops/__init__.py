@@ -41,7 +41,9 @@ from jaxcnn.layout import (
     over_channels,
     spatial_axes,
     spatial_size,
+    turned,
     weight_layout,
+    with_channels_last,
     with_spatial,
 )
 from jaxcnn.problem import Description
@@ -115,10 +117,10 @@ def input_gradient(
         split = (*dX.shape[:axis], groups, multiplier, *dX.shape[axis + 1 :])
         dX = dX.reshape(split).sum(axis + 1)
         return dX if bias is None else dX + over_channels(widened(bias), layout)
-    turned = rotated(W, groups)
+    W_rotated = rotated(W, groups)
     sizes = _sizes(dY, layout, window, size, groups, W.shape[-2], W.shape[-1] // groups)
     table = tables.over_taps(sizes, PRODUCT, is_transposed=True, in_b="panels")
-    panels, c_in = _panels(turned, groups, sizes.lanes), turned.shape[-1]
+    panels, c_in = _panels(W_rotated, groups, sizes.lanes), W_rotated.shape[-1]
     return _over_taps(PRODUCT, dY, panels, table, layout, size, c_in, bias, groups)
 
 
@@ -152,8 +154,8 @@ def weight_gradient(
     )
     dW = call(X, dY, dY, table=table)
     dW = sum_of(dW[part] for part in range(parts))  # all parts in one pass
-    last = weight_layout(_channels_last(layout))
-    return dW.transpose([last.index(letter) for letter in weight_layout(layout)])
+    last = weight_layout(with_channels_last(layout))
+    return turned(dW, last, weight_layout(layout))
 
 
 def _is_depthwise(W: Numbers, groups: int) -> bool:
@@ -333,10 +335,6 @@ def _target(
     return library.target(nest, kind, dtype, winner, is_partial)
 
 
-def _channels_last(layout: str) -> str:
-    return f"N{layout.replace('N', '').replace('C', '')}C"
-
-
 def _order(layout: str) -> tuple[int, ...]:
     """The axes of an image from the outermost in memory to the innermost, the channels."""
     return 0, *spatial_axes(layout), layout.index("C")
@@ -344,5 +342,4 @@ def _order(layout: str) -> tuple[int, ...]:
 
 def _last(W: Numbers, layout: str) -> Numbers:
     """Weights with their channels last."""
-    of_last = weight_layout(_channels_last(layout))
-    return W.transpose([weight_layout(layout).index(letter) for letter in of_last])
+    return turned(W, weight_layout(layout), weight_layout(with_channels_last(layout)))

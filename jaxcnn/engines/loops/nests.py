@@ -8,8 +8,16 @@ addresses; ``a``, ``b`` and ``c`` those of what the loops have come to.
 from collections.abc import Callable
 
 from jaxcnn.engines.loops.addresses import caller_of_tiles, clear, load64, loop
-from jaxcnn.engines.loops.tables import Block, OverPositions, OverTaps, Piece, Rectangle
-from jaxcnn.engines.loops.tile import ROW_OF_A, ROW_OF_C, STEPS
+from jaxcnn.engines.loops.tables import (
+    ROW_OF_A,
+    ROW_OF_C,
+    STEPS,
+    Block,
+    OverPositions,
+    OverTaps,
+    Piece,
+    Rectangle,
+)
 
 
 def _of_loop(level: int) -> tuple[int, int]:

@@ -56,7 +56,12 @@ def _layout(name: str, fields: str, first: int = 0) -> Any:
     return namedtuple(name, names)(*(8 * (first + k) for k in range(len(names))))
 
 
-STRIDES = 11  # of a tile
+LEVELS = 4
+"""How many loops a tile has."""
+(ROW_OF_A, ROW_OF_C, VECTOR_OF_B, STEPS) = range(4)
+"""The strides of a tile, in bytes. From STEPS on, for each loop from the outermost to the
+innermost, a step in A and one in B."""
+STRIDES = STEPS + 2 * LEVELS
 _BOTH = """
     PARTS WINNERS SHIFT IMAGES GROUPS
     VECTORS VECTOR_BLOCKS LAST LANES ITEM MOST_ROWS MOST_ROWS_2 MOST_ROWS_3 MOST_ROWS_4
@@ -231,6 +236,7 @@ def over_taps(
     at_once = max(CACHE * blocks // (sizes.taps * sizes.vector * vectors), 32)
     chunks = -(-summed // at_once) if sizes.mixes else 1
     chunk = -(-summed // chunks) if chunks > 1 else 0
+    together = max(1, CACHE * blocks // (vectors * panel)) if sizes.mixes else blocks
 
     runs = sizes.runs(over_inputs if is_transposed else over_outputs)
     if is_transposed and in_b == "panels":
@@ -300,13 +306,11 @@ def over_taps(
         "VECTOR_OF_OTHER": 0 if in_b == "numbers" else sizes.vector,
         "IMAGE_PARTS": image_parts,
         "SLICES": slices,
-        "BLOCKS_AT_ONCE": blocks,
+        "BLOCKS_AT_ONCE": together,
         "CHUNKS": chunks,
         "CHUNK": chunk or max(record[STRIDES + 3] for record in rectangles),
         "RECTANGLES": len(rectangles),
     }
-    if sizes.mixes:
-        header["BLOCKS_AT_ONCE"] = max(1, CACHE * blocks // (vectors * panel))
     return _table(_record(OverTaps, **header), rectangles)
 
 

@@ -51,21 +51,14 @@ from llvmlite import ir
 from jaxcnn.engines.loops.processor import (
     CHANNELWISE,
     MAXIMUM,
-    PLACING,
     PRODUCT,
     TAKING,
     lanes,
     most_rows,
 )
+from jaxcnn.engines.loops.tables import LEVELS, ROW_OF_A, ROW_OF_C, STEPS, VECTOR_OF_B
 
-LEVELS = 4
-"""How many loops a tile has."""
-
-(ROW_OF_A, ROW_OF_C, VECTOR_OF_B, STEPS) = range(4)
-"""The strides of a tile, in bytes: an array of int64. From STEPS on, for each loop from the
-outermost to the innermost, a step in A and one in B."""
-
-I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ class Tiles:
     """The tiles of one kind, for one dtype.
 
     Attributes:
-      kind: one of KINDS.
+      kind: what is done at a step, one of those above.
       dtype: of the numbers.
       winner: the dtype of winners, where there are any.
     """
@@ -185,16 +178,14 @@ class _Tile:
         for (i, j), result in results.items():
             at = self._place_in_c(c, i, j)
             if self.tiles.kind == MAXIMUM:
-                self._store(result[0], at, j, self.vector)
                 winner = build.trunc(result[1], self.winners)
                 self._store(winner, self._beside(at), j, self.winners)
-                continue
-            added = build.add(build.add(other, build.mul(step, _int(i))), self._vectors(j))
-            if self.tiles.kind in (TAKING, PLACING):
-                self._store(result[0], at, j, self.vector)
-            else:
-                total = build.fadd(result[0], self._load(added, j, self.vector))
-                self._store(total, at, j, self.vector)
+            total = result[0]
+            if self.tiles.kind in (PRODUCT, CHANNELWISE):
+                row = build.add(other, build.mul(step, _int(i)))
+                added = self._load(build.add(row, self._vectors(j)), j, self.vector)
+                total = build.fadd(total, added)
+            self._store(total, at, j, self.vector)
         build.ret_void()
 
     def _loop(self, level: int, counts: list, a: Any, b: Any, sums: dict) -> dict:
