@@ -71,7 +71,7 @@ def guarded_call(at_end: bool):
             outputs = [
                 Guarded(
                     np.full(
-                        each.shape, np.nan if each.dtype.kind == "f" else 99, each.dtype
+                        each.shape, 99 if each.dtype.kind == "i" else np.nan, each.dtype
                     ),
                     at_end,
                 )

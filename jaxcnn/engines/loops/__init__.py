@@ -14,7 +14,6 @@ after takes over that order.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +22,16 @@ from jax.ffi import ffi_call
 from jax.lax import PrecisionLike
 
 from jaxcnn.engines.averages import number_averaged
-from jaxcnn.engines.loops import library, processor, tables
+from jaxcnn.engines.loops import library, pairs, processor, tables
 from jaxcnn.engines.loops.processor import (
     CHANNELWISE,
     MAXIMUM,
+    PAIRED,
     PLACING,
     PRODUCT,
     TAKING,
 )
-from jaxcnn.engines.loops.tables import Sizes
+from jaxcnn.engines.loops.tables import Dtypes, Sizes
 from jaxcnn.engines.rotation import rotated
 from jaxcnn.engines.sums import sum_of
 from jaxcnn.equations import winner_dtype
@@ -47,7 +47,7 @@ from jaxcnn.layout import (
     with_spatial,
 )
 from jaxcnn.problem import Description
-from jaxcnn.rounding import widened
+from jaxcnn.rounding import sum_dtype, widened
 from jaxcnn.window import Pairs, Window
 
 ADDS_BIAS = ANY_LAYOUT = True
@@ -78,17 +78,19 @@ def forward(
 ) -> Numbers:
     """Y = Σ_m tap(X, m) · W[m] + b"""
     del precision  # float32 is multiplied as such
-    X, W = widened(X), _last(widened(W), layout)
-    size, c_out = spatial_size(X, layout), W.shape[-1]
+    W, c_out = _last(W, layout), W.shape[weight_layout(layout).index("O")]
+    size = spatial_size(X, layout)
     if _is_depthwise(W, groups):
-        X = _repeated(X, c_out // groups, layout)
-        sizes = _sizes(X, layout, window, size)
+        X, W = _repeated(X, c_out // groups, layout), widened(W)
+        sizes = _sizes(X, layout, window, size, _dtypes(X, W))
         table = tables.over_taps(sizes, CHANNELWISE, is_transposed=False, in_b="weights")
-        return _over_taps(CHANNELWISE, X, W, table, layout, sizes.output_size, c_out, bias)
-    sizes = _sizes(X, layout, window, size, groups, W.shape[-2], c_out // groups)
-    table = tables.over_taps(sizes, PRODUCT, is_transposed=False, in_b="panels")
-    panels, size = _panels(W, groups, sizes.lanes), sizes.output_size
-    return _over_taps(PRODUCT, X, panels, table, layout, size, c_out, bias, groups)
+        return _over_taps(CHANNELWISE, sizes, X, W, table, layout, bias)
+    kind, X, W, dtypes = _factors(X, W, layout, groups)
+    channels = (groups, W.shape[-2], c_out // groups)
+    sizes = _sizes(X, layout, window, size, dtypes, *channels)
+    table = tables.over_taps(sizes, kind, is_transposed=False, in_b="panels")
+    panels = _panels(W, groups, sizes.lanes)
+    return _over_taps(kind, sizes, X, panels, table, layout, bias)
 
 
 def input_gradient(
@@ -104,13 +106,13 @@ def input_gradient(
 ) -> Numbers:
     """dX = Σ_m untap(dY · W[m], m); in a transposed convolution a bias is added."""
     del precision
-    dY, W, size = widened(dY), _last(widened(W), layout), tuple(input_size)
+    W, size = _last(W, layout), tuple(input_size)
     if _is_depthwise(W, groups):
-        sizes, multiplier = _sizes(dY, layout, window, size), W.shape[-1] // groups
+        W, multiplier = widened(W), W.shape[-1] // groups
+        sizes = _sizes(dY, layout, window, size, _dtypes(dY, W))
         table = tables.over_taps(sizes, CHANNELWISE, is_transposed=True, in_b="weights")
         added = bias if multiplier == 1 else None
-        known = (layout, size, W.shape[-1], added)
-        dX = _over_taps(CHANNELWISE, dY, W, table, *known)
+        dX = _over_taps(CHANNELWISE, sizes, dY, W, table, layout, added, True)
         if multiplier == 1:
             return dX
         axis = layout.index("C")
@@ -118,10 +120,13 @@ def input_gradient(
         dX = dX.reshape(split).sum(axis + 1)
         return dX if bias is None else dX + over_channels(widened(bias), layout)
     W_rotated = rotated(W, groups)
-    sizes = _sizes(dY, layout, window, size, groups, W.shape[-2], W.shape[-1] // groups)
-    table = tables.over_taps(sizes, PRODUCT, is_transposed=True, in_b="panels")
-    panels, c_in = _panels(W_rotated, groups, sizes.lanes), W_rotated.shape[-1]
-    return _over_taps(PRODUCT, dY, panels, table, layout, size, c_in, bias, groups)
+    kind, dY, W_rotated, dtypes = _factors(dY, W_rotated, layout, groups)
+    *_, c_out, c_in = W_rotated.shape
+    channels = (groups, c_in // groups, c_out)
+    sizes = _sizes(dY, layout, window, size, dtypes, *channels)
+    table = tables.over_taps(sizes, kind, is_transposed=True, in_b="panels")
+    panels = _panels(W_rotated, groups, sizes.lanes)
+    return _over_taps(kind, sizes, dY, panels, table, layout, bias, True)
 
 
 def weight_gradient(
@@ -135,23 +140,23 @@ def weight_gradient(
 ) -> Numbers:
     """dW[m] = Σ tap(X, m) ⊗ dY"""
     del precision
-    X, dY = widened(X), widened(dY)
     c_in, c_out = (each.shape[layout.index("C")] for each in (X, dY))
-    size = spatial_size(X, layout)
+    size, channels = spatial_size(X, layout), (groups, c_in // groups, c_out // groups)
     if c_in == groups > 1:
-        kind, of_each_group = CHANNELWISE, 1
-        X = _repeated(X, c_out // groups, layout)
-        sizes = _sizes(X, layout, window, size)
+        kind, X, channels = CHANNELWISE, _repeated(X, c_out // groups, layout), ()
+        dtypes = _dtypes(X, dY)
+    elif pairs.are_multiplied(X, dY):
+        kind, X, dY, dtypes = PAIRED, *map(pairs.of_images, (X, dY)), pairs.DTYPES
     else:
-        kind, of_each_group = PRODUCT, c_in // groups
-        sizes = _sizes(X, layout, window, size, groups, of_each_group, c_out // groups)
+        kind, X, dY = PRODUCT, widened(X), widened(dY)
+        dtypes = _dtypes(X, dY)
+    sizes = _sizes(X, layout, window, size, dtypes, *channels)
     table, parts = tables.over_positions(sizes)
-    name = _target("sum_over_positions", kind, X.dtype, sizes.c_out)
-    shape = (parts, *window.kernel_size, of_each_group, c_out)
+    name = _target("sum_over_positions", kind, sizes, sizes.c_out)
+    shape = (parts, *window.kernel_size, c_in // groups, c_out)
     order = _order(layout)
-    call = ffi_call(
-        name, jax.ShapeDtypeStruct(shape, X.dtype), input_layouts=(order, order, order)
-    )
+    result = jax.ShapeDtypeStruct(shape, sizes.dtypes[2])
+    call = ffi_call(name, result, input_layouts=(order, order, order))
     dW = call(X, dY, dY, table=table)
     dW = sum_of(dW[part] for part in range(parts))  # all parts in one pass
     last = weight_layout(with_channels_last(layout))
@@ -160,6 +165,23 @@ def weight_gradient(
 
 def _is_depthwise(W: Numbers, groups: int) -> bool:
     return W.shape[-2] == 1 and groups > 1
+
+
+def _factors(
+    A: Numbers, W: Numbers, layout: str, groups: int
+) -> tuple[str, Numbers, Numbers, Dtypes]:
+    """What multiplies them, both as it wants them, and the dtypes of its tiles."""
+    is_even = W.shape[-2] % 2 == 0 or groups == 1
+    if pairs.are_multiplied(A, W) and is_even:
+        return PAIRED, *pairs.of_channels(A, W, layout), pairs.DTYPES
+    A, W = widened(A), widened(W)
+    return PRODUCT, A, W, _dtypes(A, W)
+
+
+def _dtypes(A: Numbers, B: Numbers) -> Dtypes:
+    """Of A and B as they are; the result is what sums are computed in."""
+    a, b = np.dtype(A.dtype), np.dtype(B.dtype)
+    return a, b, processor.summed_in(a, b)
 
 
 def _repeated(X: Numbers, multiplier: int, layout: str) -> Numbers:
@@ -182,17 +204,16 @@ def _panels(W: Numbers, groups: int, lanes: int) -> Numbers:
 
 def max_pool(X: Numbers, *, window: Window, layout: str) -> tuple[Numbers, Integers]:
     """Y = max_m tap(X, m), and the winner of each window."""
-    dtype, winner, order = X.dtype, np.dtype(winner_dtype(window)), _order(layout)
-    X = widened(X)
-    sizes = _sizes(X, layout, window, spatial_size(X, layout))
+    winner, order = np.dtype(winner_dtype(window)), _order(layout)
+    sizes = _sizes(X, layout, window, spatial_size(X, layout), _alike(X))
     known = {"in_b": "numbers", "winner": winner.itemsize}
     table = tables.over_taps(sizes, MAXIMUM, is_transposed=False, **known)
-    name = _target("sum_over_taps", MAXIMUM, X.dtype, sizes.c_out, winner)
+    name = _target("sum_over_taps", MAXIMUM, sizes, sizes.c_out, winner)
     shape = tuple(with_spatial(X.shape, sizes.output_size, layout))
     results = [jax.ShapeDtypeStruct(shape, each) for each in (X.dtype, winner)]
     call = ffi_call(name, results, input_layouts=(order,), output_layouts=(order, order))
     Y, winner = call(X, table=table)
-    return Y.astype(dtype), winner
+    return Y, winner
 
 
 def max_pool_gradient(
@@ -211,7 +232,7 @@ def max_pool_gradient(
 def take_winners(X: Numbers, winner: Integers, *, window: Window, layout: str) -> Numbers:
     """Y = Σ_m tap(X, m) · [winner = m]"""
     sizes = spatial_size(X, layout), spatial_size(winner, layout)
-    return _by_winners(TAKING, X, winner, window, layout, *sizes).astype(X.dtype)
+    return _by_winners(TAKING, X, winner, window, layout, *sizes)
 
 
 def _by_winners(
@@ -223,11 +244,11 @@ def _by_winners(
     input_size: tuple[int, ...],
     result_size: tuple[int, ...],
 ) -> Numbers:
-    A, order = widened(A), _order(layout)
-    sizes = _sizes(A, layout, window, input_size)
+    order = _order(layout)
+    sizes = _sizes(A, layout, window, input_size, _alike(A))
     known = {"in_b": "numbers", "winner": winner.dtype.itemsize}
     table = tables.over_taps(sizes, kind, is_transposed=kind == PLACING, **known)
-    name = _target("sum_over_taps", kind, A.dtype, sizes.c_out, np.dtype(winner.dtype))
+    name = _target("sum_over_taps", kind, sizes, sizes.c_out, np.dtype(winner.dtype))
     shape = tuple(with_spatial(A.shape, result_size, layout))
     result = jax.ShapeDtypeStruct(shape, A.dtype)
     call = ffi_call(name, result, input_layouts=(order, order), output_layouts=order)
@@ -243,9 +264,9 @@ def average_pool(
     divisor: int | float | None = None,
 ) -> Numbers:
     """Y = 1/n · Σ_m tap(X, m)"""
-    X, size = widened(X), spatial_size(X, layout)
-    n = number_averaged(window, size, layout, counted, divisor, X.dtype)
-    return _sums(X, window, layout, size, is_transposed=False) / n
+    Y = _sums(X, window, layout, spatial_size(X, layout), is_transposed=False)
+    size = spatial_size(X, layout)
+    return Y / number_averaged(window, size, layout, counted, divisor, Y.dtype)
 
 
 def average_pool_gradient(
@@ -266,11 +287,17 @@ def average_pool_gradient(
 def _sums(
     A: Numbers, window: Window, layout: str, size: tuple[int, ...], is_transposed: bool
 ) -> Numbers:
-    sizes = _sizes(A, layout, window, size)
+    dtype = sum_dtype(A.dtype)
+    ones = jnp.ones(processor.lanes(np.dtype(dtype)), dtype)
+    sizes = _sizes(A, layout, window, size, _dtypes(A, ones))
     table = tables.over_taps(sizes, CHANNELWISE, is_transposed=is_transposed, in_b="ones")
-    ones, channels = jnp.ones(sizes.lanes, A.dtype), sizes.c_out
-    result_size = size if is_transposed else sizes.output_size
-    return _over_taps(CHANNELWISE, A, ones, table, layout, result_size, channels)
+    return _over_taps(CHANNELWISE, sizes, A, ones, table, layout, None, is_transposed)
+
+
+def _alike(A: Numbers) -> Dtypes:
+    """What is chosen from A comes out as it went in."""
+    dtype = np.dtype(A.dtype)
+    return dtype, dtype, dtype
 
 
 # --- What they share ------------------------------------------------------------------
@@ -278,27 +305,28 @@ def _sums(
 
 def _over_taps(
     kind: str,
+    sizes: Sizes,
     A: Numbers,
     B: Numbers,
     table: np.ndarray,
     layout: str,
-    size: Sequence[int],
-    channels: int,
     bias: Numbers | None = None,
-    groups: int = 1,
+    is_transposed: bool = False,
 ) -> Numbers:
-    shape = with_spatial(A.shape, size, layout)
-    shape[layout.index("C")] = channels
-    name = _target("sum_over_taps", kind, A.dtype, channels // groups)
-    added = jnp.zeros(channels, A.dtype) if bias is None else bias.astype(A.dtype)
+    size = sizes.input_size if is_transposed else sizes.output_size
+    channels = sizes.c_in if is_transposed else sizes.c_out
+    shape, dtype = with_spatial(A.shape, size, layout), sizes.dtypes[2]
+    shape[layout.index("C")] = channels * sizes.groups
+    name = _target("sum_over_taps", kind, sizes, channels)
+    bias = jnp.zeros(channels * sizes.groups) if bias is None else bias
     order = _order(layout)
     call = ffi_call(
         name,
-        jax.ShapeDtypeStruct(tuple(shape), A.dtype),
+        jax.ShapeDtypeStruct(tuple(shape), dtype),
         input_layouts=(order, tuple(range(B.ndim)), (0,)),
         output_layouts=order,
     )
-    return call(A, B, added, table=table)
+    return call(A, B, bias.astype(dtype), table=table)
 
 
 def _sizes(
@@ -306,12 +334,13 @@ def _sizes(
     layout: str,
     window: Window,
     input_size: Sequence[int],
+    dtypes: Dtypes,
     groups: int = 1,
     c_in: int = 0,
     c_out: int = 0,
 ) -> Sizes:
     """Without channels in each group: those of A, which do not mix."""
-    channels, dtype = A.shape[layout.index("C")], np.dtype(A.dtype)
+    channels = A.shape[layout.index("C")]
     return Sizes(
         images=A.shape[0],
         window=window,
@@ -321,18 +350,16 @@ def _sizes(
         c_in=c_in or channels,
         c_out=c_out or channels,
         mixes=c_in > 0,
-        size=dtype.itemsize,
-        lanes=processor.lanes(dtype),
+        dtypes=dtypes,
     )
 
 
 def _target(
-    nest: str, kind: str, dtype: Any, channels: int, winner: np.dtype | None = None
+    nest: str, kind: str, sizes: Sizes, channels: int, winner: np.dtype | None = None
 ) -> str:
     """The nest for vectors of so many channels."""
-    dtype = np.dtype(dtype)
-    is_partial = channels % processor.lanes(dtype) != 0
-    return library.target(nest, kind, dtype, winner, is_partial)
+    is_partial = channels % sizes.lanes != 0
+    return library.target(nest, kind, sizes.dtypes, winner, is_partial)
 
 
 def _order(layout: str) -> tuple[int, ...]:

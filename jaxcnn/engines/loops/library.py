@@ -40,7 +40,7 @@ def at_hand() -> str | None:
 def target(
     nest: str,
     kind: str,
-    dtype: np.dtype,
+    dtypes: tuple[np.dtype, np.dtype, np.dtype],
     winner: np.dtype | None = None,
     is_partial: bool = False,
 ) -> str:
@@ -48,13 +48,13 @@ def target(
 
     Args:
       nest: one of those in :mod:`.nests`.
-      kind, dtype, winner: of its tiles.
+      kind, dtypes, winner: of its tiles.
       is_partial: whether the channels are no multiple of a vector.
     """
-    name = "jaxcnn_" + _name(nest, kind, dtype, winner, is_partial)
+    name = "jaxcnn_" + _name(nest, kind, dtypes, winner, is_partial)
     with _one_at_a_time:
         if name not in LOADED:
-            LOADED[name] = _registered(name, nest, (kind, dtype, winner), is_partial)
+            LOADED[name] = _registered(name, nest, (kind, dtypes, winner), is_partial)
     return name
 
 
@@ -77,12 +77,12 @@ def _registered(name: str, nest: str, of: tuple, is_partial: bool) -> tuple[Any,
 def _name(
     what: str,
     kind: str = "",
-    dtype: np.dtype | None = None,
+    dtypes: tuple[np.dtype, ...] = (),
     winner: np.dtype | None = None,
     is_partial: bool = False,
 ) -> str:
-    dtypes = [each.name for each in (dtype, winner) if each]
-    return "_".join(filter(None, [what, kind, *dtypes, "partial" * is_partial]))
+    names = [each.name for each in (*dtypes, winner) if each]
+    return "_".join(filter(None, [what, kind, *names, "partial" * is_partial]))
 
 
 _one_at_a_time = Lock()
@@ -160,13 +160,16 @@ def _address(name: str) -> int:
 
 
 def _compiled_tiles(
-    kind: str, dtype: np.dtype, winner: np.dtype | None, is_partial: bool
+    kind: str,
+    dtypes: tuple[np.dtype, np.dtype, np.dtype],
+    winner: np.dtype | None,
+    is_partial: bool,
 ) -> bytes:
     import llvmlite.binding as llvm
 
     from jaxcnn.engines.loops.tile import Tiles, module_of
 
-    module = module_of(Tiles(kind, dtype, winner), is_partial)
+    module = module_of(Tiles(kind, dtypes, winner), is_partial)
     return _optimized(llvm.parse_assembly(str(module)))
 
 

@@ -6,8 +6,9 @@ from importlib.util import find_spec
 
 import numpy as np
 
-PRODUCT, CHANNELWISE, MAXIMUM, TAKING, PLACING = (
+PRODUCT, PAIRED, CHANNELWISE, MAXIMUM, TAKING, PLACING = (
     "product",
+    "paired",
     "channelwise",
     "maximum",
     "taking",
@@ -40,6 +41,17 @@ def vectors() -> tuple[int, int] | None:
     if "+avx512f" in features:
         return 512, 32
     return (256, 16) if {"+avx2", "+fma"} <= features else None
+
+
+@cache
+def multiplies_pairs() -> bool:
+    """Whether it multiplies and adds two bfloat16 where it could one float32."""
+    return "+avx512bf16" in name_and_features()[1].split(",")
+
+
+def summed_in(*dtypes: np.dtype) -> np.dtype:
+    """The dtype of sums: float32 at the least."""
+    return max((*dtypes, np.dtype(np.float32)), key=lambda dtype: dtype.itemsize)
 
 
 def lanes(dtype: np.dtype) -> int:

@@ -23,10 +23,13 @@ from jaxcnn.engines.loops.processor import (
     CHANNELWISE,
     MAXIMUM,
     MOST_VECTORS,
+    PAIRED,
     PLACING,
     PRODUCT,
     TAKING,
+    lanes,
     most_rows,
+    summed_in,
 )
 from jaxcnn.engines.loops.runs import ONE, Run, over_inputs, over_outputs
 from jaxcnn.window import Window
@@ -97,6 +100,7 @@ NO_WINNERS, FOUND, GIVEN_FOR_A, GIVEN_FOR_C = range(4)
 """Whether there are winners: a second result, or the second argument."""
 WINNERS = {
     PRODUCT: NO_WINNERS,
+    PAIRED: NO_WINNERS,
     CHANNELWISE: NO_WINNERS,
     MAXIMUM: FOUND,
     PLACING: GIVEN_FOR_A,
@@ -116,6 +120,10 @@ def _table(header: list[int], *records: list[list[int]]) -> np.ndarray:
 # --- What a table depends on ------------------------------------------------------------
 
 
+Dtypes = tuple[np.dtype, np.dtype, np.dtype]
+"""Of A, B and C in memory."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """All that a table depends on.
@@ -127,8 +135,7 @@ class Sizes:
       groups: of channels; 1 where channels do not mix.
       c_in, c_out: channels in each group.
       mixes: whether every output channel is a sum over input channels.
-      size: of a number, in bytes.
-      lanes: how many numbers a vector has.
+      dtypes: of A, B and C in memory; a pair of halves is as long as a float32.
     """
 
     images: int
@@ -139,8 +146,18 @@ class Sizes:
     c_in: int
     c_out: int
     mixes: bool
-    size: int
-    lanes: int
+    dtypes: Dtypes
+
+    @property
+    def bytes_of(self) -> tuple[int, int, int]:
+        """A number of A, of B and of C."""
+        a, b, c = self.dtypes
+        return a.itemsize, b.itemsize, c.itemsize
+
+    @property
+    def lanes(self) -> int:
+        """How many numbers a vector has."""
+        return lanes(summed_in(*self.dtypes))
 
     @property
     def kernel_size(self) -> tuple[int, ...]:
@@ -149,11 +166,6 @@ class Sizes:
     @property
     def taps(self) -> int:
         return prod(self.kernel_size)
-
-    @property
-    def vector(self) -> int:
-        """The bytes of a vector."""
-        return self.lanes * self.size
 
     def three(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """Of three dimensions; missing ones come first, and are of size 1."""
@@ -166,10 +178,15 @@ class Sizes:
         found = [of(k, s, d, low, size, out) for k, s, d, (low, _), size, out in each]
         return [[ONE]] * (3 - len(found)) + found
 
-    def strides(self, spatial: tuple[int, ...], channels: int) -> tuple[int, ...]:
-        """The bytes of an image, a layer, a row and a position of a channels-last array."""
+    def strides(
+        self, spatial: tuple[int, ...], channels: int, size: int
+    ) -> tuple[int, ...]:
+        """The bytes of an image, a layer, a row and a position of a channels-last array.
+
+        Its numbers have ``size`` bytes.
+        """
         depth, height, width = self.three(spatial)
-        position = channels * self.groups * self.size
+        position = channels * self.groups * size
         row = width * position
         return depth * height * row, height * row, row, position
 
@@ -192,10 +209,10 @@ class Sizes:
             "VECTOR_BLOCKS": -(-vectors // MOST_VECTORS),
             "LAST": channels - (vectors - 1) * self.lanes,
             "LANES": self.lanes,
-            "ITEM": self.size,
+            "ITEM": self.bytes_of[2],
             **dict(zip(Header._fields[10:14], most_rows(kind), strict=True)),
-            "VECTOR_OF_A": 0 if self.mixes else self.vector,
-            "VECTOR_OF_C": self.vector,
+            "VECTOR_OF_A": 0 if self.mixes else self.lanes * self.bytes_of[0],
+            "VECTOR_OF_C": self.lanes * self.bytes_of[2],
         }
 
 
@@ -220,20 +237,23 @@ def over_taps(
     summed, channels = sizes.c_in, sizes.c_out
     if is_transposed:
         a_size, c_size, summed, channels = c_size, a_size, channels, summed
-    a, c = sizes.strides(a_size, summed), sizes.strides(c_size, channels)
+    in_bytes, of_b, out_bytes = sizes.bytes_of
+    a = sizes.strides(a_size, summed, in_bytes)
+    c = sizes.strides(c_size, channels, out_bytes)
     header = sizes.header(kind, channels)
     vectors, blocks = header["VECTORS"], header["VECTOR_BLOCKS"]
-    panel = sizes.taps * summed * sizes.vector
-    of_b = {
-        "panels": (summed * sizes.vector, panel),
-        "weights": (channels * sizes.size, sizes.vector),
+    vector = sizes.lanes * of_b
+    panel = sizes.taps * summed * vector
+    places = {
+        "panels": (summed * vector, panel),
+        "weights": (channels * of_b, vector),
         "numbers": (1, 0),
         "ones": (0, 0),
     }
-    tap_of_b, vector_of_b = of_b[in_b]
+    tap_of_b, vector_of_b = places[in_b]
     taps_of_b = (kernel[1] * kernel[2] * tap_of_b, kernel[2] * tap_of_b, tap_of_b)
     # So many summed channels at once that their weights stay in the cache.
-    at_once = max(CACHE * blocks // (sizes.taps * sizes.vector * vectors), 32)
+    at_once = max(CACHE * blocks // (sizes.taps * vector * vectors), 32)
     chunks = -(-summed // at_once) if sizes.mixes else 1
     chunk = -(-summed // chunks) if chunks > 1 else 0
     together = max(1, CACHE * blocks // (vectors * panel)) if sizes.mixes else blocks
@@ -251,12 +271,12 @@ def over_taps(
         ]
         if not sizes.mixes:
             counts, steps = [1, *counts], [(0, 0), *steps]
-        elif steps[2] == (summed * sizes.size, tap_of_b) and not chunk:
+        elif steps[2] == (summed * in_bytes, tap_of_b) and not chunk:
             # Channels of neighbouring taps lie side by side: one loop over all of them.
             counts, steps = [*counts[:2], 1, counts[2] * summed], [*steps[:2], (0, 0)]
-            steps.append((sizes.size, sizes.vector))
+            steps.append((in_bytes, vector))
         else:
-            counts, steps = [*counts, summed], [*steps, (sizes.size, sizes.vector)]
+            counts, steps = [*counts, summed], [*steps, (in_bytes, vector)]
         # A tile is along the longest of the row, the column and, where positions are few
         # and all in a row, the images.
         across, along = (row, a[2], c[2]), (column, a[3], c[3])
@@ -272,7 +292,7 @@ def over_taps(
             vector_of_b,
             *[each for step in steps for each in step],
         ]
-        is_long = counts[2] * counts[3] >= MANY_TERMS
+        is_long = counts[2] * counts[3] >= MANY_TERMS and not winner
         record = _record(
             Rectangle,
             **dict(zip(Rectangle._fields, counts, strict=False)),
@@ -294,16 +314,16 @@ def over_taps(
     slices = -(-sizes.parts // image_parts)
     header |= {
         "PARTS": image_parts * slices,
-        "SHIFT": (sizes.size // winner).bit_length() - 1 if winner else 0,
+        "SHIFT": (out_bytes // winner).bit_length() - 1 if winner else 0,
         "IMAGE_OF_A": a[0],
-        "GROUP_OF_A": summed * sizes.size,
+        "GROUP_OF_A": summed * in_bytes,
         "IMAGE_OF_B": 0,
         "GROUP_OF_B": vectors * panel,
         "VECTOR_OF_B": vector_of_b,
         "IMAGE_OF_C": c[0],
-        "GROUP_OF_C": channels * sizes.size,
-        "GROUP_OF_OTHER": channels * sizes.size,
-        "VECTOR_OF_OTHER": 0 if in_b == "numbers" else sizes.vector,
+        "GROUP_OF_C": channels * out_bytes,
+        "GROUP_OF_OTHER": channels * out_bytes,
+        "VECTOR_OF_OTHER": 0 if in_b == "numbers" else sizes.lanes * out_bytes,
         "IMAGE_PARTS": image_parts,
         "SLICES": slices,
         "BLOCKS_AT_ONCE": together,
@@ -323,22 +343,23 @@ def _dot(first: Sequence[int], second: Sequence[int]) -> int:
 
 def over_positions(sizes: Sizes) -> tuple[np.ndarray, int]:
     """The table of a weight gradient, and how many sums there are for each weight."""
-    kernel, size = sizes.kernel_size, sizes.size
-    x = sizes.strides(sizes.input_size, sizes.c_in)
-    y = sizes.strides(sizes.output_size, sizes.c_out)
+    kernel, (of_x, of_y, of_w) = sizes.kernel_size, sizes.bytes_of
+    x = sizes.strides(sizes.input_size, sizes.c_in, of_x)
+    y = sizes.strides(sizes.output_size, sizes.c_out, of_y)
     channels_in = sizes.c_in if sizes.mixes else 1
-    row_of_c = sizes.c_out * sizes.groups * size
+    row_of_c = sizes.c_out * sizes.groups * of_w
+    vector_of_y = sizes.lanes * of_y
     stride, dilation = sizes.three(sizes.window.stride), sizes.three(sizes.window.dilation)
     steps = list(zip((x[0], *map(mul, stride, x[1:])), y, strict=True))
     layers, rows, columns = sizes.runs(over_outputs)
     between_taps = dilation[2] * x[3]
     if not sizes.mixes:  # a tile's rows are taps
         columns, row_of_a = [run for run in columns if run.taps], between_taps
-    elif sizes.c_in < FEW_CHANNELS and between_taps == sizes.c_in * size:
-        columns, row_of_a = [run for run in columns if run.taps], size
+    elif sizes.c_in < FEW_CHANNELS and between_taps == sizes.c_in * of_x:
+        columns, row_of_a = [run for run in columns if run.taps], of_x
     else:  # a tile's rows are channels of one tap
-        columns, row_of_a = _of_each_tap(columns, kernel[2]), size
-    strides = [row_of_a, row_of_c, sizes.vector, *[each for step in steps for each in step]]
+        columns, row_of_a = _of_each_tap(columns, kernel[2]), of_x
+    strides = [row_of_a, row_of_c, vector_of_y, *[each for step in steps for each in step]]
     pieces = []
     for layer, row, column in product(
         _of_each_tap(layers, kernel[0]), _of_each_tap(rows, kernel[1]), columns
@@ -375,12 +396,12 @@ def over_positions(sizes: Sizes) -> tuple[np.ndarray, int]:
     header |= {
         "PARTS": block_parts * vector_parts,
         "IMAGE_OF_A": x[0],
-        "GROUP_OF_A": sizes.c_in * size,
+        "GROUP_OF_A": sizes.c_in * of_x,
         "IMAGE_OF_B": y[0],
-        "GROUP_OF_B": sizes.c_out * size,
-        "VECTOR_OF_B": sizes.vector,
+        "GROUP_OF_B": sizes.c_out * of_y,
+        "VECTOR_OF_B": vector_of_y,
         "IMAGE_OF_C": 0,
-        "GROUP_OF_C": sizes.c_out * size,
+        "GROUP_OF_C": sizes.c_out * of_w,
         "GROUP_OF_OTHER": 0,
         "VECTOR_OF_OTHER": 0,
         "BLOCK_PARTS": block_parts,

@@ -51,29 +51,55 @@ from llvmlite import ir
 from jaxcnn.engines.loops.processor import (
     CHANNELWISE,
     MAXIMUM,
+    PAIRED,
     PRODUCT,
     TAKING,
     lanes,
     most_rows,
+    summed_in,
 )
 from jaxcnn.engines.loops.tables import LEVELS, ROW_OF_A, ROW_OF_C, STEPS, VECTOR_OF_B
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
+class BFloat(ir.HalfType):
+    """A type that llvmlite has no name for."""
+
+    intrinsic_name = "bf16"
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+
+BFloat._create_instance()
+TYPES = {
+    "float64": ir.DoubleType(),
+    "float32": ir.FloatType(),
+    "float16": ir.HalfType(),
+    "bfloat16": BFloat(),
+}
+
+
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of one kind, for one dtype.
+    """The tiles of one kind, for some dtypes.
 
     Attributes:
       kind: what is done at a step, one of those above.
-      dtype: of the numbers.
+      dtypes: of A, B and C in memory. Halves become float32 on their way into a register,
+        and are rounded on their way out.
       winner: the dtype of winners, where there are any.
     """
 
     kind: str
-    dtype: np.dtype
+    dtypes: tuple[np.dtype, np.dtype, np.dtype]
     winner: np.dtype | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In which sums are computed."""
+        return summed_in(*self.dtypes)
 
     @property
     def lanes(self) -> int:
@@ -115,6 +141,7 @@ def module_of(tiles: Tiles, is_partial: bool) -> ir.Module:
     return module
 
 
+MULTIPLIES_PAIRS = "llvm.x86.avx512bf16.dpbf16ps.512"
 NAMES = {False: "jaxcnn_tile", True: "jaxcnn_partial_tile"}
 
 
@@ -128,8 +155,10 @@ class _Tile:
         self.rows, self.vectors = range(rows), range(vectors)
         self.places = [(i, j) for i in self.rows for j in self.vectors]
         self.size, self.lanes = tiles.dtype.itemsize, tiles.lanes
-        self.number = ir.FloatType() if self.size == 4 else ir.DoubleType()
-        self.vector = ir.VectorType(self.number, self.lanes)
+        self.vector = ir.VectorType(TYPES[tiles.dtype.name], self.lanes)
+        self.of_a, self.of_b, self.of_c = (
+            ir.VectorType(TYPES[dtype.name], self.lanes) for dtype in tiles.dtypes
+        )
         self.integers = ir.VectorType(ir.IntType(8 * self.size), self.lanes)
         self.mask_type = ir.VectorType(ir.IntType(1), self.lanes)
         if tiles.winner:
@@ -181,11 +210,11 @@ class _Tile:
                 winner = build.trunc(result[1], self.winners)
                 self._store(winner, self._beside(at), j, self.winners)
             total = result[0]
-            if self.tiles.kind in (PRODUCT, CHANNELWISE):
+            if self.tiles.kind in (PRODUCT, PAIRED, CHANNELWISE):
                 row = build.add(other, build.mul(step, _int(i)))
-                added = self._load(build.add(row, self._vectors(j)), j, self.vector)
-                total = build.fadd(total, added)
-            self._store(total, at, j, self.vector)
+                row = build.add(row, self._vectors(j, self.of_c))
+                total = build.fadd(total, self._load_wide(row, j, self.of_c))
+            self._store(self._narrow(total, self.of_c), at, j, self.of_c)
         build.ret_void()
 
     def _loop(self, level: int, counts: list, a: Any, b: Any, sums: dict) -> dict:
@@ -222,6 +251,7 @@ class _Tile:
         """What is done with one row of B."""
         steps = {
             PRODUCT: self._product,
+            PAIRED: self._product,
             CHANNELWISE: self._channelwise,
             MAXIMUM: self._maximum,
         }
@@ -231,7 +261,8 @@ class _Tile:
         row, after = self._row_of_b(b), {}
         for i in self.rows:
             at = self.build.add(a, self.in_a[i])
-            number = self.build.load(self._pointer(at, self.number), align=self.size)
+            element = self.vector.element
+            number = self.build.load(self._pointer(at, element), align=self.size)
             number = self._spread(number, self.vector)
             for j in self.vectors:
                 after[i, j] = (self._multiplied(number, row[j], *sums[i, j]),)
@@ -276,16 +307,23 @@ class _Tile:
 
     def _row_of_b(self, b: Any) -> list:
         places = (self.build.add(b, offset) for offset in self.in_b)
-        return [self._load(at, j, self.vector) for j, at in enumerate(places)]
+        return [self._load_wide(at, j, self.of_b) for j, at in enumerate(places)]
 
     def _place_in_a(self, a: Any, i: int, j: int) -> Any:
-        return self.build.add(self.build.add(a, self.in_a[i]), self._vectors(j))
+        return self.build.add(self.build.add(a, self.in_a[i]), self._vectors(j, self.of_a))
 
     def _of_a(self, a: Any, i: int, j: int) -> Any:
-        return self._load(self._place_in_a(a, i, j), j, self.vector)
+        return self._load_wide(self._place_in_a(a, i, j), j, self.of_a)
 
     def _multiplied(self, x: Any, y: Any, sum_: Any) -> Any:
-        """x · y + sum, rounded once."""
+        """x · y + sum, rounded once; of pairs, both products are added."""
+        if self.tiles.kind == PAIRED:
+            pairs = ir.VectorType(BFloat(), 2 * self.lanes)
+            type_ = ir.FunctionType(self.vector, [self.vector, pairs, pairs])
+            found = self.module.globals.get(MULTIPLIES_PAIRS)
+            function = found or ir.Function(self.module, type_, MULTIPLIES_PAIRS)
+            x, y = (self.build.bitcast(each, pairs) for each in (x, y))
+            return self.build.call(function, [sum_, x, y])
         fma = self._intrinsic("llvm.fma", self.vector, [self.vector] * 3, self.vector)
         return self.build.call(fma, [x, y, sum_])
 
@@ -314,20 +352,29 @@ class _Tile:
         return merged
 
     def _place_in_c(self, c: Any, i: int, j: int) -> Any:
-        build = self.build
-        return build.add(build.add(c, build.mul(self.row_of_c, _int(i))), self._vectors(j))
+        row = self.build.add(c, self.build.mul(self.row_of_c, _int(i)))
+        return self.build.add(row, self._vectors(j, self.of_c))
 
-    def _vectors(self, j: int) -> Any:
+    def _vectors(self, j: int, type_: ir.VectorType) -> Any:
         """The bytes of j vectors."""
-        return _int(j * self.lanes * self.size)
+        return _int(j * self.lanes * _bytes(type_.element))
 
     def _beside(self, address: Any) -> Any:
         """Where the winner is that belongs to a number; ``other`` belongs to address 0."""
-        shift = _int((self.size // _bytes(self.winners.element)).bit_length() - 1)
+        size = _bytes(self.of_c.element)  # A has the same, where there are winners
+        shift = _int((size // _bytes(self.winners.element)).bit_length() - 1)
         return self.build.add(self.other, self.build.lshr(address, shift))
 
     def _is_partial(self, j: int) -> bool:
         return self.partial and j == self.vectors[-1]
+
+    def _load_wide(self, address: Any, j: int, type_: ir.VectorType) -> Any:
+        """As numbers that can be summed."""
+        value = self._load(address, j, type_)
+        return value if type_ == self.vector else self.build.fpext(value, self.vector)
+
+    def _narrow(self, value: Any, type_: ir.VectorType) -> Any:
+        return value if type_ == self.vector else self.build.fptrunc(value, type_)
 
     def _load(self, address: Any, j: int, type_: ir.VectorType) -> Any:
         size = _bytes(type_.element)
@@ -341,7 +388,8 @@ class _Tile:
             type_,
             ".p0",
         )
-        nothing = ir.Constant(type_, [0.0 if type_ is self.vector else 0] * self.lanes)
+        zero = 0 if isinstance(type_.element, ir.IntType) else 0.0
+        nothing = ir.Constant(type_, [zero] * self.lanes)
         return self.build.call(load, [pointer, ir.Constant(I32, size), self.mask, nothing])
 
     def _store(self, value: Any, address: Any, j: int, type_: ir.VectorType) -> None:
@@ -369,8 +417,7 @@ class _Tile:
     def _intrinsic(
         self, name: str, result: Any, takes: list, of: ir.VectorType, suffix: str = ""
     ) -> Any:
-        letter = "f" if of is self.vector else "i"
-        name = f"{name}.v{self.lanes}{letter}{8 * _bytes(of.element)}{suffix}"
+        name = f"{name}.v{self.lanes}{of.element.intrinsic_name}{suffix}"
         found = self.module.globals.get(name)
         return found or ir.Function(self.module, ir.FunctionType(result, takes), name)
 
@@ -384,7 +431,7 @@ class _Tile:
 def _bytes(type_: Any) -> int:
     if isinstance(type_, ir.IntType):
         return type_.width // 8
-    return 4 if isinstance(type_, ir.FloatType) else 8
+    return {"f64": 8, "f32": 4}.get(type_.intrinsic_name, 2)
 
 
 def _int(k: int) -> ir.Constant:
