@@ -10,11 +10,12 @@ and a training loop in ``lax.scan`` many times faster.
 Method: contestants take turns (:mod:`experiments.benchmarking.timing`), each in the better
 of its layouts; a number is the median of the rounds. Suites are *layers* (convolutions with
 bias, forward alone and with all gradients), *pools*, *networks* (a whole training step),
-*scan* (the same step in ``lax.scan``) and *eager* (calls outside of ``jit``, and gradients,
-of small arrays); and, only where it is asked for, *random*: 200 convolutions of every kind,
-drawn at random. Time to compile, temporary memory and the error are measured, too, where
-there are any: a layer that is off by more than 1e-4 from float64, a pool that differs from
-lax by more than 1e-6, or a call by more than 1e-4, makes the command fail.
+*bfloat16* (the same step computed in bfloat16), *scan* (the same step in ``lax.scan``) and
+*eager* (calls outside of ``jit``, and gradients, of small arrays); and, only where it is
+asked for, *random*: 200 convolutions of every kind, drawn at random. Time to compile,
+temporary memory and the error are measured, too, where there are any: a layer that is off
+by more than 1e-4 from float64, a pool that differs from lax by more than 1e-6, or a call by
+more than 1e-4, makes the command fail.
 
 Results: docs/speed.md.
 """
@@ -59,14 +60,18 @@ from experiments.benchmarking.tables import (
 )
 from experiments.benchmarking.timing import Measurement, matrix_product_peak
 from experiments.benchmarking.torch_process import TorchWorker
-from experiments.benchmarking.training import measure_network, measure_scan
+from experiments.benchmarking.training import (
+    measure_bfloat16,
+    measure_network,
+    measure_scan,
+)
 from experiments.pages import pictures
 from experiments.run import command
 from experiments.run.command import ClaimError
 from experiments.run.files import write_together
 from experiments.run.origin import origin
 
-SUITES = ("layers", "pools", "networks", "scan", "eager")
+SUITES = ("layers", "pools", "networks", "bfloat16", "scan", "eager")
 TOLERANCE = {"layers": 1e-4, "pools": 1e-6, "eager": 1e-4, "random": 1e-4}
 
 
@@ -74,7 +79,9 @@ TOLERANCE = {"layers": 1e-4, "pools": 1e-6, "eager": 1e-4, "random": 1e-4}
 class Settings:
     """Time jaxcnn, lax, flax and PyTorch."""
 
-    suite: Literal["layers", "pools", "networks", "scan", "eager", "random", "all"] = "all"
+    suite: Literal[
+        "layers", "pools", "networks", "bfloat16", "scan", "eager", "random", "all"
+    ] = "all"
     """What to time."""
 
     quick: bool = False
@@ -116,6 +123,9 @@ def cases_of(
     elif suite == "networks":
         for name in cases.QUICK_NETWORKS if quick else cases.NETWORKS:
             yield name, partial(measure_network, name, rounds, torch)
+    elif suite == "bfloat16":
+        for name in cases.QUICK_NETWORKS if quick else cases.NETWORKS:
+            yield name, partial(measure_bfloat16, name, rounds, torch)
     elif suite == "scan":
         for name in cases.QUICK_SCANS if quick else cases.NETWORKS:
             yield name, partial(measure_scan, name, rounds)

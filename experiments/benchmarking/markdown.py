@@ -28,6 +28,7 @@ from experiments.benchmarking.tables import (
     ratios,
 )
 from experiments.benchmarking.timing import Measurement
+from experiments.benchmarking.training import IN_FLOAT32
 from experiments.pages import pictures
 from experiments.run import command
 from experiments.run.files import replacing
@@ -47,6 +48,7 @@ MODES = {
     ("pools", "forward"): "pools, forward",
     ("pools", "forward + backward"): "pools, forward + backward",
     ("networks", "step"): "networks, a training step",
+    ("bfloat16", "step"): "networks, a training step in bfloat16",
     ("scan", "scan"): "networks, a training step inside `lax.scan`",
 }
 
@@ -328,6 +330,19 @@ def times(suite: str, mode: str, peers: Sequence[str]) -> Callable[..., str]:
     return lambda everything: case_by_case(everything, suite, mode, titles, cells)
 
 
+def bfloat16(everything: Sequence[Results]) -> str:
+    """A step in bfloat16, beside jaxcnn's own in float32 and beside each peer's."""
+
+    def cells(results: Results, case: str) -> list[str]:
+        group = results.of("bfloat16", "step").get(case, [])
+        own = fastest(group, "jaxcnn")
+        others = (fastest(group, name) for name in (IN_FLOAT32, "lax", "torch"))
+        return [number(own), *(quotient(other, own) for other in others)]
+
+    titles = ["ms", "× float32", "× lax", "× PyTorch"]
+    return case_by_case(everything, "bfloat16", "step", titles, cells)
+
+
 def scan(everything: Sequence[Results]) -> str:
     """A step alone, one in a scan, and how many times faster that is than lax's."""
 
@@ -368,6 +383,7 @@ TABLES: dict[str, Callable[[Sequence[Results]], str]] = {
     "layers": times("layers", "forward + backward", ("lax", "torch")),
     "pools": times("pools", "forward + backward", ("lax", "torch")),
     "networks": times("networks", "step", ("lax", "flax", "torch")),
+    "bfloat16": bfloat16,
     "scan": scan,
     "eager": eager,
 }

@@ -167,6 +167,18 @@ BY_LAX: dict[str, Callable[[Parameters, Images, str], tuple[Logits, Any]]] = {
 }
 
 
+def over_lax(name: str, model: Model) -> Model:
+    """The model, computed over lax."""
+
+    def train(parameters: Parameters, images: Images) -> tuple[Logits, Any]:
+        return BY_LAX[name](parameters, images, model.layout)
+
+    def apply(parameters: Parameters, images: Images) -> Logits:
+        return train(parameters, images)[0]
+
+    return model._replace(apply=apply, train=None if model.train is None else train)
+
+
 # --- Training them --------------------------------------------------------------------
 
 
@@ -228,9 +240,7 @@ def image_batch(
 
 def forward_of(name: str, contestant: str, model: Model) -> Forward:
     """The network in training, by a contestant, for images laid out as the model's are."""
-    if contestant == "lax":
-        return lambda parameters, images: BY_LAX[name](parameters, images, model.layout)
-    return model.apply_training
+    return (over_lax(name, model) if contestant == "lax" else model).apply_training
 
 
 def loss_of(name: str, contestant: str, model: Model) -> Callable:

@@ -63,8 +63,8 @@ def pool(case: dict[str, Any], layout: str, backward: bool) -> Callable:
     return run
 
 
-def training_step(name: str, layout: str) -> tuple[Callable, int]:
-    """A whole step of a network, and how many parameters it has."""
+def training_step(name: str, layout: str, bfloat16: bool) -> tuple[Callable, int]:
+    """A whole step of a network, autocast or in float32, and how many parameters it has."""
     batch, size, channels = NETWORKS[name]
     model = network(name).to(memory_format=FORMATS[layout])  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -73,7 +73,9 @@ def training_step(name: str, layout: str) -> tuple[Callable, int]:
 
     def run():
         optimizer.zero_grad()
-        loss = functional.cross_entropy(model(x), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits = model(x)
+        loss = functional.cross_entropy(logits.float(), labels)
         loss.backward()
         optimizer.step()
         return loss
@@ -83,8 +85,9 @@ def training_step(name: str, layout: str) -> tuple[Callable, int]:
 
 def prepared(what: dict[str, Any]) -> tuple[Callable, int]:
     torch.manual_seed(0)
-    if what["kind"] == "network":
-        return training_step(what["case"], what["layout"])
+    if what["kind"].startswith("network"):
+        is_bfloat16 = what["kind"] == "network in bfloat16"
+        return training_step(what["case"], what["layout"], is_bfloat16)
     make = {"layer": layer, "pool": pool}[what["kind"]]
     return make(what["case"], what["layout"], what["backward"]), 0
 

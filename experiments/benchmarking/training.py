@@ -18,10 +18,12 @@ from experiments.benchmarking.layers import (
 )
 from experiments.benchmarking.timing import Contestant, Measurement, compiled, race
 from experiments.benchmarking.torch_process import TorchWorker
-from jaxcnn.models import Model
+from jaxcnn.models import Model, in_precision
 
 STEPS = {"jaxcnn": 5, WITHOUT_LOOPS: 5, "lax": 2}
 """How many steps one scan makes: lax's take seconds each."""
+IN_FLOAT32 = "jaxcnn in float32"
+"""A contestant beside those in bfloat16."""
 
 
 def step_of(name: str, contestant: str, model: Model) -> Callable:
@@ -73,6 +75,26 @@ def measure_network(
     if torch:
         entries += torch.contestants("network", name, "step")
     return race(entries, rounds, "networks", name)
+
+
+def measure_bfloat16(
+    name: str, rounds: int, torch: TorchWorker | None
+) -> list[Measurement]:
+    """Time one training step in bfloat16, of PyTorch by autocast, beside our float32."""
+    entries: list[Contestant] = []
+    for layout in LAYOUTS:
+        model = networks.model_of(name, layout)
+        given = networks.initial_state(model), networks.image_batch(name, layout)
+        for contestant, which in (
+            ("jaxcnn", in_precision(model, jnp.bfloat16)),
+            (IN_FLOAT32, model),
+            ("lax", in_precision(networks.over_lax(name, model), jnp.bfloat16)),
+        ):
+            step = step_of(name, "jaxcnn", which)
+            entries.append(compiled(contestant, layout, "step", step, given))
+    if torch:
+        entries += torch.contestants("network in bfloat16", name, "step")
+    return race(entries, rounds, "bfloat16", name)
 
 
 def measure_scan(name: str, rounds: int) -> list[Measurement]:
