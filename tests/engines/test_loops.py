@@ -18,7 +18,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn.engines import loops
-from jaxcnn.engines.loops import library, tables
+from jaxcnn.engines.loops import library, processor, tables
 from jaxcnn.equations import winner_dtype
 from jaxcnn.window import Window
 from tests.engines.guarded import guarded_call
@@ -256,6 +256,31 @@ def test_random_problems_between_forbidden_pages(seed, count):
     assert done.returncode == 0, (
         f"exit status {done.returncode}: {last}\n{done.stderr[-2000:]}"
     )
+
+
+@pytest.mark.skipif(not processor.multiplies_pairs(), reason="needs AVX512-BF16")
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize(("c_in", "c_out", "groups"), [(3, 20, 1), (12, 8, 2), (6, 10, 2)])
+def test_pairs_multiply_what_one_by_one_does(rng, monkeypatch, layout, c_in, c_out, groups):
+    def normal(*shape):
+        return jnp.asarray(rng.standard_normal(shape), jnp.bfloat16)
+
+    x = normal(3, *((9, 8, c_in) if layout == "NHWC" else (c_in, 9, 8)))
+    w_shape = (3, 3, c_in // groups, c_out)
+    w = normal(*(w_shape if layout == "NHWC" else w_shape[::-1]))
+    known = {"layout": layout, "groups": groups, "engine": "loops", "stride": 2}
+
+    def all_sums(x, w, dy):
+        y, gradients = jax.vjp(lambda x, w: jaxcnn.conv2d(x, w, **known), x, w)
+        return y, gradients(dy.astype(y.dtype))
+
+    dy = normal(*jax.eval_shape(lambda: jaxcnn.conv2d(x, w, **known)).shape)
+    in_pairs = jax.jit(all_sums)(x, w, dy)
+    monkeypatch.setattr(processor, "multiplies_pairs", lambda: False)
+    jax.clear_caches()
+    one_by_one = jax.jit(all_sums)(x, w, dy)
+    # Both are rounded once, from sums that differ by less than a thousandth of that.
+    chex.assert_trees_all_close(in_pairs, one_by_one, rtol=2**-7, atol=1e-2)
 
 
 # --- Planted errors -------------------------------------------------------------------

@@ -33,6 +33,7 @@ channels do not mix (depthwise convolution, pooling) A has vectors, too. The kin
 by what is done at a step, with b a vector of B (or a tap's number) and w a winner:
 
     product       C[i, j] += A[i] · B[j]                        A[i] one number
+    paired        C[i, j] += A[i] · B[j] + A'[i] · B'[j]         of halves, in pairs
     channelwise   C[i, j] += A[i, j] · B[j]
     maximum       if A[i, j] > C[i, j]: C[i, j], w[i, j] = A[i, j], b
     taking        C[i, j] += A[i, j] if w[i, j] == b else 0      w beside C
