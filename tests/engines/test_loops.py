@@ -224,8 +224,16 @@ def disagreements(rng, problem):
             yield name
 
 
-def try_problems(seed, count):
-    """Run as a program of its own, which a fault ends."""
+HASWELL = "haswell", "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+popcnt,+sse4.2"
+"""A processor whose vectors have 256 bits, and that multiplies no pairs."""
+
+
+def try_problems(seed, count, on=None):
+    """Run as a program of its own, which a fault ends; on this processor or another."""
+    if on:
+        processor.name_and_features = lambda: on
+        processor.vectors.cache_clear()
+        processor.multiplies_pairs.cache_clear()
     rng = np.random.default_rng(seed)
     for number in range(count):
         problem = draw(rng)
@@ -240,9 +248,13 @@ def try_problems(seed, count):
     ("seed", "count"),
     [(0, 25), *(pytest.param(seed, 250, marks=pytest.mark.slow) for seed in range(1, 5))],
 )
-def test_random_problems_between_forbidden_pages(seed, count):
+@pytest.mark.parametrize("on", [None, HASWELL], ids=["this processor", "Haswell"])
+def test_random_problems_between_forbidden_pages(seed, count, on):
+    if on and "+avx2" not in processor.name_and_features()[1]:
+        pytest.skip("this processor runs no code for that one")
     program = (
-        f"from tests.engines.test_loops import try_problems; try_problems({seed}, {count})"
+        "from tests.engines.test_loops import try_problems; "
+        f"try_problems({seed}, {count}, {on})"
     )
     environment = {**os.environ, "JAX_ENABLE_X64": "1"}
     done = subprocess.run(

@@ -40,7 +40,7 @@ def vectors() -> tuple[int, int] | None:
     features = set(name_and_features()[1].split(","))
     if "+avx512f" in features:
         return 512, 32
-    return (256, 16) if {"+avx2", "+fma"} <= features else None
+    return (256, 16) if {"+avx2", "+fma", "+f16c"} <= features else None
 
 
 @cache

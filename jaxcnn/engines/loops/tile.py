@@ -61,13 +61,11 @@ from jaxcnn.engines.loops.processor import (
 )
 from jaxcnn.engines.loops.tables import LEVELS, ROW_OF_A, ROW_OF_C, STEPS, VECTOR_OF_B
 
-I32, I64 = ir.IntType(32), ir.IntType(64)
+I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
 
 class BFloat(ir.HalfType):
     """A type that llvmlite has no name for."""
-
-    intrinsic_name = "bf16"
 
     def __str__(self) -> str:
         return "bfloat"
@@ -78,8 +76,9 @@ TYPES = {
     "float64": ir.DoubleType(),
     "float32": ir.FloatType(),
     "float16": ir.HalfType(),
-    "bfloat16": BFloat(),
+    "bfloat16": I16,
 }
+"""Of numbers in memory. To a float32, bfloat16 are the upper bits."""
 
 
 @dataclass(frozen=True)
@@ -371,11 +370,29 @@ class _Tile:
 
     def _load_wide(self, address: Any, j: int, type_: ir.VectorType) -> Any:
         """As numbers that can be summed."""
+        if type_.element == I16:
+            bits = self.build.zext(self._load(address, j, type_), self.integers)
+            return self.build.bitcast(self.build.shl(bits, self._all(16)), self.vector)
         value = self._load(address, j, type_)
         return value if type_ == self.vector else self.build.fpext(value, self.vector)
 
     def _narrow(self, value: Any, type_: ir.VectorType) -> Any:
-        return value if type_ == self.vector else self.build.fptrunc(value, type_)
+        """As it is kept in memory: rounded to the nearest, and of two to the even one."""
+        build = self.build
+        if type_ == self.vector:
+            return value
+        if type_.element != I16:
+            return build.fptrunc(value, type_)
+        bits = build.bitcast(value, self.integers)
+        is_odd = build.and_(build.lshr(bits, self._all(16)), self._all(1))
+        rounded = build.add(bits, build.add(is_odd, self._all(0x7FFF)))
+        a_nan = build.or_(bits, self._all(1 << 22))  # rounding could make it infinite
+        is_nan = build.fcmp_unordered("uno", value, value)
+        kept = build.select(is_nan, a_nan, rounded)
+        return build.trunc(build.lshr(kept, self._all(16)), type_)
+
+    def _all(self, number: int) -> ir.Constant:
+        return ir.Constant(self.integers, [number] * self.lanes)
 
     def _load(self, address: Any, j: int, type_: ir.VectorType) -> Any:
         size = _bytes(type_.element)
