@@ -35,7 +35,6 @@ from jaxcnn.engines.loops.processor import (
 from jaxcnn.engines.loops.tables import Dtypes, Sizes
 from jaxcnn.engines.rotation import rotated
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.equations import winner_dtype
 from jaxcnn.layout import (
     Integers,
     Numbers,
@@ -83,15 +82,12 @@ def forward(
     size = spatial_size(X, layout)
     if _is_depthwise(W, groups):
         X, W = _repeated(X, c_out // groups, layout), widened(W)
-        sizes = _sizes(X, layout, window, size, _dtypes(X, W))
-        table = tables.over_taps(sizes, CHANNELWISE, is_transposed=False, in_b="weights")
-        return _over_taps(CHANNELWISE, sizes, X, W, table, layout, bias)
+        sizes = _sizes(CHANNELWISE, X, layout, window, size, _dtypes(X, W))
+        return _over_taps(sizes, X, W, layout, bias)
     kind, X, W, dtypes = _factors(X, W, layout, groups)
     channels = (groups, W.shape[-2], c_out // groups)
-    sizes = _sizes(X, layout, window, size, dtypes, *channels)
-    table = tables.over_taps(sizes, kind, is_transposed=False, in_b="panels")
-    panels = _panels(W, groups, sizes.lanes)
-    return _over_taps(kind, sizes, X, panels, table, layout, bias)
+    sizes = _sizes(kind, X, layout, window, size, dtypes, *channels)
+    return _over_taps(sizes, X, _panels(W, groups, sizes.lanes), layout, bias)
 
 
 def input_gradient(
@@ -110,10 +106,9 @@ def input_gradient(
     W, size = _last(W, layout), tuple(input_size)
     if _is_depthwise(W, groups):
         W, multiplier = widened(W), W.shape[-1] // groups
-        sizes = _sizes(dY, layout, window, size, _dtypes(dY, W))
-        table = tables.over_taps(sizes, CHANNELWISE, is_transposed=True, in_b="weights")
+        sizes = _sizes(CHANNELWISE, dY, layout, window, size, _dtypes(dY, W))
         added = bias if multiplier == 1 else None
-        dX = _over_taps(CHANNELWISE, sizes, dY, W, table, layout, added, True)
+        dX = _over_taps(sizes, dY, W, layout, added, is_transposed=True)
         if multiplier == 1:
             return dX
         axis = layout.index("C")
@@ -124,10 +119,9 @@ def input_gradient(
     kind, dY, W_rotated, dtypes = _factors(dY, W_rotated, layout, groups)
     *_, c_out, c_in = W_rotated.shape
     channels = (groups, c_in // groups, c_out)
-    sizes = _sizes(dY, layout, window, size, dtypes, *channels)
-    table = tables.over_taps(sizes, kind, is_transposed=True, in_b="panels")
+    sizes = _sizes(kind, dY, layout, window, size, dtypes, *channels)
     panels = _panels(W_rotated, groups, sizes.lanes)
-    return _over_taps(kind, sizes, dY, panels, table, layout, bias, True)
+    return _over_taps(sizes, dY, panels, layout, bias, is_transposed=True)
 
 
 def weight_gradient(
@@ -151,9 +145,9 @@ def weight_gradient(
     else:
         kind, X, dY = PRODUCT, widened(X), widened(dY)
         dtypes = _dtypes(X, dY)
-    sizes = _sizes(X, layout, window, size, dtypes, *channels)
+    sizes = _sizes(kind, X, layout, window, size, dtypes, *channels)
     table, parts = tables.over_positions(sizes)
-    name = _target("sum_over_positions", kind, sizes, sizes.c_out)
+    name = _target("sum_over_positions", sizes, sizes.c_out)
     shape = (parts, *window.kernel_size, c_in // groups, c_out)
     order = _order(layout)
     result = jax.ShapeDtypeStruct(shape, sizes.dtypes[2])
@@ -205,13 +199,11 @@ def _panels(W: Numbers, groups: int, lanes: int) -> Numbers:
 
 def max_pool(X: Numbers, *, window: Window, layout: str) -> tuple[Numbers, Integers]:
     """Y = max_m tap(X, m), and the winner of each window."""
-    winner, order = np.dtype(winner_dtype(window)), _order(layout)
-    sizes = _sizes(X, layout, window, spatial_size(X, layout), _alike(X))
-    known = {"in_b": "numbers", "winner": winner.itemsize}
-    table = tables.over_taps(sizes, MAXIMUM, is_transposed=False, **known)
-    name = _target("sum_over_taps", MAXIMUM, sizes, sizes.c_out, winner)
+    sizes = _sizes(MAXIMUM, X, layout, window, spatial_size(X, layout), _alike(X))
+    table = tables.over_taps(sizes, is_transposed=False)
+    name, order = _target("sum_over_taps", sizes, sizes.c_out), _order(layout)
     shape = tuple(with_spatial(X.shape, sizes.output_size, layout))
-    results = [jax.ShapeDtypeStruct(shape, each) for each in (X.dtype, winner)]
+    results = [jax.ShapeDtypeStruct(shape, each) for each in (X.dtype, sizes.winner)]
     call = ffi_call(name, results, input_layouts=(order,), output_layouts=(order, order))
     Y, winner = call(X, table=table)
     return Y, winner
@@ -245,11 +237,9 @@ def _by_winners(
     input_size: tuple[int, ...],
     result_size: tuple[int, ...],
 ) -> Numbers:
-    order = _order(layout)
-    sizes = _sizes(A, layout, window, input_size, _alike(A))
-    known = {"in_b": "numbers", "winner": winner.dtype.itemsize}
-    table = tables.over_taps(sizes, kind, is_transposed=kind == PLACING, **known)
-    name = _target("sum_over_taps", kind, sizes, sizes.c_out, np.dtype(winner.dtype))
+    sizes = _sizes(kind, A, layout, window, input_size, _alike(A))
+    table = tables.over_taps(sizes, is_transposed=kind == PLACING)
+    name, order = _target("sum_over_taps", sizes, sizes.c_out), _order(layout)
     shape = tuple(with_spatial(A.shape, result_size, layout))
     result = jax.ShapeDtypeStruct(shape, A.dtype)
     call = ffi_call(name, result, input_layouts=(order, order), output_layouts=order)
@@ -290,9 +280,8 @@ def _sums(
 ) -> Numbers:
     dtype = sum_dtype(A.dtype)
     ones = jnp.ones(processor.lanes(np.dtype(dtype)), dtype)
-    sizes = _sizes(A, layout, window, size, _dtypes(A, ones))
-    table = tables.over_taps(sizes, CHANNELWISE, is_transposed=is_transposed, in_b="ones")
-    return _over_taps(CHANNELWISE, sizes, A, ones, table, layout, None, is_transposed)
+    sizes = _sizes(CHANNELWISE, A, layout, window, size, _dtypes(A, ones))
+    return _over_taps(sizes, A, ones, layout, is_transposed=is_transposed, of_ones=True)
 
 
 def _alike(A: Numbers) -> Dtypes:
@@ -305,20 +294,21 @@ def _alike(A: Numbers) -> Dtypes:
 
 
 def _over_taps(
-    kind: str,
     sizes: Sizes,
     A: Numbers,
     B: Numbers,
-    table: np.ndarray,
     layout: str,
     bias: Numbers | None = None,
+    *,
     is_transposed: bool = False,
+    of_ones: bool = False,
 ) -> Numbers:
+    table = tables.over_taps(sizes, is_transposed=is_transposed, of_ones=of_ones)
     size = sizes.input_size if is_transposed else sizes.output_size
     channels = sizes.c_in if is_transposed else sizes.c_out
     shape, dtype = with_spatial(A.shape, size, layout), sizes.dtypes[2]
     shape[layout.index("C")] = channels * sizes.groups
-    name = _target("sum_over_taps", kind, sizes, channels)
+    name = _target("sum_over_taps", sizes, channels)
     bias = jnp.zeros(channels * sizes.groups) if bias is None else bias
     order = _order(layout)
     call = ffi_call(
@@ -331,6 +321,7 @@ def _over_taps(
 
 
 def _sizes(
+    kind: str,
     A: Numbers,
     layout: str,
     window: Window,
@@ -343,6 +334,7 @@ def _sizes(
     """Without channels in each group: those of A, which do not mix."""
     channels = A.shape[layout.index("C")]
     return Sizes(
+        kind=kind,
         images=A.shape[0],
         window=window,
         input_size=tuple(input_size),
@@ -350,17 +342,14 @@ def _sizes(
         groups=groups,
         c_in=c_in or channels,
         c_out=c_out or channels,
-        mixes=c_in > 0,
         dtypes=dtypes,
     )
 
 
-def _target(
-    nest: str, kind: str, sizes: Sizes, channels: int, winner: np.dtype | None = None
-) -> str:
+def _target(nest: str, sizes: Sizes, channels: int) -> str:
     """The nest for vectors of so many channels."""
     is_partial = channels % sizes.lanes != 0
-    return library.target(nest, kind, sizes.dtypes, winner, is_partial)
+    return library.target(nest, sizes.kind, sizes.dtypes, sizes.winner, is_partial)
 
 
 def _order(layout: str) -> tuple[int, ...]:

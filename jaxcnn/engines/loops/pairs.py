@@ -18,7 +18,8 @@ from jaxcnn.engines.loops import processor
 from jaxcnn.engines.loops.tables import Dtypes
 from jaxcnn.layout import Numbers
 
-DTYPES: Dtypes = (np.dtype(np.float32),) * 3
+_FLOAT32 = np.dtype(np.float32)
+DTYPES: Dtypes = (_FLOAT32, _FLOAT32, _FLOAT32)
 """Of a tile's arrays: a pair of halves is as long as a float32."""
 
 

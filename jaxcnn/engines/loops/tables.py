@@ -32,6 +32,7 @@ from jaxcnn.engines.loops.processor import (
     summed_in,
 )
 from jaxcnn.engines.loops.runs import ONE, Run, over_inputs, over_outputs
+from jaxcnn.equations import winner_dtype
 from jaxcnn.window import Window
 
 CACHE = 512 * 1024
@@ -129,15 +130,16 @@ class Sizes:
     """All that a table depends on.
 
     Attributes:
+      kind: of the tiles.
       images: B.
       window: of one to three dimensions.
       input_size, output_size: its positions.
       groups: of channels; 1 where channels do not mix.
       c_in, c_out: channels in each group.
-      mixes: whether every output channel is a sum over input channels.
       dtypes: of A, B and C in memory; a pair of halves is as long as a float32.
     """
 
+    kind: str
     images: int
     window: Window
     input_size: tuple[int, ...]
@@ -145,8 +147,17 @@ class Sizes:
     groups: int
     c_in: int
     c_out: int
-    mixes: bool
     dtypes: Dtypes
+
+    @property
+    def mixes(self) -> bool:
+        """Whether every output channel is a sum over input channels."""
+        return self.kind in (PRODUCT, PAIRED)
+
+    @property
+    def winner(self) -> np.dtype | None:
+        """The dtype of winners, where there are some."""
+        return None if WINNERS[self.kind] == NO_WINNERS else winner_dtype(self.window)
 
     @property
     def bytes_of(self) -> tuple[int, int, int]:
@@ -197,11 +208,11 @@ class Sizes:
         terms = positions * self.taps * self.c_out * (self.c_in if self.mixes else 8)
         return int(np.clip(2 * terms // PART, 1, MOST_PARTS))
 
-    def header(self, kind: str, channels: int) -> dict[str, int]:
+    def header(self, channels: int) -> dict[str, int]:
         """What both kinds of tables say, for vectors of so many channels."""
         vectors = -(-channels // self.lanes)
         return {
-            "WINNERS": WINNERS[kind],
+            "WINNERS": WINNERS[self.kind],
             "SHIFT": 0,
             "IMAGES": self.images,
             "GROUPS": self.groups,
@@ -210,7 +221,7 @@ class Sizes:
             "LAST": channels - (vectors - 1) * self.lanes,
             "LANES": self.lanes,
             "ITEM": self.bytes_of[2],
-            **dict(zip(Header._fields[10:14], most_rows(kind), strict=True)),
+            **dict(zip(Header._fields[10:14], most_rows(self.kind), strict=True)),
             "VECTOR_OF_A": 0 if self.mixes else self.lanes * self.bytes_of[0],
             "VECTOR_OF_C": self.lanes * self.bytes_of[2],
         }
@@ -219,18 +230,13 @@ class Sizes:
 # --- Sums over taps ---------------------------------------------------------------------
 
 
-def over_taps(
-    sizes: Sizes, kind: str, *, is_transposed: bool, in_b: str, winner: int = 0
-) -> np.ndarray:
+def over_taps(sizes: Sizes, *, is_transposed: bool, of_ones: bool = False) -> np.ndarray:
     """The table of a sum over taps.
 
     Args:
       sizes: of the convolution or the pooling.
-      kind: of its tiles.
       is_transposed: whether it is over what outputs give to inputs.
-      in_b: what B is: "panels" of weights (then taps count from the last, if it is
-        transposed), "weights" of each channel, the "numbers" of taps, or "ones".
-      winner: the bytes of a winner, where there are some.
+      of_ones: whether every tap's weight is one, and B a vector of ones.
     """
     kernel = sizes.kernel_size
     a_size, c_size = sizes.input_size, sizes.output_size
@@ -240,17 +246,17 @@ def over_taps(
     in_bytes, of_b, out_bytes = sizes.bytes_of
     a = sizes.strides(a_size, summed, in_bytes)
     c = sizes.strides(c_size, channels, out_bytes)
-    header = sizes.header(kind, channels)
+    header = sizes.header(channels)
     vectors, blocks = header["VECTORS"], header["VECTOR_BLOCKS"]
     vector = sizes.lanes * of_b
     panel = sizes.taps * summed * vector
-    places = {
-        "panels": (summed * vector, panel),
-        "weights": (channels * of_b, vector),
-        "numbers": (1, 0),
-        "ones": (0, 0),
-    }
-    tap_of_b, vector_of_b = places[in_b]
+    winner = sizes.winner
+    if sizes.mixes:  # panels of weights; where it is transposed, the last tap is the first
+        tap_of_b, vector_of_b = summed * vector, panel
+    elif winner:  # the numbers of taps
+        tap_of_b, vector_of_b = 1, 0
+    else:  # weights of each channel
+        tap_of_b, vector_of_b = (0, 0) if of_ones else (channels * of_b, vector)
     taps_of_b = (kernel[1] * kernel[2] * tap_of_b, kernel[2] * tap_of_b, tap_of_b)
     # So many summed channels at once that their weights stay in the cache.
     at_once = max(CACHE * blocks // (sizes.taps * vector * vectors), 32)
@@ -259,7 +265,7 @@ def over_taps(
     together = max(1, CACHE * blocks // (vectors * panel)) if sizes.mixes else blocks
 
     runs = sizes.runs(over_inputs if is_transposed else over_outputs)
-    if is_transposed and in_b == "panels":
+    if is_transposed and sizes.mixes:
         runs = [[run.rotated(k) for run in of] for of, k in zip(runs, kernel, strict=True)]
     rectangles = []
     for each in product(*runs):
@@ -314,7 +320,7 @@ def over_taps(
     slices = -(-sizes.parts // image_parts)
     header |= {
         "PARTS": image_parts * slices,
-        "SHIFT": (out_bytes // winner).bit_length() - 1 if winner else 0,
+        "SHIFT": (out_bytes // winner.itemsize).bit_length() - 1 if winner else 0,
         "IMAGE_OF_A": a[0],
         "GROUP_OF_A": summed * in_bytes,
         "IMAGE_OF_B": 0,
@@ -323,7 +329,7 @@ def over_taps(
         "IMAGE_OF_C": c[0],
         "GROUP_OF_C": channels * out_bytes,
         "GROUP_OF_OTHER": channels * out_bytes,
-        "VECTOR_OF_OTHER": 0 if in_b == "numbers" else sizes.lanes * out_bytes,
+        "VECTOR_OF_OTHER": 0 if winner else sizes.lanes * out_bytes,
         "IMAGE_PARTS": image_parts,
         "SLICES": slices,
         "BLOCKS_AT_ONCE": together,
@@ -383,7 +389,7 @@ def over_positions(sizes: Sizes) -> tuple[np.ndarray, int]:
         )
         pieces.append(strides + record)
     blocks = _blocks(sizes)
-    header = sizes.header(PRODUCT if sizes.mixes else CHANNELWISE, sizes.c_out)
+    header = sizes.header(sizes.c_out)
     rows_of_c = sizes.taps * channels_in
     # Parts of the vectors come for nothing; for each part of the blocks there is a sum, and
     # all sums together are no larger than X and dY.

@@ -67,7 +67,7 @@ I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 class BFloat(ir.HalfType):
     """A type that llvmlite has no name for."""
 
-    def __str__(self) -> str:
+    def __str__(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         return "bfloat"
 
 
