@@ -237,11 +237,12 @@ def _by_winners(
     input_size: tuple[int, ...],
     result_size: tuple[int, ...],
 ) -> Numbers:
-    sizes = _sizes(kind, A, layout, window, input_size, _alike(A))
+    dtypes = _dtypes(A, A) if kind == PLACING else _alike(A)
+    sizes = _sizes(kind, A, layout, window, input_size, dtypes)
     table = tables.over_taps(sizes, is_transposed=kind == PLACING)
     name, order = _target("sum_over_taps", sizes, sizes.c_out), _order(layout)
     shape = tuple(with_spatial(A.shape, result_size, layout))
-    result = jax.ShapeDtypeStruct(shape, A.dtype)
+    result = jax.ShapeDtypeStruct(shape, sizes.dtypes[2])
     call = ffi_call(name, result, input_layouts=(order, order), output_layouts=order)
     return call(A, winner, table=table)
 

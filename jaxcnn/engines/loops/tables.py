@@ -316,11 +316,12 @@ def over_taps(sizes: Sizes, *, is_transposed: bool, of_ones: bool = False) -> np
             ALONG_IMAGES=int(along_images),
         )
         rectangles.append(strides + record)
+    beside = in_bytes if sizes.kind == PLACING else out_bytes
     image_parts = min(sizes.images, sizes.parts)
     slices = -(-sizes.parts // image_parts)
     header |= {
         "PARTS": image_parts * slices,
-        "SHIFT": (out_bytes // winner.itemsize).bit_length() - 1 if winner else 0,
+        "SHIFT": (beside // winner.itemsize).bit_length() - 1 if winner else 0,
         "IMAGE_OF_A": a[0],
         "GROUP_OF_A": summed * in_bytes,
         "IMAGE_OF_B": 0,

@@ -53,6 +53,7 @@ from jaxcnn.engines.loops.processor import (
     CHANNELWISE,
     MAXIMUM,
     PAIRED,
+    PLACING,
     PRODUCT,
     TAKING,
     lanes,
@@ -87,8 +88,7 @@ class Tiles:
 
     Attributes:
       kind: what is done at a step, one of those above.
-      dtypes: of A, B and C in memory. Halves become float32 on their way into a register,
-        and are rounded on their way out.
+      dtypes: of A, B and C in memory. Halves become float32 on their way into a register.
       winner: the dtype of winners, where there are any.
     """
 
@@ -361,7 +361,8 @@ class _Tile:
 
     def _beside(self, address: Any) -> Any:
         """Where the winner is that belongs to a number; ``other`` belongs to address 0."""
-        size = _bytes(self.of_c.element)  # A has the same, where there are winners
+        numbers = self.of_a if self.tiles.kind == PLACING else self.of_c
+        size = _bytes(numbers.element)
         shift = _int((size // _bytes(self.winners.element)).bit_length() - 1)
         return self.build.add(self.other, self.build.lshr(address, shift))
 
@@ -377,19 +378,11 @@ class _Tile:
         return value if type_ == self.vector else self.build.fpext(value, self.vector)
 
     def _narrow(self, value: Any, type_: ir.VectorType) -> Any:
-        """As it is kept in memory: rounded to the nearest, and of two to the even one."""
-        build = self.build
-        if type_ == self.vector:
-            return value
-        if type_.element != I16:
-            return build.fptrunc(value, type_)
-        bits = build.bitcast(value, self.integers)
-        is_odd = build.and_(build.lshr(bits, self._all(16)), self._all(1))
-        rounded = build.add(bits, build.add(is_odd, self._all(0x7FFF)))
-        a_nan = build.or_(bits, self._all(1 << 22))  # rounding could make it infinite
-        is_nan = build.fcmp_unordered("uno", value, value)
-        kept = build.select(is_nan, a_nan, rounded)
-        return build.trunc(build.lshr(kept, self._all(16)), type_)
+        """As it is kept in memory: a half is one that was chosen, and is not rounded."""
+        if type_.element == I16:
+            bits = self.build.bitcast(value, self.integers)
+            return self.build.trunc(self.build.lshr(bits, self._all(16)), type_)
+        return value if type_ == self.vector else self.build.fptrunc(value, type_)
 
     def _all(self, number: int) -> ir.Constant:
         return ir.Constant(self.integers, [number] * self.lanes)
