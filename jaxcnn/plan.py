@@ -118,7 +118,7 @@ ON_CPU = (
     ),
     Choice(
         "pooled",
-        lambda d: _has_short_floats(d) and d.name in POOLS and d.has_tiles,
+        lambda d: d.dtype == jnp.float32 and d.name in POOLS and d.has_tiles,
         "windows that lie side by side are one loop, which XLA fuses with what is around",
     ),
     Choice("loops", lambda d: True, "compiled loops, which reach the machine's speed"),
