@@ -17,6 +17,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.lax import PrecisionLike
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Bool
 
 from jaxcnn.engines import ENGINES
 from jaxcnn.layout import (
@@ -79,14 +80,34 @@ SAY_HOW_LARGE = (
 )
 
 
+_ARRAYS = (np.ndarray, np.generic, bool, int, float, complex)
+"""What becomes an array, besides those of JAX's: what JAX's own functions take for one."""
+
+
+def _array(name: str, value: Any, wanted: str = "an array") -> jax.Array:
+    """``value`` as a JAX array.
+
+    An array of NumPy's gets the dtype that it has everywhere in JAX: float64 becomes
+    float32, unless ``jax_enable_x64`` is on.
+    """
+    if isinstance(value, jax.Array):
+        return value
+    is_one = isinstance(value, _ARRAYS) and not isinstance(value, np.ma.MaskedArray)
+    if is_one or hasattr(value, "__jax_array__"):
+        try:
+            return jnp.asarray(value)
+        except (TypeError, OverflowError):
+            pass  # strings, objects, dates, and ints of any size, which JAX has not
+    of_dtype = f" of dtype {value.dtype}" if isinstance(value, np.ndarray) else ""
+    raise TypeError(
+        f"{name} is a {type(value).__name__}{of_dtype}; it must be {wanted}: jnp.asarray "
+        f"makes one"
+    )
+
+
 def float_array(name: str, value: ArrayLike | None) -> Floats:
     """``value`` as a JAX array of one of the float dtypes."""
-    if isinstance(value, list | tuple | str) or value is None:
-        raise TypeError(
-            f"{name} is a {type(value).__name__}; it must be an array: "
-            f"jnp.asarray makes one"
-        )
-    array = value if isinstance(value, jax.Array) else jnp.asarray(value)
+    array = _array(name, value)
     if array.dtype not in _DTYPES:
         raise TypeError(
             f"{name} has dtype {array.dtype}; it must be one of {_FLOATS}: "
@@ -95,15 +116,24 @@ def float_array(name: str, value: ArrayLike | None) -> Floats:
     return array
 
 
-def integers(name: str, value: ArrayLike) -> Integers:
+def integers(name: str, value: ArrayLike, wanted: str = "integers") -> Integers:
     """``value`` as a JAX array of integers."""
-    if isinstance(value, list | tuple | str) or value is None:
-        raise TypeError(
-            f"{name} is a {type(value).__name__}; it must be integers, an array"
-        )
-    array = value if isinstance(value, jax.Array) else jnp.asarray(value)
+    array = _array(name, value, f"an array of {wanted}")
     if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"{name} has dtype {array.dtype}; it must be integers")
+        raise TypeError(f"{name} has dtype {array.dtype}; it must be {wanted}")
+    return array
+
+
+def truths(
+    name: str, value: ArrayLike, shape: Sequence[int], because: str
+) -> Bool[Array, "..."]:
+    """``value`` as a JAX array of truth values, of this shape."""
+    array = _array(name, value, "an array of truth values")
+    if array.dtype != jnp.bool:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; it must be truth values, as in {name} > 0"
+        )
+    shape_is(name, array, shape, because)
     return array
 
 

@@ -1,11 +1,13 @@
 """Losses: a classifier's, with its gradient written down, and two that optax computes."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
+from jaxtyping import Array, Bool
 
 from jaxcnn import arguments
 from jaxcnn.layers.softmax import log_softmax, softmax
@@ -21,20 +23,32 @@ from jaxcnn.rounding import rounded_once
 # --- Softmax cross-entropy ------------------------------------------------------------
 
 
+def _one_or_nan(labels: Integers, classes: int) -> Floats:
+    """1 for a label that names a class, NaN for another.
+
+    Whatever is multiplied by it has a derivative that is NaN, too, so that no number of a
+    wrong label looks like one.
+    """
+    last = min(classes - 1, jnp.iinfo(labels.dtype).max)
+    return jnp.where((labels >= 0) & (labels <= last), 1.0, jnp.nan)
+
+
 @rounded_once
 def _cross_entropy(logits: Floats, labels: Integers, *, smoothing: float) -> Floats:
     log_p = log_softmax(logits, derivatives="autodiff")
-    loss = -jnp.take_along_axis(log_p, jnp.expand_dims(labels, -1), axis=-1)[..., 0]
+    at = jnp.expand_dims(labels.astype("int32"), -1)
+    loss = -jnp.take_along_axis(log_p, at, axis=-1, mode="clip")[..., 0]
     if smoothing:
         loss = (1 - smoothing) * loss - smoothing * jnp.mean(log_p, axis=-1)
-    return loss
+    return loss * _one_or_nan(labels, logits.shape[-1])
 
 
 def _less_targets(logits: Floats, labels: Integers, smoothing: float) -> Floats:
     """P − T"""
     classes = logits.shape[-1]
-    is_label = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
-    return softmax(logits) - ((1 - smoothing) * is_label + smoothing / classes)
+    is_label = jax.nn.one_hot(labels.astype("int32"), classes, dtype=logits.dtype)
+    less_targets = softmax(logits) - ((1 - smoothing) * is_label + smoothing / classes)
+    return less_targets * jnp.expand_dims(_one_or_nan(labels, classes), -1)
 
 
 @rounded_once
@@ -64,6 +78,7 @@ def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
     *,
+    where: ArrayLike | None = None,
     label_smoothing: float = 0.0,
     derivatives: str | None = None,
 ) -> Floats:
@@ -81,20 +96,25 @@ def softmax_cross_entropy(
       logits: Z, ``(…, classes)``; float32, float64, bfloat16 or float16. Half precisions
         are computed in float32 and rounded once, gradients included.
       labels: t, ``(…)``, integers from 0 to classes − 1.
+      where: truth values ``(…)``: the examples that count. The loss of the others is 0, and
+        so is its gradient, whatever their logits and labels. What PyTorch calls
+        ``ignore_index=-1`` is ``where=labels != -1``.
       label_smoothing: ε, from 0 to 1.
       derivatives: ``"custom"`` for the hand-written rule; ``"autodiff"`` drops it, so
         that JAX differentiates the formula itself. By default
         ``"custom"``, or what ``with`` :func:`jaxcnn.derivatives` says.
 
     Returns:
-      The loss of every example, ``(…)``, of logits' dtype; take the mean for a batch.
+      The loss of every example, ``(…)``, of logits' dtype; take the mean for a batch, with
+      ``where`` that of the examples that count: ``losses.mean(where=where)``.
 
     Raises:
-      TypeError: when logits are not floats of a supported dtype, or labels not integers,
-        or ``label_smoothing`` is not a number.
-      ValueError: when the shapes do not fit, or a label lies outside 0 … classes − 1, or
-        ``label_smoothing`` outside 0 … 1.
-        Labels are only looked at where they are concrete: not under ``jit``.
+      TypeError: when logits are not floats of a supported dtype, labels not integers, or
+        ``where`` not truth values, or ``label_smoothing`` is not a number.
+      ValueError: when the shapes do not fit, or a label that counts lies outside
+        0 … classes − 1, or ``label_smoothing`` outside 0 … 1.
+        Labels are only looked at where they are concrete: not under ``jit``. There the loss
+        of such a label is NaN, and so are its derivatives.
 
     Derivatives: logits and labels are kept; labels have no gradient.
 
@@ -106,38 +126,48 @@ def softmax_cross_entropy(
     Array([0.75], dtype=float32)
     >>> jax.grad(lambda z: softmax_cross_entropy(z, jnp.array([1])).sum())(logits).round(4)
     Array([[ 0.25, -0.25]], dtype=float32)
+    >>> labels = jnp.array([1, -1])
+    >>> losses = softmax_cross_entropy(jnp.zeros((2, 4)), labels, where=labels != -1)
+    >>> losses, losses.mean(where=labels != -1)
+    (Array([1.3862944, 0.       ], dtype=float32), Array(1.3862944, dtype=float32))
     """
     logits = arguments.float_array("logits", logits)
-    if labels is None:
-        raise TypeError("labels is None; they must be integers, one for each example")
-    labels = jnp.asarray(labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(
-            f"labels have dtype {labels.dtype}; they must be integers, one for each "
-            f"example (for one-hot rows, take argmax(-1))"
-        )
+    labels = arguments.integers(
+        "labels",
+        labels,
+        "integers, one for each example (for one-hot rows, take argmax(-1))",
+    )
     if logits.ndim == 0 or labels.shape != logits.shape[:-1]:
         raise ValueError(
             f"labels have shape {labels.shape}; for logits of shape {logits.shape} "
             f"they must be {logits.shape[:-1]}: one for each row of logits"
         )
     arguments.has_entries("logits", logits, (-1,))
+    compute = computing(CROSS_ENTROPY, derivatives)
+    smoothing = arguments.fraction("label_smoothing", label_smoothing)
+    if where is not None:
+        where = arguments.truths("where", where, labels.shape, "as labels")
+        logits = jnp.where(jnp.expand_dims(where, -1), logits, 0)
+        labels = jnp.where(where, labels, 0)
     classes = logits.shape[-1]
     arguments.in_range(
         "labels", labels, classes, f"logits of shape {logits.shape} have classes"
     )
-    smoothing = arguments.fraction("label_smoothing", label_smoothing)
-    compute = computing(CROSS_ENTROPY, derivatives)
-    return compute(logits, labels, smoothing=smoothing)
+    losses = compute(logits, labels, smoothing=smoothing)
+    return losses if where is None else jnp.where(where, losses, 0)
 
 
 # --- Element by element ---------------------------------------------------------------
 
-REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum, "none": lambda losses: losses}
+REDUCTIONS = ("mean", "sum", "none")
 
 
 def mse_loss(
-    predictions: ArrayLike, targets: ArrayLike, *, reduction: str = "mean"
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    reduction: str = "mean",
 ) -> Floats:
     r"""How far predictions are from their targets: the mean squared error.
 
@@ -151,15 +181,20 @@ def mse_loss(
       predictions: y, an array of any shape; float32, float64, bfloat16 or float16. Half
         precisions are computed in float32 and rounded once, gradients included.
       targets: t, of predictions' shape and dtype.
-      reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"`` for the loss of
-        each element.
+      where: truth values of predictions' shape: the elements that count. The loss of the
+        others is 0, and so is its gradient, whatever they are.
+      reduction: ``"mean"`` over all elements that count, ``"sum"``, or ``"none"`` for the
+        loss of each element.
 
     Returns:
-      A scalar of predictions' dtype, or for ``"none"`` an array of their shape.
+      A scalar of predictions' dtype, or for ``"none"`` an array of their shape. Where no
+      element counts, the mean is NaN, and so are its derivatives.
 
     Raises:
-      TypeError: when an array is not of a supported float dtype, or dtypes differ.
-      ValueError: when the shapes differ, or ``reduction`` is unknown.
+      TypeError: when an array is not of a supported float dtype, dtypes differ, or
+        ``where`` is not truth values.
+      ValueError: when the shapes differ, ``reduction`` is unknown, or the mean of no
+        elements is asked for.
 
     Derivatives: JAX's own, in forward and in reverse mode.
 
@@ -168,13 +203,20 @@ def mse_loss(
 
     >>> mse_loss(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0]))
     Array(2., dtype=float32)
+    >>> y, t = jnp.array([3.0, 2.0]), jnp.array([jnp.nan, 4.0])
+    >>> mse_loss(y, t, where=~jnp.isnan(t))
+    Array(4., dtype=float32)
     """
-    given = ("predictions", predictions, targets, reduction)
+    given = ("predictions", predictions, targets, where, reduction)
     return _reduced(optax.losses.squared_error, *given)
 
 
 def binary_cross_entropy_with_logits(
-    logits: ArrayLike, targets: ArrayLike, *, reduction: str = "mean"
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    reduction: str = "mean",
 ) -> Floats:
     r"""How surprised a classifier with two classes is, from its logits.
 
@@ -188,7 +230,7 @@ def binary_cross_entropy_with_logits(
         precisions are computed in float32 and rounded once, gradients included.
       targets: t, probabilities of logits' shape and dtype; 1 for the one class, 0 for the
         other.
-      reduction: as for :func:`mse_loss`.
+      where, reduction: as for :func:`mse_loss`.
 
     Returns:
       A scalar of logits' dtype, or for ``"none"`` an array of their shape.
@@ -205,7 +247,7 @@ def binary_cross_entropy_with_logits(
     >>> binary_cross_entropy_with_logits(z, t, reduction="none").round(4)
     Array([0.6931, 0.    , 0.    ], dtype=float32)
     """
-    given = ("logits", logits, targets, reduction)
+    given = ("logits", logits, targets, where, reduction)
     return _reduced(optax.losses.sigmoid_binary_cross_entropy, *given)
 
 
@@ -214,6 +256,7 @@ def _reduced(
     name: str,
     values: ArrayLike,
     targets: ArrayLike,
+    where: ArrayLike | None,
     reduction: str,
 ) -> Floats:
     """A loss of each element, computed and reduced, once the arguments are known to fit."""
@@ -221,7 +264,39 @@ def _reduced(
     targets = arguments.float_array("targets", targets)
     arguments.same_dtype("targets", targets, name, values)
     arguments.shape_is("targets", targets, values.shape, f"as {name}")
-    reduce = REDUCTIONS[arguments.one_of("reduction", reduction, tuple(REDUCTIONS))]
-    return rounded_once(lambda values, targets: reduce(loss(values, targets)))(
-        values, targets
-    )
+    arguments.one_of("reduction", reduction, REDUCTIONS)
+    if where is None:
+        counted = None
+    else:
+        counted = arguments.truths("where", where, values.shape, f"as {name}")
+    if reduction == "mean" and not values.size:
+        raise ValueError(
+            f"{name} has shape {values.shape}, and of no elements there is no mean: use "
+            f"reduction='sum' or 'none'"
+        )
+    compute = partial(_reduced_formula, counted=counted, loss=loss, reduction=reduction)
+    return rounded_once(compute)(values, targets)
+
+
+def _reduced_formula(
+    values: Floats,
+    targets: Floats,
+    *,
+    counted: Bool[Array, "..."] | None,
+    loss: Callable[[Floats, Floats], Floats],
+    reduction: str,
+) -> Floats:
+    n = values.size
+    if counted is not None:
+        if reduction == "mean":
+            # Of nothing the mean is NaN, and so that its gradient is, too, nothing is
+            # taken out then.
+            n = jnp.sum(counted)
+            n, counted = jnp.where(n, n.astype(values.dtype), jnp.nan), counted | (n == 0)
+        values, targets = (jnp.where(counted, each, 0) for each in (values, targets))
+    losses = loss(values, targets)
+    if counted is not None:
+        losses = jnp.where(counted, losses, 0)
+    if reduction == "none":
+        return losses
+    return jnp.sum(losses) if reduction == "sum" else jnp.sum(losses) / n

@@ -195,6 +195,95 @@ def test_tangents_are_those_of_autodiff_and_the_transposes_of_gradients(rng):
     close(*oracles.in_both_modes(rng, loss, logits))
 
 
+# --- Labels that name no class, and examples that do not count ------------------------
+
+BY_BOTH = pytest.mark.parametrize("derivatives", ["custom", "autodiff"])
+
+
+def derivatives_of(loss, z, direction):
+    """The value, and the first and second derivatives in each mode."""
+
+    def of_all(z):
+        value, pullback = jax.vjp(loss, z)
+        moved = jax.jvp(loss, (z,), (direction,))[1]
+        (gradient,) = pullback(jnp.ones_like(value))
+        second = jax.jvp(jax.grad(lambda z: loss(z).sum()), (z,), (direction,))[1]
+        return value, moved, gradient, second
+
+    return jax.device_get(jax.jit(of_all)(z))
+
+
+@smoothings
+@BY_BOTH
+@pytest.mark.parametrize(
+    ("dtype", "label"),
+    [
+        ("int32", -1),
+        ("int32", -100),
+        ("int8", -1),
+        ("uint8", 255),
+        ("int32", 5),
+        ("int32", 2**31 - 1),
+        ("int64", 2**32 + 1),  # 1, were it cut to 32 bits
+    ],
+)
+def test_under_jit_a_label_of_no_class_makes_all_of_its_example_nan(
+    rng, dtype, label, derivatives, smoothing
+):
+    logits, direction = rng.standard_normal((2, 2, 5))
+
+    def loss(z, labels):
+        return jaxcnn.softmax_cross_entropy(
+            z, labels, derivatives=derivatives, label_smoothing=smoothing
+        )
+
+    ours = derivatives_of(
+        jax.jit(lambda z: loss(z, jnp.asarray([3, label], dtype))), logits, direction
+    )
+    wanted = derivatives_of(lambda z: loss(z, jnp.asarray([3, 3])), logits, direction)
+    for each, sound in zip(ours, wanted, strict=True):
+        assert np.isnan(each[1]).all()
+        close(each[0], sound[0])
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_labels_may_have_fewer_values_than_there_are_classes(rng, dtype):
+    logits, labels = rng.standard_normal((3, 300)), np.array([0, 10, 127])
+    compute = with_gradient(jaxcnn.softmax_cross_entropy)
+    wanted = with_gradient(of_optax)(logits, labels, np.ones(3))
+    close(compute(logits, labels.astype(dtype), np.ones(3)), wanted)
+
+
+@smoothings
+@BY_BOTH
+def test_only_examples_that_count_have_a_loss_and_derivatives(rng, derivatives, smoothing):
+    logits, labels, _ = drawn(rng)
+    counts = np.array([True, False, True, False])
+    direction = rng.standard_normal(logits.shape)
+    known = {"derivatives": derivatives, "label_smoothing": smoothing}
+
+    def loss(z, labels, **where):
+        return jaxcnn.softmax_cross_entropy(z, labels, **known, **where)
+
+    wanted = derivatives_of(lambda z: loss(z, labels), logits, direction)
+    # Whatever does not count may be anything.
+    logits[1], logits[3] = np.nan, np.inf
+    labels = jnp.where(counts, labels, -100)
+    ours = derivatives_of(lambda z: loss(z, labels, where=counts), logits, direction)
+    for each, of_all in zip(ours, wanted, strict=True):
+        np.testing.assert_array_equal(each[~counts], np.zeros_like(of_all[~counts]))
+        close(each[counts], of_all[counts])
+
+
+def test_labels_that_do_not_count_are_not_looked_at(rng):
+    logits, labels, _ = drawn(rng)
+    labels = np.where([True, False, True, True], labels, -1)
+    losses_of_all = jaxcnn.softmax_cross_entropy(logits, labels, where=labels != -1)
+    assert losses_of_all[1] == 0
+    with pytest.raises(ValueError, match="labels run from -1"):
+        jaxcnn.softmax_cross_entropy(logits, labels, where=np.ones(4, bool))
+
+
 # --- Element by element ---------------------------------------------------------------
 
 
@@ -300,3 +389,30 @@ def test_certain_logits_have_finite_losses_and_gradients():
     loss, (dz, _) = with_gradients("bce", "none")(np.ones(4), z, t)
     np.testing.assert_array_equal(loss, [0, 0, 1e4, 1e4])
     np.testing.assert_array_equal(dz, [0, 0, 1, -1])
+
+
+@every_reduction
+@every_loss
+def test_only_elements_that_count_are_reduced_and_have_derivatives(rng, name, reduction):
+    loss, *_ = ELEMENTWISE[name]
+    y, t = drawn_pair(rng)
+    counts = rng.random(y.shape) < 0.5
+    kept = functools.partial(loss, reduction=reduction)
+    wanted = derivatives_of(lambda y: kept(y, t[counts]), y[counts], y[counts])
+    spoiled = np.where(counts, y, np.nan), np.where(counts, t, np.inf)
+    ours = derivatives_of(lambda y: kept(y, spoiled[1], where=counts), spoiled[0], y)
+    for each, of_kept in zip(ours, wanted, strict=True):
+        assert not each.shape or not np.any(each[~counts])
+        close(each[counts] if each.shape else each, of_kept)
+
+
+@every_loss
+def test_the_mean_of_nothing_is_nan_and_so_are_its_derivatives(rng, name):
+    loss, *_ = ELEMENTWISE[name]
+    y, t = drawn_pair(rng)
+    y[0] = t[0]  # where the slope is 0
+    nothing = np.zeros(y.shape, bool)
+    of_mean = derivatives_of(lambda y: loss(y, t, where=nothing), y, y)
+    assert all(np.isnan(each).all() for each in of_mean)
+    of_sum = derivatives_of(lambda y: loss(y, t, where=nothing, reduction="sum"), y, y)
+    assert not any(map(np.any, of_sum))

@@ -86,7 +86,37 @@ BAD_ARRAYS = {
     "labels bools": (
         lambda a: softmax_cross_entropy(a.rows, a.labels > 0),
         TypeError,
-        "labels have dtype bool … integers",
+        "labels has dtype bool … integers",
+    ),
+    "labels a list": (
+        lambda a: softmax_cross_entropy(a.rows, [0, 1]),
+        TypeError,
+        "labels is a list … an array of integers",
+    ),
+    "where of integers": (
+        lambda a: softmax_cross_entropy(a.rows, a.labels, where=a.labels),
+        TypeError,
+        "where has dtype int32 … truth values",
+    ),
+    "where a list": (
+        lambda a: softmax_cross_entropy(a.rows, a.labels, where=[True, False]),
+        TypeError,
+        "where is a list … truth values",
+    ),
+    "where's shape": (
+        lambda a: softmax_cross_entropy(a.rows, a.labels, where=a.rows > 0),
+        ValueError,
+        "where has shape (2, 4) … must be (2,), as labels",
+    ),
+    "where's shape, for one element each": (
+        lambda a: jaxcnn.mse_loss(a.rows, a.rows, where=a.labels > 0),
+        ValueError,
+        "where has shape (2,) … must be (2, 4), as predictions",
+    ),
+    "mean of nothing": (
+        lambda a: jaxcnn.mse_loss(a.rows[:0], a.rows[:0]),
+        ValueError,
+        "predictions has shape (0, 4) … no mean … 'sum' or 'none'",
     ),
     # Dtypes that differ
     "w's dtype": (
@@ -217,7 +247,7 @@ BAD_ARRAYS = {
     "labels floats": (
         lambda a: softmax_cross_entropy(a.rows, a.labels.astype("float32")),
         TypeError,
-        "labels have dtype float32 … integers",
+        "labels has dtype float32 … integers",
     ),
     "logits a scalar": (
         lambda a: softmax_cross_entropy(a.b[0], a.labels),
