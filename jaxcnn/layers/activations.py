@@ -208,9 +208,16 @@ def elu(x: ArrayLike, alpha: float = 1.0, *, derivatives: str | None = None) -> 
     return _elu(x, derivatives, arguments.number("alpha", alpha))
 
 
+def _within(x: Floats, bound: float) -> Floats:
+    """x where it is no larger than the bound: what a power takes without overflowing."""
+    return jnp.clip(x, -bound, bound)
+
+
 _hard_swish = elementwise(
     "hard_swish",
-    lambda x: jnp.where(x <= -3, 0, jnp.where(x < 3, x * (x + 3) / 6, x)),
+    lambda x: jnp.where(
+        x <= -3, 0, jnp.where(x < 3, _within(x, 3) * (_within(x, 3) + 3) / 6, x)
+    ),
     lambda x: jnp.where(x <= -3, 0, jnp.where(x < 3, x / 3 + 0.5, 1)),
 )
 
@@ -365,20 +372,39 @@ def softplus(
     return _softplus(x, derivatives, beta, arguments.number("threshold", threshold))
 
 
-def _times_sigmoid(
+FAR_OUT = 1000.0
+"""Beyond it, x g(x) is 0 or x in every dtype, if g is σ or Φ: e^−1000 is 0."""
+
+
+def _gated(
+    name: str, g: Callable[[Floats], Floats], dg: Callable[[Floats], Floats]
+) -> Callable[..., Floats]:
+    """f(x) = x g(x) and f'(x) = g(x) + x g'(x), for g that rises from 0 to 1.
+
+    Far out a power of x overflows where its factor vanishes, and 0 · ∞ is NaN. So g sees
+    nothing from there.
+    """
+
+    def f(x: Floats) -> Floats:
+        near = _within(x, FAR_OUT)
+        return jnp.where(abs(x) > FAR_OUT, jnp.where(x > 0, x, 0), near * g(near))
+
+    def derivative(x: Floats) -> Floats:
+        near = _within(x, FAR_OUT)
+        return g(near) + near * dg(near)
+
+    return elementwise(name, f, derivative)
+
+
+def _gated_by_sigmoid(
     name: str, v: Callable[[Floats], Floats], dv: Callable[[Floats], Floats]
 ) -> Callable[..., Floats]:
-    """f(x) = x σ(v(x)) and f'(x) = σ(v) + x σ'(v) v'(x), with σ'(v) = σ(v) σ(−v)."""
+    """g = σ(v(x)), and g' = σ(v) σ(−v) v'(x)."""
     s = jax.nn.sigmoid
-    return elementwise(
-        name,
-        lambda x: x * s(v(x)),
-        # Multiplied from the left: σ(v) vanishes before v' can overflow.
-        lambda x: s(v(x)) + x * s(v(x)) * s(-v(x)) * dv(x),
-    )
+    return _gated(name, lambda x: s(v(x)), lambda x: s(v(x)) * s(-v(x)) * dv(x))
 
 
-_silu = _times_sigmoid("silu", lambda x: x, jnp.ones_like)
+_silu = _gated_by_sigmoid("silu", lambda x: x, jnp.ones_like)
 
 
 def silu(x: ArrayLike, *, derivatives: str | None = None) -> Floats:
@@ -417,13 +443,9 @@ def _normal_density(x: Floats) -> Floats:
 
 
 _GELU = {
-    "none": elementwise(
-        "gelu",
-        lambda x: x * _normal_cdf(x),
-        lambda x: _normal_cdf(x) + x * _normal_density(x),
-    ),
+    "none": _gated("gelu", _normal_cdf, _normal_density),
     # (1 + tanh u)/2 = σ(2u)
-    "tanh": _times_sigmoid(
+    "tanh": _gated_by_sigmoid(
         "gelu_tanh",
         lambda x: math.sqrt(8 / math.pi) * (x + 0.044715 * x**3),
         lambda x: math.sqrt(8 / math.pi) * (1 + 3 * 0.044715 * x**2),

@@ -188,13 +188,18 @@ FAR_OUT = {
 
 @functools.cache
 def to_second_order(name):
-    """A function of a number, compiled: value, slope and second derivative by both."""
+    """A function of a number, compiled: value, slopes and second derivatives by both.
+
+    Each derivative is that of either mode.
+    """
 
     def of_both(x):
         def by(derivatives):
             activation = functools.partial(ACTIVATIONS[name][0], derivatives=derivatives)
-            slope = jax.grad(activation)
-            return activation(x), slope(x), jax.grad(slope)(x)
+            slope, one = jax.grad(activation), jnp.ones_like(x)
+            y, moved = jax.jvp(activation, (x,), (one,))
+            dx, second = jax.jvp(slope, (x,), (one,))
+            return y, (moved, dx), (second, jax.grad(slope)(x))
 
         return {each: by(each) for each in ("custom", "autodiff")}
 
@@ -204,18 +209,32 @@ def to_second_order(name):
 @pytest.mark.parametrize("derivatives", ["custom", "autodiff"])
 @pytest.mark.parametrize(
     ("dtype", "size"),
-    [("float64", 1e4), ("float32", 1e4), ("bfloat16", 2.0**16), ("float16", 65504)],
+    [
+        *(("float64", size) for size in (1e4, 1e18, 3e38, 1e154, 1.7e308, np.inf)),
+        *(("float32", size) for size in (1e4, 1e18, 1e20, 1e25, 3e38, np.inf)),
+        *(("bfloat16", size) for size in (2.0**16, 2.0**60, 2.0**127, np.inf)),
+        *(("float16", size) for size in (65504, np.inf)),
+    ],
 )
 @pytest.mark.parametrize("name", FAR_OUT)
 def test_far_out_nothing_overflows(name, dtype, size, derivatives):
     for sign, (slope, constant) in zip((-1, 1), FAR_OUT[name], strict=True):
         x = np.asarray(sign * size, dtype)
         y, dx, ddx = jax.device_get(to_second_order(name)(x)[derivatives])
-        # One rounding of y, one of the slope.
-        close_to = functools.partial(np.testing.assert_allclose, rtol=jnp.finfo(dtype).eps)
-        close_to(np.float64(y), slope * sign * size + constant)
-        assert dx == np.asarray(slope, dtype)
-        assert ddx == 0
+        # One rounding of x, one of y, one of the slope.
+        close_to = functools.partial(
+            np.testing.assert_allclose, rtol=2 * float(jnp.finfo(dtype).eps)
+        )
+        close_to(np.float64(y), sign * slope * size + constant if slope else constant)
+        assert all(each == np.asarray(slope, dtype) for each in dx)
+        assert all(each == 0 for each in ddx)
+
+
+@pytest.mark.parametrize("derivatives", ["custom", "autodiff"])
+@pytest.mark.parametrize("name", FAR_OUT)
+def test_a_nan_stays_one(name, derivatives):
+    y, *_ = to_second_order(name)(np.nan)[derivatives]
+    assert np.isnan(y)
 
 
 WHAT_IS_KEPT = {
