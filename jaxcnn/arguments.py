@@ -2,13 +2,22 @@
 
 Every public function hands its arguments to this file before anything is computed, and
 this file answers with arrays and a static description, or with an exception that names
-the argument, what it got and what it wants.
+the argument, what it got and what it wants. What passes for what is decided here, once, so
+that a call means the same under ``jit`` and outside of it:
+
+    arrays      what JAX's own functions take for one: JAX's and NumPy's, and numbers; not
+                lists, and not what another library calls an array. A float64 array of
+                NumPy's is float32, unless jax_enable_x64 is on, as everywhere in JAX.
+    ints        Python's and NumPy's, and neither True nor an array of one
+    numbers     likewise, and not NaN
+    several     a sequence, but neither text nor bytes
+    flags       True and False, and neither 1 nor an array
 """
 
 import math
 import numbers
-import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypedDict
 
 import jax
@@ -33,7 +42,6 @@ from jaxcnn.layout import (
 from jaxcnn.problem import Problem
 from jaxcnn.sharding import replicated_along
 from jaxcnn.window import (
-    EXTENSIONS,
     PADDING_NAMES,
     Pairs,
     Window,
@@ -157,28 +165,40 @@ def same_dtype(name: str, array: Floats, other_name: str, other: Floats) -> None
         )
 
 
+def whole(name: str, value: Any, wanted: str = "an int") -> int:
+    """An int of Python's or of NumPy's, and neither a truth value nor an array."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; it must be {wanted}")
+    return int(value)
+
+
 def number(name: str, value: float) -> float:
-    """A number, and neither an array nor a NaN."""
-    if not isinstance(value, numbers.Real):
+    """A number, and neither a truth value, an array nor a NaN."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; it must be a number, and not an array")
-    if math.isnan(value):
-        raise ValueError(f"{name} is {value!r}; it must be a number")
-    return float(value)
+    try:
+        converted = float(value)
+    except OverflowError:
+        converted = math.nan
+    if math.isnan(converted):
+        raise ValueError(f"{name} is {value!r}; it must be a number that floats have")
+    return converted
 
 
 def positive(name: str, value: float) -> int | float:
     """A positive, finite number; an int where it is whole: powers by ints are exact."""
-    positive = number(name, value)
-    if not 0 < positive < math.inf:
+    checked = number(name, value)
+    if not 0 < checked < math.inf:
         raise ValueError(f"{name} is {value!r}; it must be a positive, finite number")
-    return int(positive) if positive.is_integer() else positive
+    return int(checked) if checked.is_integer() and checked < 2**31 else checked
 
 
 def fraction(name: str, value: float) -> float:
     """A number from 0 to 1."""
-    if not 0 <= number(name, value) <= 1:
+    checked = number(name, value)
+    if not 0 <= checked <= 1:
         raise ValueError(f"{name} is {value!r}; it must lie between 0 and 1")
-    return float(value)
+    return checked
 
 
 def flag(name: str, value: bool) -> bool:
@@ -189,11 +209,45 @@ def flag(name: str, value: bool) -> bool:
 
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(
             f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}"
         )
     return value
+
+
+def only(options: Mapping[str, Any], known: type) -> None:
+    """Refuse an option that is none of a function's, whose options a TypedDict names."""
+    for name in options:
+        if name not in known.__annotations__:
+            raise TypeError(
+                f"{name} is no option of this function; its options are "
+                f"{', '.join(known.__annotations__)}, and what its signature names"
+            )
+
+
+@lru_cache(maxsize=256)
+def _is_precision(value: Any) -> bool:
+    one = jax.ShapeDtypeStruct((1, 1), "float32")
+    try:
+        jax.eval_shape(lambda x: jax.lax.dot(x, x, precision=value), one)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def precision_of_products(value: PrecisionLike) -> PrecisionLike:
+    """What :func:`jax.lax.dot_general` takes for a precision."""
+    value = tuple(value) if isinstance(value, list) else value
+    try:
+        if value is None or _is_precision(value):
+            return value
+    except TypeError:  # not hashable
+        pass
+    raise ValueError(
+        f"precision is {value!r}; it must be None, 'default', 'high' or 'highest', a pair "
+        f"of these, or what else jax.lax.dot_general takes"
+    )
 
 
 def one_engine(engine: str) -> str:
@@ -262,9 +316,8 @@ def window_over(
     stride = one_for_each("stride", stride, n)
     dilation = one_for_each("dilation", dilation, n)
     unpadded = Window(kernel_size, stride, ((0, 0),) * n, dilation)
-    window = Window(
-        kernel_size, stride, _padding_pairs(padding, input_size, unpadded), dilation
-    )
+    pairs = _padding_pairs(padding, input_size, unpadded)
+    window = Window(kernel_size, stride, pairs, dilation).bounded(input_size)
     padded = window.padded_size(input_size)
     if ceil_mode:
         if any(high < 0 for _, high in window.padding):
@@ -345,14 +398,14 @@ def transposed_window(
     pairs = tuple(
         (low, s * (out - 1) + extent - low - h) for out, h, s, extent, (low, _) in sums
     )
-    return Window(kernel_size, stride, pairs, dilation), size
+    return Window(kernel_size, stride, pairs, dilation).bounded(size), size
 
 
 def one_for_each(name: str, value: int | Sequence[int], n: int) -> tuple[int, ...]:
     """An int repeated for n spatial dimensions, or a sequence of n ints."""
     wanted = f"{name} is {value!r}; it must be an int or {n} ints"
     try:
-        entries = tuple(map(operator.index, _repeated(value, n)))
+        entries = tuple(whole(name, entry) for entry in _repeated(value, n))
     except TypeError:
         raise TypeError(wanted) from None
     if len(entries) != n:
@@ -384,20 +437,28 @@ def _padding_pairs(padding: Padding, input_size: Sequence[Length], window: Windo
         return named_padding(name, window, input_size)
     try:
         pairs = tuple(_low_and_high(entry) for entry in _repeated(padding, n))
-    except (TypeError, ValueError) as error:
-        raise type(error)(wanted) from None
+    except TypeError:
+        raise TypeError(wanted) from None
+    except ValueError:
+        raise ValueError(wanted) from None
     if len(pairs) != n:
         raise ValueError(wanted)
     return pairs
 
 
 def _low_and_high(entry: int | Sequence[int]) -> tuple[int, int]:
-    low, high = entry if isinstance(entry, Sequence) else (entry, entry)
-    return operator.index(low), operator.index(high)
+    low, high = _repeated(entry, 2)
+    return whole("padding", low), whole("padding", high)
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether it is several: neither text, nor bytes, whose entries would pass for ints."""
+    several = isinstance(value, Sequence)
+    return several and not isinstance(value, str | bytes | bytearray | memoryview)
 
 
 def _repeated(value: Any, n: int) -> Sequence:
-    return value if isinstance(value, Sequence) else (value,) * n
+    return value if is_sequence(value) else (value,) * n
 
 
 def convolution_problem(
@@ -410,20 +471,20 @@ def convolution_problem(
     layout: str,
     engine: str = "auto",
     groups: int = 1,
-    **options: Any,
+    precision: PrecisionLike = None,
 ) -> Problem:
     """The static description of a convolution."""
     one_engine(engine)
     groups = number_of_groups(groups)
+    precision = precision_of_products(precision)
     window = window_over(input_size, kernel_size, stride, padding, dilation)
-    return Problem(window, tuple(input_size), layout, engine, groups=groups, **options)
+    return Problem(
+        window, tuple(input_size), layout, engine, groups=groups, precision=precision
+    )
 
 
 def number_of_groups(groups: int) -> int:
-    try:
-        groups = operator.index(groups)
-    except TypeError:
-        raise TypeError(f"groups is {groups!r}; it must be a positive int") from None
+    groups = whole("groups", groups, "a positive int")
     if groups < 1:
         raise ValueError(f"groups is {groups}; it must be a positive int")
     return groups
@@ -436,10 +497,12 @@ def result_dtype(preferred: DTypeLike | None, x: Floats) -> DTypeLike:
     wanted = f"preferred_element_type is {preferred!r}; it must be one of {_FLOATS}"
     try:
         dtype = jnp.dtype(preferred)
-    except TypeError:
+    except (TypeError, ValueError):
         raise TypeError(wanted) from None
     if dtype not in _DTYPES:
         raise TypeError(wanted)
+    if dtype != jax.dtypes.canonicalize_dtype(dtype):
+        raise ValueError(f"preferred_element_type is {dtype}, which wants jax_enable_x64")
     if dtype.itemsize < x.dtype.itemsize:
         raise ValueError(
             f"preferred_element_type is {dtype}, narrower than x's {x.dtype}: convert the "
@@ -450,7 +513,6 @@ def result_dtype(preferred: DTypeLike | None, x: Floats) -> DTypeLike:
 
 def padding_mode_fits(mode: str, problem: Problem) -> None:
     """Refuse padding that the input has too few pixels to fill."""
-    one_of("padding_mode", mode, ("zeros", *EXTENSIONS))
     window, size = problem.window, problem.input_size
     most = [h - 1 if mode == "reflect" else h for h in size]
     if mode == "replicate":

@@ -48,7 +48,7 @@ def choose(which: str | None, custom: Callable, autodiff: Callable) -> Callable:
 
 
 def _one_choice(which: str) -> str:
-    if which not in CHOICES:
+    if not isinstance(which, str) or which not in CHOICES:
         raise ValueError(
             f"derivatives is {which!r}; it must be one of {', '.join(map(repr, CHOICES))}"
         )

@@ -330,7 +330,9 @@ def explain(
       One line for each sum: its name, its engine, and why that one.
 
     Raises:
-      ValueError: when the platform is unknown, or the function refuses its arguments.
+      TypeError: when a shape is none, but an array, say.
+      ValueError: when the platform is unknown, or the function makes no sum over windows.
+      Exception: what the function raises, which may refuse its arguments.
 
     >>> from jaxcnn import conv2d, max_pool2d
     >>> lenet = (conv2d, (128, 1, 28, 28), (6, 1, 5, 5))
@@ -347,9 +349,15 @@ def explain(
     max pool: pooled (one pass over the input instead of one for each tap)
     max pool gradient: pooled (one pass over the input instead of one for each tap)
     """
-    if platform not in PLATFORMS:
+    if not isinstance(platform, str) or platform not in PLATFORMS:
         allowed = ", ".join(map(repr, PLATFORMS))
         raise ValueError(f"platform is {platform!r}; it must be one of {allowed}")
+    for shape in shapes:
+        if not isinstance(shape, list | tuple):
+            raise TypeError(
+                f"shapes has a {type(shape).__name__}; each must be the shape of an array, "
+                f"as x.shape"
+            )
     arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     has_loops = loops_at_hand() is None if loops is None else loops
     lines = []
@@ -357,6 +365,11 @@ def explain(
         choice = chosen(description, Lowering(platform, has_loops=has_loops))
         name = description.name.replace("_", " ")
         lines.append(f"{name}: {choice.engine} ({choice.why})")
+    if not lines:
+        raise ValueError(
+            f"function is {function!r}, which makes no sum over windows: there is nothing "
+            f"that an engine would compute"
+        )
     return "\n".join(dict.fromkeys(lines))
 
 

@@ -189,10 +189,29 @@ class Window:
                 if not _always_meets(k, s, d, low, size, out):
                     return True
                 continue
-            seen = s * np.arange(out)[:, None] + d * np.arange(k) - low
-            if not np.all(np.any((seen >= 0) & (seen < size), axis=1)):
+            if low > d * (k - 1) or s * (out - 1) - low >= size:
+                return True  # the first window, or the last one
+            start = s * np.arange(out) - low
+            tap = np.maximum(-(start // d), 0)  # the first that does not lie before
+            if np.any((tap >= k) | (start + d * tap >= size)):
                 return True
         return False
+
+    def bounded(self, input_size: Sequence[Length]) -> "Window":
+        """The same window, without a stride or a dilation that it has no use for.
+
+        A step over the whole input is never taken, and a single tap has no neighbour. An
+        engine that pads an input to a multiple of the stride need not see them.
+
+        >>> Window((1,), (9,), ((1, 0),), (7,)).bounded((3,))
+        Window(kernel_size=(1,), stride=(4,), padding=((1, 0),), dilation=(1,))
+        """
+        sizes = zip(self.stride, self.padded_size(input_size), strict=True)
+        stride = tuple(min(s, max(h, 1)) if isinstance(h, int) else s for s, h in sizes)
+        taps = zip(self.kernel_size, self.dilation, strict=True)
+        return replace(
+            self, stride=stride, dilation=tuple(1 if k == 1 else d for k, d in taps)
+        )
 
     def offsets(self) -> np.ndarray:
         """Every tap m, in row-major order: an int32 array of shape (taps, dimensions).

@@ -1,5 +1,7 @@
 """Arguments: what a user may write, and what it means. What not: see test_errors."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +39,48 @@ def test_ints_stand_for_every_dimension():
 
 def test_a_window_that_just_fits_is_accepted():
     assert window_over((2,), 3, padding=((0, 3),), dilation=2).output_size((2,)) == (1,)
+
+
+def test_a_step_beyond_the_input_is_none():
+    # Some engines pad to a multiple of the stride: 224 GB for one position of the window.
+    window = window_over((8, 9), 3, stride=(2**40, 2**70), padding=1)
+    assert window == window_over((8, 9), 3, stride=(10, 11), padding=1)
+    assert window.stride == (10, 11)
+    assert window_over((8,), 1, dilation=2**70) == window_over((8,), 1)
+
+
+OVER_ONE_POSITION = {
+    "conv2d": jaxcnn.conv2d,
+    "conv_transpose2d": lambda x, w, **known: jaxcnn.conv_transpose2d(
+        x[..., :1, :1], w, **known
+    ),
+    "max_pool2d": lambda x, w, **known: jaxcnn.max_pool2d(x, 2, **known),
+    "avg_pool2d": lambda x, w, **known: jaxcnn.avg_pool2d(x, 2, ceil_mode=True, **known),
+    "unfold": lambda x, w, **known: jaxcnn.unfold(x, 2, **known),
+}
+
+
+@pytest.mark.parametrize("name", OVER_ONE_POSITION)
+def test_a_huge_stride_is_the_same_program_as_one_over_the_input(name):
+    def traced(stride):
+        call = functools.partial(OVER_ONE_POSITION[name], stride=stride)
+        return str(jax.make_jaxpr(call)(np.ones((1, 3, 5, 5)), np.ones((3, 3, 2, 2))))
+
+    assert traced(2**40) == traced(5)
+
+
+def test_a_huge_stride_behind_jaxs_name_is_none_either():
+    x, w = np.ones((1, 3, 5, 5)), np.ones((3, 3, 2, 2))
+
+    def traced(stride):
+        def call(x, w):
+            return jax.lax.conv_general_dilated(x, w, (stride, stride), "VALID")
+
+        with jaxcnn.patched_jax():
+            return str(jax.make_jaxpr(call)(x, w))
+
+    assert "conv_forward" in traced(5)
+    assert traced(2**40) == traced(5)
 
 
 X, W = (2, 3, 4, 5), (6, 3, 2, 2)

@@ -77,3 +77,40 @@ def test_labels_out_of_range_are_refused(labels, told, kind):
 def test_windows_may_not_be_traced():
     with pytest.raises(TypeError, match=r"stride is .* must be an int or 2 ints"):
         jax.jit(lambda a, s: jaxcnn.conv2d(a.x, a.w, stride=s))(Good(), 2)
+
+
+@pytest.mark.parametrize("name", ["padding", "output_padding", "groups"])
+def test_other_options_may_not_be_traced_either(name):
+    def call(a, traced):
+        return jaxcnn.conv_transpose2d(a.dy, a.w, **{name: traced})
+
+    with pytest.raises(TypeError, match=f"{name} is .* must be an?"):
+        jax.jit(call)(Good(), 1)
+
+
+def test_a_result_in_float64_wants_that_enabled():
+    with (
+        jax.enable_x64(False),
+        pytest.raises(ValueError, match=r"preferred_element_type is float64, .*enable_x64"),
+    ):
+        jaxcnn.conv2d(Good().x, Good().w, preferred_element_type="float64")
+
+
+def test_a_pair_of_precisions_may_be_a_list():
+    jaxcnn.conv2d(Good().x, Good().w, precision=["high", "highest"])
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
+def test_indices_may_have_fewer_values_than_there_are_places(dtype):
+    x, indices = np.ones((1, 1, 2, 2), np.float32), np.array([[[[0, 5], [100, 127]]]])
+    y = jaxcnn.max_unpool2d(x, indices.astype(dtype), 2, output_size=(400, 500))
+    assert np.flatnonzero(y).tolist() == [0, 5, 100, 127]
+
+
+def test_an_output_with_more_places_than_indices_name_is_refused():
+    x, indices = np.ones((1, 1, 2, 2), np.float32), np.zeros((1, 1, 2, 2), np.int32)
+    check(
+        lambda: jaxcnn.max_unpool2d(x, indices, 2, stride=2**20),
+        ValueError,
+        "stride 1048576 … places, more than indices of int32 can name",
+    )

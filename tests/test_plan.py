@@ -594,3 +594,20 @@ def test_an_engine_that_wants_channels_last_is_given_them(monkeypatch):
         ((1, 4, 5, 2), (2, 2, 2, 3), "NHWC"),
         ((1, 2, 4, 5), (3, 2, 2, 2), "NCHW"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exception", "told"),
+    [
+        (
+            (jaxcnn.conv2d, np.ones((1, 1, 4, 4)), (1, 1, 3, 3)),
+            TypeError,
+            "a ndarray; each",
+        ),
+        ((jaxcnn.relu, (2, 3)), ValueError, "makes no sum over windows"),
+        ((jnp.sin, (2, 3)), ValueError, "makes no sum over windows"),
+    ],
+)
+def test_only_sums_of_arrays_with_shapes_are_explained(arguments, exception, told):
+    with pytest.raises(exception, match=told):
+        inspect.unwrap(jaxcnn.explain)(*arguments)  # whose types are not checked first

@@ -120,7 +120,9 @@ def compare(
       its ``error`` as it is: many functions have no forward mode.
 
     Raises:
-      ValueError: when results differ in structure, shapes or dtypes.
+      TypeError: when ``names`` are not two strings.
+      ValueError: when results differ in structure, shapes or dtypes, or ``rounds`` is not
+        a positive int.
       Exception: what f or g raise when they are called.
 
     Cost: compiles each function four times.
@@ -131,6 +133,11 @@ def compare(
     >>> comparison.error, comparison.differences[1].what
     (0.0, 'gradient')
     """
+    is_pair = isinstance(names, list | tuple) and len(names) == 2
+    if not is_pair or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"names is {names!r}; it must be two strings, one for f and for g")
+    if not isinstance(rounds, int) or rounds < 1:
+        raise ValueError(f"rounds is {rounds!r}; it must be a positive int")
     args = jax.device_put(args)
     ours, theirs = (jax.eval_shape(each, *args) for each in (f, g))
     kinds = [str(jax.tree.map(kind_of, each)) for each in (ours, theirs)]
@@ -199,7 +206,7 @@ def compare(
         if what == "gradient":
             programs = made
     return Comparison(
-        names,
+        (names[0], names[1]),
         tuple(differences),
         tuple(_milliseconds(programs, point, rounds)),
         tuple(

@@ -233,7 +233,7 @@ def gradcheck(
     ✓ w: float32[2,1,3,3] 324 derivatives, the worst off by ... (tolerated: ...)
     ✓ reverse mode: linear in the cotangent...
     """
-    if mode != "both" and mode not in MODES:
+    if not isinstance(mode, str) or mode not in ("both", *MODES):
         raise ValueError(f"mode is {mode!r}; it must be 'both', 'reverse' or 'forward'")
     # Differences may leave the domain of f, which is no mistake of its.
     with (

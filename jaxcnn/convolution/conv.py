@@ -16,7 +16,7 @@ from jaxcnn.arguments import ConvolvingOptions, Padding
 from jaxcnn.convolution import rule
 from jaxcnn.layout import Floats, spatial_size, weight_layout
 from jaxcnn.rounding import widened
-from jaxcnn.window import extended
+from jaxcnn.window import EXTENSIONS, extended
 
 
 class ConvolutionOptions(ConvolvingOptions, total=False):
@@ -187,7 +187,9 @@ def _convolution(
     derivatives: str | None = None,
     **options: Any,
 ) -> Floats:
+    arguments.only(options, ConvolutionOptions)
     arguments.one_layout(layout, dimensions)
+    arguments.one_of("padding_mode", padding_mode, ("zeros", *EXTENSIONS))
     x, is_batch = arguments.images("x", x, layout)
     w = arguments.weights("w", w, layout)
     arguments.same_dtype("w", w, "x", x)

@@ -304,6 +304,7 @@ def _weight_gradient(
     derivatives: str | None = None,
     **options: Any,
 ) -> Floats:
+    arguments.only(options, GradientOptions)
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     dy, dy_is_batch = arguments.images("dy", dy, layout)
@@ -336,6 +337,7 @@ def _input_gradient(
     derivatives: str | None = None,
     **options: Any,
 ) -> Floats:
+    arguments.only(options, GradientOptions)
     arguments.one_layout(layout, dimensions)
     dy, is_batch = arguments.images("dy", dy, layout)
     w = arguments.weights("w", w, layout)

@@ -194,6 +194,7 @@ def _depthwise(
     layout: str,
     options: Mapping[str, Any],
 ) -> Floats:
+    arguments.only(options, DepthwiseOptions)
     arguments.one_layout(layout, dimensions)
     images, _ = arguments.images("x", x, layout)
     channels = images.shape[layout.index("C")]
@@ -210,8 +211,13 @@ def _separable(
     layout: str,
     options: Mapping[str, Any],
 ) -> Floats:
+    arguments.only(options, DepthwiseOptions)
     arguments.one_layout(layout, dimensions)
+    images, _ = arguments.images("x", x, layout)
+    w_depthwise = arguments.weights("w_depthwise", w_depthwise, layout)
     w_pointwise = arguments.weights("w_pointwise", w_pointwise, layout)
+    arguments.same_dtype("w_depthwise", w_depthwise, "x", images)
+    arguments.same_dtype("w_pointwise", w_pointwise, "x", images)
     wanted = [
         size if letter in "IO" else 1
         for size, letter in zip(w_pointwise.shape, weight_layout(layout), strict=True)

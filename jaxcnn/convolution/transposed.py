@@ -177,6 +177,7 @@ def _transposed(
     derivatives: str | None = None,
     **of_window: Any,
 ) -> Floats:
+    arguments.only(of_window, TransposedOptions)
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     w = arguments.weights("w", w, layout)
@@ -191,7 +192,7 @@ def _transposed(
         layout,
         arguments.one_engine(engine),
         groups=arguments.number_of_groups(groups),
-        precision=precision,
+        precision=arguments.precision_of_products(precision),
     )
     dtype = arguments.result_dtype(preferred_element_type, x)
     c_in = x.shape[layout.index("C")]

@@ -76,6 +76,7 @@ def dense(
         b = arguments.float_array("b", b)
         arguments.same_dtype("b", b, "x", x)
         arguments.shape_is("b", b, w.shape[1:], "one entry for each column of w")
+    precision = arguments.precision_of_products(precision)
     problem = Problem(NOWHERE, (), "NC", precision=precision)
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     y = rule.convolution(rows, w, problem, None, derivatives, b)

@@ -206,7 +206,7 @@ def layer_norm(
      [-1.  1.]]
     """
     x = arguments.float_array("x", x)
-    several = isinstance(normalized_shape, Sequence)
+    several = arguments.is_sequence(normalized_shape)
     count = len(normalized_shape) if several else 1
     shape = arguments.one_for_each("normalized_shape", normalized_shape, count)
     if not 0 < count <= x.ndim or x.shape[x.ndim - count :] != shape:

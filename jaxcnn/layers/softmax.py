@@ -60,7 +60,7 @@ def softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None) -> 
       Probabilities of x's shape and dtype.
 
     Raises:
-      TypeError: when x is not of a supported float dtype.
+      TypeError: when x is not of a supported float dtype, or ``axis`` not an int.
       ValueError: when x has no such axis, or ``derivatives`` is unknown.
 
     Derivatives: y is kept.
@@ -129,6 +129,7 @@ def log_softmax(x: ArrayLike, *, axis: int = -1, derivatives: str | None = None)
 def _along(name: str, value: ArrayLike, axis: int) -> tuple[Floats, int]:
     """A float array, and one of its axes, counted from the last."""
     array = arguments.float_array(name, value)
+    axis = arguments.whole("axis", axis)
     if array.ndim == 0:
         raise ValueError(f"axis is {axis}, but {name} has shape (), a scalar: it has none")
     if not -array.ndim <= axis < array.ndim:

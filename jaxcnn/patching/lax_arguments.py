@@ -67,7 +67,8 @@ def window_over(
     if isinstance(padding, str):
         size = [each if isinstance(each, int) else 1 for each in input_size]
         padding = lax.padtype_to_pads(size, window.extent, stride, padding)
-    return replace(window, padding=tuple((int(low), int(high)) for low, high in padding))
+    pairs = tuple((int(low), int(high)) for low, high in padding)
+    return replace(window, padding=pairs).bounded(input_size)
 
 
 def layout_of_images(axes: lax.ConvDimensionNumbers) -> tuple[str, list[int]]:

@@ -131,7 +131,9 @@ def _adaptive_max_pool(
     return_indices: bool = False,
     engine: str = "auto",
     derivatives: str | None = None,
+    **unknown: Any,
 ) -> Pooled:
+    arguments.only(unknown, Options)
     arguments.flag("return_indices", return_indices)
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
     # Where windows share pixels, their gradients are added: as wide as sums are.
@@ -232,7 +234,9 @@ def _adaptive_avg_pool(
     *,
     engine: str = "auto",
     derivatives: str | None = None,
+    **unknown: Any,
 ) -> Floats:
+    arguments.only(unknown, Options)
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
     sums = adaptive_rule.sums(x.astype(sum_dtype(x.dtype)), adaptive, derivatives)
     n = math.prod(np.ix_(*(each.sizes for each in adaptive.windows)))
@@ -309,8 +313,10 @@ def _globally(
     *,
     engine: str = "auto",
     derivatives: str | None = None,
+    **unknown: Any,
 ) -> Any:
     """A pooling whose window is as large as the image, all its results."""
+    arguments.only(unknown, Options)
     arguments.one_of("layout", layout, arguments.EVERY_LAYOUT)
     arguments.flag("keepdims", keepdims)
     arguments.one_engine(engine)
@@ -344,9 +350,8 @@ def _described(
             f"x has shape {x.shape}; its positions must be numbers for a pooling to a size "
             f"that is asked for: use them, or global_max_pool or global_avg_pool"
         )
-    entries = (
-        output_size if isinstance(output_size, Sequence) else (output_size,) * dimensions
-    )
+    several = arguments.is_sequence(output_size)
+    entries = output_size if several else (output_size,) * dimensions
     # A None beyond x's dimensions stays, as an entry too many.
     wanted = [
         (*size, -1)[min(k, dimensions)] if entry is None else entry

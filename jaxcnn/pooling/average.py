@@ -59,7 +59,7 @@ def avg_pool2d(
 
     Raises:
       TypeError, ValueError: as for :func:`jaxcnn.max_pool2d`, and when
-        ``divisor_override`` is zero.
+        ``divisor_override`` is not a positive, finite number.
 
     Derivatives: linear; nothing is kept for the backward pass.
 
@@ -146,10 +146,9 @@ def _avg_pool(
     derivatives: str | None = None,
     **options: Any,
 ) -> Floats:
+    arguments.only(options, AverageOptions)
     if divisor_override is not None:
-        divisor_override = arguments.number("divisor_override", divisor_override)
-        if divisor_override == 0:
-            raise ValueError("divisor_override is 0; it must be another number, or None")
+        divisor_override = arguments.positive("divisor_override", divisor_override)
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     problem = arguments.pooling_problem(
@@ -288,6 +287,7 @@ def _lp_pool(
     derivatives: str | None = None,
     **options: Any,
 ) -> Floats:
+    arguments.only(options, PoolingOptions)
     norm_type = arguments.positive("norm_type", norm_type)
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)

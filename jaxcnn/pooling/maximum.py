@@ -174,6 +174,7 @@ def _max_pool(
     derivatives: str | None = None,
     **options: Any,
 ) -> Pooled:
+    arguments.only(options, MaxOptions)
     arguments.one_layout(layout, dimensions)
     arguments.flag("return_indices", return_indices)
     x, is_batch = arguments.images("x", x, layout)
@@ -354,7 +355,9 @@ def _max_unpool(
     *,
     output_size: int | Sequence[int] | None = None,
     derivatives: str | None = None,
+    **unknown: Any,
 ) -> Floats:
+    arguments.only(unknown, UnpoolOptions)
     arguments.one_layout(layout, dimensions)
     x, is_batch = arguments.images("x", x, layout)
     indices = arguments.integers("indices", indices)
@@ -372,6 +375,14 @@ def _max_unpool(
     arguments.in_range(
         "indices", indices, length, f"an output of size {size} has the places"
     )
+    if indices.dtype.itemsize < 4:
+        indices = indices.astype("int32")
+    if length > jnp.iinfo(indices.dtype).max:
+        raise ValueError(
+            f"kernel_size is {kernel_size!r}, stride {stride!r} and output_size "
+            f"{output_size!r}: the output of size {size} has {length} places, more than "
+            f"indices of {indices.dtype} can name"
+        )
     indices = jnp.where(indices < 0, length, indices)  # which would count from the end
     axis = 1 if channels_last(layout) else 2
     y = computing(UNPOOL, derivatives)(
@@ -389,7 +400,7 @@ def _size_of_output(
 ) -> tuple[int, ...]:
     """(H, W), given as such or within the whole shape of the output."""
     letters = layout if is_batch else layout.replace("N", "")
-    if not isinstance(output_size, Sequence) or len(output_size) != len(letters):
+    if not arguments.is_sequence(output_size) or len(output_size) != len(letters):
         return arguments.size("output_size", output_size, len(layout) - 2)
     axes = spatial_axes(letters)
     size = arguments.size("output_size", [output_size[axis] for axis in axes], len(axes))

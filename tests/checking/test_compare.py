@@ -149,3 +149,23 @@ def test_trees_and_complex_numbers_are_compared():
 def test_results_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"a gives float64\[2\] and b gives float64\[\]"):
         compare(jnp.sin, jnp.sum, jnp.ones(2), names=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("options", "exception"),
+    [
+        ({"names": ("ours",)}, TypeError),
+        ({"names": "fg"}, TypeError),
+        ({"names": ("ours", 2)}, TypeError),
+        ({"names": None}, TypeError),
+        ({"rounds": 0}, ValueError),
+        ({"rounds": 1.5}, ValueError),
+    ],
+)
+def test_options_are_checked_before_anything_is_traced(options, exception):
+    def untouched(x):
+        raise AssertionError("traced")
+
+    (name,) = options
+    with pytest.raises(exception, match=f"{name} is"):
+        jaxcnn.compare(untouched, untouched, 1.0, **options)

@@ -210,10 +210,14 @@ def to_second_order(name):
 @pytest.mark.parametrize(
     ("dtype", "size"),
     [
-        *(("float64", size) for size in (1e4, 1e18, 3e38, 1e154, 1.7e308, np.inf)),
-        *(("float32", size) for size in (1e4, 1e18, 1e20, 1e25, 3e38, np.inf)),
-        *(("bfloat16", size) for size in (2.0**16, 2.0**60, 2.0**127, np.inf)),
-        *(("float16", size) for size in (65504, np.inf)),
+        (dtype, size)
+        for dtype, sizes in {
+            "float64": (1e4, 1e18, 3e38, 1e154, 1.7e308, np.inf),
+            "float32": (1e4, 1e18, 1e20, 1e25, 3e38, np.inf),
+            "bfloat16": (2.0**16, 2.0**60, 2.0**127, np.inf),
+            "float16": (65504, np.inf),
+        }.items()
+        for size in sizes
     ],
 )
 @pytest.mark.parametrize("name", FAR_OUT)

@@ -6,6 +6,7 @@ between the parts). The arrays that the calls are given fit together.
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 import jaxcnn
@@ -42,6 +43,41 @@ def dx_of(dy, w, input_size=(5, 6), **options):
     return conv2d_input_gradient(dy, w, input_size, **options)
 
 
+class ArrayOfAnother:
+    """What NumPy would make an array of, as it does of other libraries' arrays."""
+
+    def __array__(self, dtype=None, copy=None):
+        return np.zeros((2, 4, 5, 6), np.float32)
+
+
+STRANGE = {
+    # How it is made, and what it is called
+    "a dict": (dict, "dict"),
+    "a set": (set, "set"),
+    "an iterator": (lambda: iter([1.0]), "list_iterator"),
+    "a range": (lambda: range(3), "range"),
+    "a slice": (lambda: slice(3), "slice"),
+    "a class": (lambda: float, "type"),
+    "a function": (lambda: len, "builtin_function_or_method"),
+    "a buffer": (lambda: memoryview(b"1"), "memoryview"),
+    "only a shape": (
+        lambda: jax.ShapeDtypeStruct((2, 4, 5, 6), "float32"),
+        "ShapeDtypeStruct",
+    ),
+    "another library's array": (ArrayOfAnother, "ArrayOfAnother"),
+    "masked": (lambda: np.ma.zeros((2, 4, 5, 6), "float32"), "MaskedArray"),
+    "of objects": (
+        lambda: np.full((2, 4, 5, 6), None),
+        "ndarray of dtype object",
+    ),
+    "of dates": (lambda: np.zeros((2, 4, 5, 6), "M8[s]"), "ndarray of dtype datetime64[s]"),
+    "of records": (lambda: np.zeros(3, [("a", "f4")]), "ndarray of dtype [('a', '<f4')]"),
+    "of the other byte order": (
+        lambda: np.zeros((2, 4, 5, 6), ">f4"),
+        "ndarray of dtype >f4",
+    ),
+}
+
 BAD_ARRAYS = {
     # Arrays that are none, or of another kind
     "x a list": (lambda a: conv2d([1.0], a.w), TypeError, "x is a list … an array"),
@@ -68,6 +104,25 @@ BAD_ARRAYS = {
         lambda a: jaxcnn.relu(a.labels),
         TypeError,
         "x has dtype int32 … float32",
+    ),
+    **{
+        f"x {kind}": (
+            lambda a, made=made: conv2d(made(), a.w),
+            TypeError,
+            f"x is a {called} … an array",
+        )
+        for kind, (made, called) in STRANGE.items()
+    },
+    "b a set": (lambda a: conv2d(a.x, a.w, {1}), TypeError, "b is a set … an array"),
+    "indices strings": (
+        lambda a: jaxcnn.max_unpool2d(a.x, np.array(["a"]), 2),
+        TypeError,
+        "indices is a ndarray of dtype <U1 … integers",
+    ),
+    "relu of an int too large for JAX": (
+        lambda a: jaxcnn.relu(10**30),
+        TypeError,
+        "x is a int … an array",
     ),
     "relu of a list": (lambda a: jaxcnn.relu([a.b]), TypeError, "x is a list … an array"),
     "softmax of integers": (lambda a: jaxcnn.softmax(a.labels), TypeError, "x has dtype"),

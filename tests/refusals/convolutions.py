@@ -183,4 +183,19 @@ BAD_CONVOLUTIONS = {
         TypeError,
         "w_pointwise is a list … an array",
     ),
+    "depthwise of separable: a list": (
+        lambda a: separable(a.x, depthwise=[1.0]),
+        TypeError,
+        "w_depthwise is a list … an array",
+    ),
+    "depthwise of separable: dtype": (
+        lambda a: separable(a.x, depthwise=ONE_EACH.astype("float16")),
+        TypeError,
+        "w_depthwise has dtype float16 … x has float32",
+    ),
+    "pointwise: dtype": (
+        lambda a: separable(a.x, point=POINT.astype("float16")),
+        TypeError,
+        "w_pointwise has dtype float16 … x has float32",
+    ),
 }

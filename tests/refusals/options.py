@@ -122,6 +122,61 @@ BAD_WINDOWS = {
         TypeError,
         "dilation is '2' … an int or 2 ints",
     ),
+    "stride bytes": (
+        lambda a: conv2d(a.x, a.w, stride=b"\x01\x02"),
+        TypeError,
+        "stride is b'\\x01\\x02' … an int or 2 ints",
+    ),
+    "stride a buffer": (
+        lambda a: conv2d(a.x, a.w, stride=memoryview(b"\x01\x02")),
+        TypeError,
+        "stride is <memory … an int or 2 ints",
+    ),
+    "stride True": (
+        lambda a: conv2d(a.x, a.w, stride=True),
+        TypeError,
+        "stride is True … an int or 2 ints",
+    ),
+    "dilation with a truth value": (
+        lambda a: max_pool2d(a.x, 2, dilation=(1, True)),
+        TypeError,
+        "dilation is (1, True) … an int or 2 ints",
+    ),
+    "stride an array of one": (
+        lambda a: conv2d(a.x, a.w, stride=np.array(2)),
+        TypeError,
+        "stride is array(2) … an int or 2 ints",
+    ),
+    "groups True": (
+        lambda a: conv2d(a.x, a.w, groups=True),
+        TypeError,
+        "groups is True … a positive int",
+    ),
+    "output_size bytes": (
+        lambda a: jaxcnn.adaptive_avg_pool2d(a.x, b"\x01\x02"),
+        TypeError,
+        "output_size is … an int or 2 ints",
+    ),
+    "output_size bytes, unpooling": (
+        lambda a: jaxcnn.max_unpool2d(a.x, a.x.astype(int), 1, output_size=b"\2\4\5\6"),
+        TypeError,
+        "output_size is b'\\x02 … an int or 2 ints",
+    ),
+    "normalized_shape bytes": (
+        lambda a: jaxcnn.layer_norm(a.x, b"\x06"),
+        TypeError,
+        "normalized_shape is b'\\x06' … an int or 1 ints",
+    ),
+    "divisor_override negative": (
+        lambda a: avg_pool2d(a.x, 2, divisor_override=-4),
+        ValueError,
+        "divisor_override is -4 … a positive, finite number",
+    ),
+    "divisor_override True": (
+        lambda a: avg_pool2d(a.x, 2, divisor_override=True),
+        TypeError,
+        "divisor_override is True … a number",
+    ),
     "kernel floats": (
         lambda a: max_pool2d(a.x, (2.0, 2)),
         TypeError,
@@ -160,9 +215,24 @@ BAD_WINDOWS = {
         ValueError,
         f"padding is ((0, 1, 1), (0, 1, 1)) … {FORMS_OF_PADDING}",
     ),
+    "padding bytes": (
+        lambda a: conv2d(a.x, a.w, padding=b"\x01\x02"),
+        TypeError,
+        f"padding is b'\\x01\\x02' … {FORMS_OF_PADDING}",
+    ),
+    "padding True": (
+        lambda a: conv2d(a.x, a.w, padding=((1, True), (0, 0))),
+        TypeError,
+        f"padding is ((1, True), (0, 0)) … {FORMS_OF_PADDING}",
+    ),
+    "padding far too large": (
+        lambda a: max_pool2d(a.x, 2, padding=2**40),
+        ValueError,
+        "padding is 1099511627776 … wholly in the padding",
+    ),
     "padding of strings": (
         lambda a: conv2d(a.x, a.w, padding=("SAME", "SAME")),
-        ValueError,
+        TypeError,
         f"padding is ('SAME', 'SAME') … {FORMS_OF_PADDING}",
     ),
 }
@@ -219,11 +289,94 @@ BAD_CHOICES = {
         ValueError,
         "axis is -3 … x has shape (2, 4) … from -2 to 1",
     ),
+    "engine an array": (
+        lambda a: conv2d(a.x, a.w, engine=np.zeros(2)),
+        ValueError,
+        "engine is array([0., 0.]) … 'auto', 'equations'",
+    ),
+    "padding_mode an array": (
+        lambda a: conv2d(a.x, a.w, padding_mode=np.zeros(2)),
+        ValueError,
+        "padding_mode is array([0., 0.]) … 'zeros', 'reflect'",
+    ),
+    **{
+        f"softmax: axis {axis!r}": (
+            lambda a, axis=axis: jaxcnn.softmax(a.rows, axis=axis),
+            TypeError,
+            f"axis is {axis!r} … an int",
+        )
+        for axis in (None, (0, 1), 1.0, "1", True)
+    },
+    "log_softmax: axis None": (
+        lambda a: jaxcnn.log_softmax(a.rows, axis=None),
+        TypeError,
+        "axis is None … an int",
+    ),
+    **{
+        f"{name}: precision {precision!r}": (
+            lambda a, call=call, precision=precision: call(a, precision),
+            ValueError,
+            f"precision is {precision!r} … 'default', 'high' or 'highest', a pair",
+        )
+        for name, call in {
+            "conv2d": lambda a, p: conv2d(a.x, a.w, precision=p),
+            "conv_transpose2d": lambda a, p: jaxcnn.conv_transpose2d(
+                a.dy, a.w, precision=p
+            ),
+            "conv2d_weight_gradient": lambda a, p: dw_of(a.x, a.dy, precision=p),
+            "dense": lambda a, p: dense(a.rows, a.matrix, precision=p),
+        }.items()
+        for precision in ("fast", 3, True, ("high",), {})
+    },
     "softmax of a scalar": (
         lambda a: jaxcnn.softmax(a.b[0]),
         ValueError,
         "axis is -1 … shape ()",
     ),
+}
+
+WITH_OPTIONS = {
+    "conv1d": lambda a, **o: jaxcnn.conv1d(a.x[..., 0], a.w[..., 0], **o),
+    "conv3d": lambda a, **o: jaxcnn.conv3d(a.x[..., None], a.w[..., None], **o),
+    "conv1d_weight_gradient": lambda a, **o: jaxcnn.conv1d_weight_gradient(
+        a.x[..., 0], a.dy[..., 0], 3, **o
+    ),
+    "conv1d_input_gradient": lambda a, **o: jaxcnn.conv1d_input_gradient(
+        a.dy[..., 0], a.w[..., 0], 5, **o
+    ),
+    "conv_transpose1d": lambda a, **o: jaxcnn.conv_transpose1d(
+        a.dy[..., 0], a.w[..., 0], **o
+    ),
+    "depthwise_conv2d": lambda a, **o: jaxcnn.depthwise_conv2d(a.x, a.w[:4, :1], **o),
+    "separable_conv2d": lambda a, **o: jaxcnn.separable_conv2d(
+        a.x, a.w[:4, :1], a.w[:, :, :1, :1], **o
+    ),
+    "max_pool1d": lambda a, **o: jaxcnn.max_pool1d(a.x[..., 0], 2, **o),
+    "avg_pool1d": lambda a, **o: jaxcnn.avg_pool1d(a.x[..., 0], 2, **o),
+    "lp_pool1d": lambda a, **o: jaxcnn.lp_pool1d(a.x[..., 0], 2, 2, **o),
+    "max_unpool1d": lambda a, **o: jaxcnn.max_unpool1d(
+        a.x[..., 0], a.x[..., 0].astype("int32"), 2, **o
+    ),
+    "adaptive_avg_pool1d": lambda a, **o: jaxcnn.adaptive_avg_pool1d(a.x[..., 0], 2, **o),
+    "adaptive_max_pool1d": lambda a, **o: jaxcnn.adaptive_max_pool1d(a.x[..., 0], 2, **o),
+    "global_avg_pool": lambda a, **o: jaxcnn.global_avg_pool(a.x, **o),
+    "global_max_pool": lambda a, **o: jaxcnn.global_max_pool(a.x, **o),
+}
+
+
+def with_option(call, option):
+    return lambda a: call(a, **{option: 1})
+
+
+BAD_CHOICES |= {
+    f"{name}: {option}": (
+        with_option(call, option),
+        TypeError,
+        f"{option} is no option of this function; its options are … derivatives",
+    )
+    for name, call in WITH_OPTIONS.items()
+    # A name of another library's, and two that only the inside has
+    for option in ("strides", "divisor", "counted")
 }
 
 WITH_DERIVATIVES = {

@@ -151,7 +151,7 @@ BAD_POOLINGS = {
     "divisor_override 0": (
         lambda a: avg_pool2d(a.x, 2, divisor_override=0),
         ValueError,
-        "divisor_override is 0 … another number",
+        "divisor_override is 0 … a positive, finite number",
     ),
     "divisor_override a string": (
         lambda a: avg_pool2d(a.x, 2, divisor_override="2"),
