@@ -88,10 +88,13 @@ class Windows:
         >>> Windows(5, 3).places.tolist()
         [[0, 1, 4, 5, 7], [-1, 3, -1, 6, -1]]
         """
-        of_each = [np.flatnonzero(self.seen == k) for k in range(self.input_size)]
-        places = np.full((max(map(len, of_each)), self.input_size), -1)
-        for k, of_input in enumerate(of_each):
-            places[: len(of_input), k] = of_input
+        there = np.flatnonzero(self.seen >= 0)
+        there = there[np.argsort(self.seen[there], kind="stable")]  # input after input
+        inputs = self.seen[there]
+        counts = np.bincount(inputs, minlength=self.input_size)
+        before = np.cumsum(counts) - counts
+        places = np.full((counts.max(), self.input_size), -1)
+        places[np.arange(len(there)) - before[inputs], inputs] = there
         return places
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import jaxcnn
+from jaxcnn.pooling.adaptive_rule import Windows
 from tests import oracles
 
 
@@ -33,6 +34,22 @@ def test_windows_overlap_where_the_size_does_not_divide():
     )
     np.testing.assert_array_equal(y, [[2, 8, 16]])
     np.testing.assert_array_equal(indices, [[1, 3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    # The first would take an hour if its time grew with the square of the size.
+    [(1_000_003, 10), (1_000_003, 999_999), (7, 5), (5, 7), (5, 23), (1, 4), (6, 3)],
+)
+def test_the_places_of_an_input_are_all_that_hold_it(size, wanted):
+    windows = Windows(size, wanted)
+    is_one = windows.places >= 0
+    assert np.count_nonzero(is_one) == windows.sizes.sum()
+    held = windows.seen[np.maximum(windows.places, 0)]
+    assert np.all((held == np.arange(size)) | ~is_one)
+    # One after another, and those that are none at the end.
+    after, before = windows.places[1:], windows.places[:-1]
+    assert np.all((after > before) | (after < 0))
 
 
 def test_a_larger_size_repeats_pixels():
