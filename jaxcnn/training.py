@@ -133,7 +133,8 @@ def train_step(
     Args:
       state: where training is.
       images, labels: the batch.
-      model, optimizer: static; pass the same objects every time, or it compiles anew.
+      model, optimizer: static. It compiles anew for another model, and for an optimizer
+        that is not the same object.
       label_smoothing: of the loss, as for :func:`jaxcnn.softmax_cross_entropy`; static.
       average_decay: d, static: where the state has an average ā, it becomes
         d' ā + (1 − d') θ with the new parameters θ, and d' the smaller of d and

@@ -18,7 +18,14 @@ from jaxcnn.layers.activations import relu
 from jaxcnn.layers.dense import dense
 from jaxcnn.layers.normalization import batch_norm
 from jaxcnn.layout import channels_last, spatial_size, weight_layout
-from jaxcnn.models.model import STATISTICS, Images, Logits, Model, Parameters
+from jaxcnn.models.model import (
+    STATISTICS,
+    Bound,
+    Images,
+    Logits,
+    Model,
+    Parameters,
+)
 from jaxcnn.pooling.maximum import max_pool2d
 
 Rows = Float[Array, "B _"]
@@ -88,45 +95,72 @@ def unit_parameters(
 
 
 def with_statistics(
-    init: Callable, forward: Callable, axis_name: str | None, layout: str = "NHWC"
+    init: Bound, forward: Callable, axis_name: str | None, layout: str = "NHWC"
 ) -> Model:
-    """The model whose ``forward`` calls ``unit(path, parameters, x, …)`` for every one."""
+    """The model whose ``forward`` calls ``unit(path, parameters, x, …)`` for every one.
 
-    def unit_of(training: bool, successors: dict[str, dict]) -> Callable:
-        def unit(path, p, x, stride=1, groups=1):
-            kernel_size, _ = spatial_size(p["kernel"], weight_layout(layout))
-            y = conv2d(
-                x,
-                p["kernel"],
-                stride=stride,
-                padding=kernel_size // 2,
-                groups=groups,
-                layout=layout,
-            )
-            y, mean, var = batch_norm(
-                y,
-                p["running_mean"],
-                p["running_var"],
-                p["w"],
-                p["b"],
-                training=training,
-                axis_name=axis_name,
-                layout=layout,
-            )
-            successors[path] = {"running_mean": mean, "running_var": var}
-            return checkpoint_name(y, path)
+    Args:
+      init: of the model.
+      forward: of parameters, images, unit and the layout; defined in a module.
+      axis_name, layout: of batch norm, and of the images.
+    """
+    known = (forward, axis_name, layout)
+    return Model(init, Bound(_apply, known), Bound(_train, known), layout)
 
-        return unit
 
-    def apply(parameters: Parameters, images: Images) -> Logits:
-        return forward(parameters, images, unit_of(False, {}))
+def _apply(
+    forward: Callable,
+    axis_name: str | None,
+    layout: str,
+    parameters: Parameters,
+    images: Images,
+) -> Logits:
+    unit = _unit_of(axis_name, layout, training=False, successors={})
+    return forward(parameters, images, unit, layout)
 
-    def train(parameters: Parameters, images: Images) -> tuple[Logits, Parameters]:
-        successors = {}
-        logits = forward(parameters, images, unit_of(True, successors))
-        return logits, _replaced(parameters, successors)
 
-    return Model(init, apply, train, layout)
+def _train(
+    forward: Callable,
+    axis_name: str | None,
+    layout: str,
+    parameters: Parameters,
+    images: Images,
+) -> tuple[Logits, Parameters]:
+    successors = {}
+    unit = _unit_of(axis_name, layout, training=True, successors=successors)
+    logits = forward(parameters, images, unit, layout)
+    return logits, _replaced(parameters, successors)
+
+
+def _unit_of(
+    axis_name: str | None, layout: str, *, training: bool, successors: dict[str, dict]
+) -> Callable:
+    """A convolution and its batch norm, which leaves its statistics in ``successors``."""
+
+    def unit(path, p, x, stride=1, groups=1):
+        kernel_size, _ = spatial_size(p["kernel"], weight_layout(layout))
+        y = conv2d(
+            x,
+            p["kernel"],
+            stride=stride,
+            padding=kernel_size // 2,
+            groups=groups,
+            layout=layout,
+        )
+        y, mean, var = batch_norm(
+            y,
+            p["running_mean"],
+            p["running_var"],
+            p["w"],
+            p["b"],
+            training=training,
+            axis_name=axis_name,
+            layout=layout,
+        )
+        successors[path] = {"running_mean": mean, "running_var": var}
+        return checkpoint_name(y, path)
+
+    return unit
 
 
 def _replaced(parameters: Parameters, successors: dict[str, dict]) -> Parameters:

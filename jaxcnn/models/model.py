@@ -5,10 +5,14 @@ parameters are a plain dictionary, so that optax, checkpoints and ``jax.tree`` a
 them as they are. Images are ``(B, H, W, C)`` or ``(B, C, H, W)``, as the model's layout
 says. The result of a layer carries the layer's name, which is also the path to its
 parameters: see :mod:`jaxcnn.inspection`.
+
+The models here are values. One that is built again from the same arguments, or that comes
+out of a pickle, is equal, and no function that takes it as a static argument compiles anew.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +38,34 @@ def with_statistics_of(parameters: Parameters, others: Parameters) -> Parameters
     return jax.tree_util.tree_map_with_path(chosen, parameters, others)
 
 
+@dataclass(frozen=True)
+class Bound:
+    """A function with its first arguments, equal to another with the same.
+
+    Neither a closure nor a :func:`functools.partial` is equal to one made in the same way,
+    and no closure can be pickled.
+
+    Attributes:
+      function: defined in a module, where a pickle finds it.
+      known: its first arguments, hashable.
+    """
+
+    function: Callable
+    known: tuple[Any, ...]
+
+    @property
+    def __name__(self) -> str:  # by which JAX calls what it compiles
+        return self.function.__name__
+
+    def __call__(self, *others: Any) -> Any:
+        return self.function(*self.known, *others)
+
+
 class Model(NamedTuple):
     """A network as two pure functions.
+
+    Equal to another whose functions are: those of :mod:`jaxcnn.models` are, where they were
+    built from the same arguments.
 
     Attributes:
       init: from a random key to fresh parameters.
@@ -78,25 +108,31 @@ def standardized(model: Model, mean: Sequence[float], std: Sequence[float]) -> M
     >>> model.apply(model.init(jax.random.key(0)), images).shape
     (2, 10)
     """
+    mean, std = (tuple(map(float, each)) for each in (mean, std))
     if not all(each > 0 for each in std):
         raise ValueError(f"std is {std!r}; every entry must be positive")
+    over_channels = tuple(-1 if letter == "C" else 1 for letter in model.layout)
 
-    over_channels = [-1 if letter == "C" else 1 for letter in model.layout]
-
-    def of_stored(function: Callable) -> Callable:
-        def standardizing(parameters: Parameters, images: Images):
-            dtype = jax.tree.leaves(parameters)[0].dtype
-            shift, scale = (
-                jnp.asarray(each, dtype).reshape(over_channels) for each in (mean, std)
-            )
-            return function(parameters, (images.astype(dtype) - shift) / scale)
-
-        return standardizing
+    def of_stored(function: Callable) -> Bound:
+        return Bound(_of_stored, (function, mean, std, over_channels))
 
     return model._replace(
         apply=of_stored(model.apply),
         train=None if model.train is None else of_stored(model.train),
     )
+
+
+def _of_stored(
+    function: Callable,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    over_channels: tuple[int, ...],
+    parameters: Parameters,
+    images: Images,
+) -> Any:
+    dtype = jax.tree.leaves(parameters)[0].dtype
+    shift, scale = (jnp.asarray(each, dtype).reshape(over_channels) for each in (mean, std))
+    return function(parameters, (images.astype(dtype) - shift) / scale)
 
 
 def in_precision(model: Model, dtype: DTypeLike) -> Model:
@@ -123,18 +159,30 @@ def in_precision(model: Model, dtype: DTypeLike) -> Model:
     (dtype('float32'), dtype('float32'))
     """
 
-    def rounded(parameters: Parameters) -> Parameters:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, p: p if path[-1].key in STATISTICS else p.astype(dtype), parameters
-        )
+    known = (model, jnp.dtype(dtype))
+    return model._replace(
+        apply=Bound(_apply_rounded, known),
+        train=None if model.train is None else Bound(_train_rounded, known),
+    )
 
-    def apply(parameters: Parameters, images: Images) -> Logits:
-        wide = jax.tree.leaves(parameters)[0].dtype
-        return model.apply(rounded(parameters), images.astype(dtype)).astype(wide)
 
-    def train(parameters: Parameters, images: Images) -> tuple[Logits, Parameters]:
-        wide = jax.tree.leaves(parameters)[0].dtype
-        logits, advanced = model.apply_training(rounded(parameters), images.astype(dtype))
-        return logits.astype(wide), with_statistics_of(parameters, advanced)
+def _rounded(parameters: Parameters, dtype: jnp.dtype) -> Parameters:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, p: p if path[-1].key in STATISTICS else p.astype(dtype), parameters
+    )
 
-    return model._replace(apply=apply, train=None if model.train is None else train)
+
+def _apply_rounded(
+    model: Model, dtype: jnp.dtype, parameters: Parameters, images: Images
+) -> Logits:
+    wide = jax.tree.leaves(parameters)[0].dtype
+    return model.apply(_rounded(parameters, dtype), images.astype(dtype)).astype(wide)
+
+
+def _train_rounded(
+    model: Model, dtype: jnp.dtype, parameters: Parameters, images: Images
+) -> tuple[Logits, Parameters]:
+    wide = jax.tree.leaves(parameters)[0].dtype
+    rounded = _rounded(parameters, dtype)
+    logits, advanced = model.apply_training(rounded, images.astype(dtype))
+    return logits.astype(wide), with_statistics_of(parameters, advanced)

@@ -22,8 +22,11 @@ from jaxcnn.models.blocks import (
     unit_parameters,
     with_statistics,
 )
-from jaxcnn.models.model import Images, Logits, Model, Parameters
+from jaxcnn.models.model import Bound, Images, Logits, Model, Parameters
 from jaxcnn.pooling.adaptive import global_avg_pool
+
+BLOCKS = ((16, 1),) * 3 + ((32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1))
+"""Of ResNet-20: the channels and the stride of each."""
 
 
 def resnet20(
@@ -58,41 +61,48 @@ def resnet20(
     '274,042'
     """
     one_layout(layout)
-    blocks = [(16, 1)] * 3 + [(32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1)]
+    known = (channels, classes, jnp.dtype(dtype), layout)
+    return with_statistics(Bound(_init_resnet20, known), _resnet20, axis_name, layout)
 
-    def init(key: Key[Array, ""]) -> Parameters:
-        keys = iter(jax.random.split(key, 2 + 3 * len(blocks)))
-        parameters: dict[str, Any] = {
-            "stem": unit_parameters(next(keys), 3, channels, 16, dtype, layout)
+
+def _init_resnet20(
+    channels: int, classes: int, dtype: jnp.dtype, layout: str, key: Key[Array, ""]
+) -> Parameters:
+    keys = iter(jax.random.split(key, 2 + 3 * len(BLOCKS)))
+    parameters: dict[str, Any] = {
+        "stem": unit_parameters(next(keys), 3, channels, 16, dtype, layout)
+    }
+    before = 16
+    for number, (width, _) in enumerate(BLOCKS):
+        block = {
+            "first": unit_parameters(next(keys), 3, before, width, dtype, layout),
+            "second": unit_parameters(next(keys), 3, width, width, dtype, layout),
         }
-        before = 16
-        for number, (width, _) in enumerate(blocks):
-            block = {
-                "first": unit_parameters(next(keys), 3, before, width, dtype, layout),
-                "second": unit_parameters(next(keys), 3, width, width, dtype, layout),
-            }
-            if width != before:
-                block["along"] = unit_parameters(
-                    next(keys), 1, before, width, dtype, layout
-                )
-            parameters[f"block{number + 1}"] = block
-            before = width
-        parameters["dense"] = dense_parameters(next(keys), before, classes, dtype)
-        return parameters
+        if width != before:
+            block["along"] = unit_parameters(next(keys), 1, before, width, dtype, layout)
+        parameters[f"block{number + 1}"] = block
+        before = width
+    parameters["dense"] = dense_parameters(next(keys), before, classes, dtype)
+    return parameters
 
-    def forward(parameters: Parameters, images: Images, unit: Callable) -> Logits:
-        x = relu(unit("stem", parameters["stem"], images))
-        for number, (_, stride) in enumerate(blocks):
-            name = f"block{number + 1}"
-            p = parameters[name]
-            y = relu(unit(f"{name}/first", p["first"], x, stride=stride))
-            y = unit(f"{name}/second", p["second"], y)
-            if "along" in p:
-                x = unit(f"{name}/along", p["along"], x, stride=stride)
-            x = checkpoint_name(relu(x + y), name)
-        return dense_layer(parameters, "dense", global_avg_pool(x, layout=layout))
 
-    return with_statistics(init, forward, axis_name, layout)
+def _resnet20(
+    parameters: Parameters, images: Images, unit: Callable, layout: str
+) -> Logits:
+    x = relu(unit("stem", parameters["stem"], images))
+    for number, (_, stride) in enumerate(BLOCKS):
+        name = f"block{number + 1}"
+        p = parameters[name]
+        y = relu(unit(f"{name}/first", p["first"], x, stride=stride))
+        y = unit(f"{name}/second", p["second"], y)
+        if "along" in p:
+            x = unit(f"{name}/along", p["along"], x, stride=stride)
+        x = checkpoint_name(relu(x + y), name)
+    return dense_layer(parameters, "dense", global_avg_pool(x, layout=layout))
+
+
+PAIRS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2))
+"""Of a MobileNet: the channels and the stride of each pair of convolutions."""
 
 
 def mobilenet(
@@ -125,31 +135,36 @@ def mobilenet(
     '278,730'
     """
     one_layout(layout)
-    pairs = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)]
+    known = (channels, classes, jnp.dtype(dtype), layout)
+    return with_statistics(Bound(_init_mobilenet, known), _mobilenet, axis_name, layout)
 
-    def init(key: Key[Array, ""]) -> Parameters:
-        keys = iter(jax.random.split(key, 2 + 2 * len(pairs)))
-        parameters: dict[str, Any] = {
-            "stem": unit_parameters(next(keys), 3, channels, 32, dtype, layout)
+
+def _init_mobilenet(
+    channels: int, classes: int, dtype: jnp.dtype, layout: str, key: Key[Array, ""]
+) -> Parameters:
+    keys = iter(jax.random.split(key, 2 + 2 * len(PAIRS)))
+    parameters: dict[str, Any] = {
+        "stem": unit_parameters(next(keys), 3, channels, 32, dtype, layout)
+    }
+    before = 32
+    for number, (width, _) in enumerate(PAIRS):
+        parameters[f"pair{number + 1}"] = {
+            "depthwise": unit_parameters(next(keys), 3, 1, before, dtype, layout),
+            "pointwise": unit_parameters(next(keys), 1, before, width, dtype, layout),
         }
-        before = 32
-        for number, (width, _) in enumerate(pairs):
-            parameters[f"pair{number + 1}"] = {
-                "depthwise": unit_parameters(next(keys), 3, 1, before, dtype, layout),
-                "pointwise": unit_parameters(next(keys), 1, before, width, dtype, layout),
-            }
-            before = width
-        parameters["dense"] = dense_parameters(next(keys), before, classes, dtype)
-        return parameters
+        before = width
+    parameters["dense"] = dense_parameters(next(keys), before, classes, dtype)
+    return parameters
 
-    def forward(parameters: Parameters, images: Images, unit: Callable) -> Logits:
-        x = relu(unit("stem", parameters["stem"], images))
-        for number, (_, stride) in enumerate(pairs):
-            name = f"pair{number + 1}"
-            p = parameters[name]
-            each = x.shape[layout.index("C")]
-            x = unit(f"{name}/depthwise", p["depthwise"], x, stride=stride, groups=each)
-            x = relu(unit(f"{name}/pointwise", p["pointwise"], relu(x)))
-        return dense_layer(parameters, "dense", global_avg_pool(x, layout=layout))
 
-    return with_statistics(init, forward, axis_name, layout)
+def _mobilenet(
+    parameters: Parameters, images: Images, unit: Callable, layout: str
+) -> Logits:
+    x = relu(unit("stem", parameters["stem"], images))
+    for number, (_, stride) in enumerate(PAIRS):
+        name = f"pair{number + 1}"
+        p = parameters[name]
+        each = x.shape[layout.index("C")]
+        x = unit(f"{name}/depthwise", p["depthwise"], x, stride=stride, groups=each)
+        x = relu(unit(f"{name}/pointwise", p["pointwise"], relu(x)))
+    return dense_layer(parameters, "dense", global_avg_pool(x, layout=layout))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
-from jaxcnn.arguments import one_layout
+from jaxcnn.arguments import one_layout, whole
 from jaxcnn.layers.activations import relu
 from jaxcnn.layers.dense import flatten
 from jaxcnn.models.blocks import (
@@ -15,7 +15,7 @@ from jaxcnn.models.blocks import (
     dense_parameters,
     pool_layer,
 )
-from jaxcnn.models.model import Images, Logits, Model, Parameters
+from jaxcnn.models.model import Bound, Images, Logits, Model, Parameters
 
 
 def lenet5(
@@ -44,6 +44,7 @@ def lenet5(
       The :class:`Model`.
 
     Raises:
+      TypeError: when ``image_size`` is not an int.
       ValueError: when ``image_size`` or ``layout`` is another.
 
     Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to
@@ -57,31 +58,46 @@ def lenet5(
     (2, 10)
     """
     one_layout(layout)
+    whole("image_size", image_size)
     padding_and_size = {8: ((2, 2), 2), 28: ((2, 0), 5), 32: ((0, 0), 5)}
     if image_size not in padding_and_size:
         raise ValueError(f"image_size is {image_size}; LeNet-5 is sized for 8, 28 or 32")
-    (padding_1, padding_2), last_size = padding_and_size[image_size]
+    paddings, last_size = padding_and_size[image_size]
+    return Model(
+        Bound(_init_lenet5, (last_size, channels, classes, jnp.dtype(dtype), layout)),
+        Bound(_apply_lenet5, (paddings, layout)),
+        layout=layout,
+    )
 
-    def init(key: Key[Array, ""]) -> Parameters:
-        keys = jax.random.split(key, 5)
-        return {
-            "conv1": conv_parameters(keys[0], 5, channels, 6, dtype, layout),
-            "conv2": conv_parameters(keys[1], 5, 6, 16, dtype, layout),
-            "dense1": dense_parameters(keys[2], last_size**2 * 16, 120, dtype),
-            "dense2": dense_parameters(keys[3], 120, 84, dtype),
-            "dense3": dense_parameters(keys[4], 84, classes, dtype),
-        }
 
-    def apply(parameters: Parameters, images: Images) -> Logits:
-        x = conv_relu_layer(parameters, "conv1", images, padding=padding_1, layout=layout)
-        x = pool_layer("pool1", x, layout)
-        x = conv_relu_layer(parameters, "conv2", x, padding=padding_2, layout=layout)
-        x = flatten(pool_layer("pool2", x, layout))
-        x = relu(dense_layer(parameters, "dense1", x))
-        x = relu(dense_layer(parameters, "dense2", x))
-        return dense_layer(parameters, "dense3", x)
+def _init_lenet5(
+    last_size: int,
+    channels: int,
+    classes: int,
+    dtype: jnp.dtype,
+    layout: str,
+    key: Key[Array, ""],
+) -> Parameters:
+    keys = jax.random.split(key, 5)
+    return {
+        "conv1": conv_parameters(keys[0], 5, channels, 6, dtype, layout),
+        "conv2": conv_parameters(keys[1], 5, 6, 16, dtype, layout),
+        "dense1": dense_parameters(keys[2], last_size**2 * 16, 120, dtype),
+        "dense2": dense_parameters(keys[3], 120, 84, dtype),
+        "dense3": dense_parameters(keys[4], 84, classes, dtype),
+    }
 
-    return Model(init, apply, layout=layout)
+
+def _apply_lenet5(
+    paddings: tuple[int, int], layout: str, parameters: Parameters, images: Images
+) -> Logits:
+    x = conv_relu_layer(parameters, "conv1", images, padding=paddings[0], layout=layout)
+    x = pool_layer("pool1", x, layout)
+    x = conv_relu_layer(parameters, "conv2", x, padding=paddings[1], layout=layout)
+    x = flatten(pool_layer("pool2", x, layout))
+    x = relu(dense_layer(parameters, "dense1", x))
+    x = relu(dense_layer(parameters, "dense2", x))
+    return dense_layer(parameters, "dense3", x)
 
 
 def small_cnn(
@@ -104,6 +120,7 @@ def small_cnn(
       The :class:`Model`.
 
     Raises:
+      TypeError: when ``image_size`` is not an int.
       ValueError: when ``image_size`` is no positive multiple of 4, or ``layout`` is
         another.
 
@@ -113,27 +130,43 @@ def small_cnn(
     (2, 10)
     """
     one_layout(layout)
+    whole("image_size", image_size)
     if image_size < 4 or image_size % 4:
         raise ValueError(f"image_size is {image_size}; it must be a positive multiple of 4")
+    return Model(
+        Bound(_init_small_cnn, (image_size, channels, classes, jnp.dtype(dtype), layout)),
+        Bound(_apply_small_cnn, (layout,)),
+        layout=layout,
+    )
 
-    def init(key: Key[Array, ""]) -> Parameters:
-        keys = jax.random.split(key, 4)
-        return {
-            "conv1": conv_parameters(keys[0], 3, channels, 32, dtype, layout),
-            "conv2": conv_parameters(keys[1], 3, 32, 64, dtype, layout),
-            "dense1": dense_parameters(keys[2], (image_size // 4) ** 2 * 64, 256, dtype),
-            "dense2": dense_parameters(keys[3], 256, classes, dtype),
-        }
 
-    def apply(parameters: Parameters, images: Images) -> Logits:
-        x = conv_relu_layer(parameters, "conv1", images, padding=1, layout=layout)
-        x = pool_layer("pool1", x, layout)
-        x = conv_relu_layer(parameters, "conv2", x, padding=1, layout=layout)
-        x = pool_layer("pool2", x, layout)
-        x = relu(dense_layer(parameters, "dense1", flatten(x)))
-        return dense_layer(parameters, "dense2", x)
+def _init_small_cnn(
+    image_size: int,
+    channels: int,
+    classes: int,
+    dtype: jnp.dtype,
+    layout: str,
+    key: Key[Array, ""],
+) -> Parameters:
+    keys = jax.random.split(key, 4)
+    return {
+        "conv1": conv_parameters(keys[0], 3, channels, 32, dtype, layout),
+        "conv2": conv_parameters(keys[1], 3, 32, 64, dtype, layout),
+        "dense1": dense_parameters(keys[2], (image_size // 4) ** 2 * 64, 256, dtype),
+        "dense2": dense_parameters(keys[3], 256, classes, dtype),
+    }
 
-    return Model(init, apply, layout=layout)
+
+def _apply_small_cnn(layout: str, parameters: Parameters, images: Images) -> Logits:
+    x = conv_relu_layer(parameters, "conv1", images, padding=1, layout=layout)
+    x = pool_layer("pool1", x, layout)
+    x = conv_relu_layer(parameters, "conv2", x, padding=1, layout=layout)
+    x = pool_layer("pool2", x, layout)
+    x = relu(dense_layer(parameters, "dense1", flatten(x)))
+    return dense_layer(parameters, "dense2", x)
+
+
+VGG_WIDTHS = (64, 64, 128, 128, 256, 256)
 
 
 def vgg(
@@ -160,6 +193,7 @@ def vgg(
       The :class:`jaxcnn.models.Model`.
 
     Raises:
+      TypeError: when ``image_size`` is not an int.
       ValueError: when ``image_size`` is no positive multiple of 8, or ``layout`` is
         another.
 
@@ -170,33 +204,41 @@ def vgg(
     (2, 10)
     """
     one_layout(layout)
+    whole("image_size", image_size)
     if image_size < 8 or image_size % 8:
         raise ValueError(f"image_size is {image_size}; it must be a positive multiple of 8")
-    widths = (64, 64, 128, 128, 256, 256)
+    return Model(
+        Bound(_init_vgg, (image_size, channels, classes, jnp.dtype(dtype), layout)),
+        Bound(_apply_vgg, (layout,)),
+        layout=layout,
+    )
 
-    def init(key: Key[Array, ""]) -> Parameters:
-        keys = jax.random.split(key, 8)
-        parameters, before = {}, channels
-        for number, width in enumerate(widths):
-            name = f"conv{number + 1}"
-            parameters[name] = conv_parameters(
-                keys[number], 3, before, width, dtype, layout
-            )
-            before = width
-        size = (image_size // 8) ** 2 * before
-        parameters["dense1"] = dense_parameters(keys[6], size, 256, dtype)
-        parameters["dense2"] = dense_parameters(keys[7], 256, classes, dtype)
-        return parameters
 
-    def apply(parameters: Parameters, images: Images) -> Logits:
-        x = images
-        for number in range(len(widths)):
-            x = conv_relu_layer(
-                parameters, f"conv{number + 1}", x, padding=1, layout=layout
-            )
-            if number % 2:
-                x = pool_layer(f"pool{number // 2 + 1}", x, layout)
-        x = relu(dense_layer(parameters, "dense1", flatten(x)))
-        return dense_layer(parameters, "dense2", x)
+def _init_vgg(
+    image_size: int,
+    channels: int,
+    classes: int,
+    dtype: jnp.dtype,
+    layout: str,
+    key: Key[Array, ""],
+) -> Parameters:
+    keys = jax.random.split(key, 8)
+    parameters, before = {}, channels
+    for number, width in enumerate(VGG_WIDTHS):
+        name = f"conv{number + 1}"
+        parameters[name] = conv_parameters(keys[number], 3, before, width, dtype, layout)
+        before = width
+    size = (image_size // 8) ** 2 * before
+    parameters["dense1"] = dense_parameters(keys[6], size, 256, dtype)
+    parameters["dense2"] = dense_parameters(keys[7], 256, classes, dtype)
+    return parameters
 
-    return Model(init, apply, layout=layout)
+
+def _apply_vgg(layout: str, parameters: Parameters, images: Images) -> Logits:
+    x = images
+    for number in range(len(VGG_WIDTHS)):
+        x = conv_relu_layer(parameters, f"conv{number + 1}", x, padding=1, layout=layout)
+        if number % 2:
+            x = pool_layer(f"pool{number // 2 + 1}", x, layout)
+    x = relu(dense_layer(parameters, "dense1", flatten(x)))
+    return dense_layer(parameters, "dense2", x)

@@ -1,6 +1,8 @@
 """The models: their shapes, their sizes, and that they are pure functions of a key."""
 
 import functools
+import inspect
+import pickle
 
 import chex
 import jax
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import models
+from jaxcnn import models, training
 from tests.models.parameters import drawn
 
 COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
@@ -37,6 +39,69 @@ def test_lenet5_has_as_many_parameters_as_its_layers_say(image_size):
     conv = (25 * 1 + 1) * 6 + (25 * 6 + 1) * 16
     dense = (400 + 1) * 120 + (120 + 1) * 84 + (84 + 1) * 10
     assert sum(leaf.size for leaf in jax.tree.leaves(parameters)) == conv + dense
+
+
+# --- Models are values ----------------------------------------------------------------
+
+
+def wrapped(model):
+    stored = models.standardized(model, [0.5], (2.0,))
+    return models.in_precision(stored, "bfloat16")
+
+
+BUILT = {
+    "lenet5": lambda: models.lenet5(8, classes=3),
+    "small_cnn": lambda: models.small_cnn(8, dtype="float32"),
+    "vgg": lambda: models.vgg(8, layout="NCHW"),
+    "resnet20": lambda: models.resnet20(axis_name="batch"),
+    "mobilenet": lambda: models.mobilenet(1),
+    "lenet5, wrapped": lambda: wrapped(models.lenet5(8)),
+    "resnet20, wrapped": lambda: wrapped(models.resnet20(1)),
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_model_built_again_or_out_of_a_pickle_is_equal(name):
+    model = BUILT[name]()
+    for other in BUILT[name](), pickle.loads(pickle.dumps(model)):
+        assert other == model
+        assert hash(other) == hash(model)
+
+
+def test_other_arguments_make_another_model():
+    made = [build() for build in BUILT.values()]
+    made += [models.lenet5(28), models.lenet5(8, dtype="bfloat16"), models.resnet20()]
+    made += [
+        models.in_precision(made[0], "float16"),
+        models.in_precision(made[0], "bfloat16"),
+    ]
+    assert len(set(made)) == len(made)
+
+
+def test_a_model_built_again_compiles_nothing_anew():
+    images, labels = np.zeros((2, 8, 8, 1), np.float32), np.zeros(2, np.int32)
+    parameters = models.lenet5(8).init(jax.random.key(0))
+    traces = []
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def logits(model, parameters, images):
+        traces.append(model)
+        return model.apply(parameters, images)
+
+    before = training.evaluate._cache_size()  # the evaluation of tests before this one
+    for _ in range(2):
+        model = wrapped(models.lenet5(8))
+        logits(model, parameters, images)
+        training.evaluate(parameters, images, labels, model=model)
+    assert len(traces) == 1
+    assert training.evaluate._cache_size() == before + 1
+
+
+@pytest.mark.parametrize("build", [models.lenet5, models.small_cnn, models.vgg])
+@pytest.mark.parametrize("image_size", ["8", 8.0, None, [8], True])
+def test_an_image_size_that_is_no_int_is_refused(build, image_size):
+    with pytest.raises(TypeError, match=r"image_size is .* must be an int"):
+        inspect.unwrap(build)(image_size)  # whose types are not checked first
 
 
 SMALL = models.small_cnn(8)
