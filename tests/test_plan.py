@@ -290,6 +290,44 @@ def test_accelerators_are_given_convolutions(platform, case):
         assert ("stablehlo.dot_general" in program) == (on_cpu == "banded")
 
 
+@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+def test_a_gpu_is_given_no_convolution_of_four_dimensions(platform):
+    def gradients(x, w):
+        def convolve(x, w):
+            return jax.lax.conv_general_dilated(x, w, (1,) * 4, "SAME")
+
+        y, pullback = jax.vjp(convolve, x, w)
+        return pullback(y)
+
+    with jaxcnn.patched_jax():
+        program = lowered(platform, jax.jit(gradients), (2, 3, *[4] * 4), (5, 3, *[2] * 4))
+    assert program.count("stablehlo.convolution") == (3 if platform == "tpu" else 0)
+
+
+@pytest.mark.parametrize("engine", ["xla", "canonical"])
+@pytest.mark.parametrize("platform", ["cuda", "rocm"])
+def test_what_a_gpu_gets_wrong_is_refused_there_alone(platform, engine):
+    each = {
+        n: describe(
+            "forward",
+            Problem(
+                Window((2,) * n, (1,) * n, ((0, 0),) * n, (1,) * n),
+                (4,) * n,
+                "N" + "abcd"[:n] + "C",
+                engine,
+            ),
+            jax.ShapeDtypeStruct((1, *[4] * n, 8), jnp.float32),
+            jax.ShapeDtypeStruct((*[2] * n, 8, 8), jnp.float32),
+        )
+        for n in (3, 4)
+    }
+    assert plan.chosen(each[3], Lowering(platform)).engine == engine
+    for elsewhere in "cpu", "tpu":
+        assert plan.chosen(each[4], Lowering(elsewhere)).engine == engine
+    with pytest.raises(ValueError, match=f"engine is '{engine}', which calls XLA's conv.*"):
+        plan.chosen(each[4], Lowering(platform))
+
+
 # Convolutions whose engines compute what others of the table have them compute, too.
 ALIKE = (
     "1×1",

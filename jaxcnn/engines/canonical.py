@@ -34,7 +34,7 @@ from jaxcnn.problem import Description
 from jaxcnn.rounding import widened
 from jaxcnn.window import Pairs, Window
 
-ANY_SIZE = True
+ANY_SIZE = CONVOLVES = True  # CONVOLVES: calls XLA's convolution, for the plan to know
 
 
 def refuses(description: Description) -> str | None:

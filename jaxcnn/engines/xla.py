@@ -28,7 +28,7 @@ from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import varying_like
 from jaxcnn.window import Pairs, Window, padded
 
-ANY_LAYOUT = ANY_SIZE = True
+ANY_LAYOUT = ANY_SIZE = CONVOLVES = True
 
 
 def refuses(description: Description) -> str | None:

@@ -149,3 +149,33 @@ def test_the_gradient_of_flatten_is_the_reshape_back(rng):
     x = rng.standard_normal((2, 3, 4))
     _, pullback = jax.vjp(jaxcnn.flatten, x)
     np.testing.assert_array_equal(pullback(np.reshape(x, (2, 12)))[0], x)
+
+
+# --- A product and a sum over its rows ------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [2, 3])
+@pytest.mark.parametrize(
+    "reduce",
+    [
+        lambda y: jnp.sum(y**2, axis=0),
+        lambda y: jnp.sum(y, axis=0),
+        lambda y: jnp.max(abs(y), axis=0),
+    ],
+)
+def test_a_product_of_few_rows_that_are_then_reduced_is_right(rng, reduce, rows, dtype):
+    # jax issue 39103: jaxlib 0.10.2 got entries from 16,384 or 32,768 on wrong.
+    dy, w = rng.standard_normal((rows, 3)), rng.standard_normal((40_001, 3))
+    dy, w = dy.astype(dtype), w.astype(dtype)
+    x = jnp.ones((rows, 40_001), dtype)
+    wanted = reduce(np.float64(dy) @ np.float64(w).T)
+
+    @jax.jit
+    def ours(dy, w):
+        (dx,) = jax.vjp(lambda x: jaxcnn.dense(x, w), x)[1](dy)
+        return reduce(dx), reduce(jaxcnn.dense(dy, w.T))
+
+    for found in ours(dy, w):
+        # Three products of order 1, in float32.
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import checkify
 from jax.extend.core import jaxprs_in_params
 
 import jaxcnn
@@ -199,3 +200,18 @@ def test_the_search_for_nans_says_in_which_primitive_it_is():
     x = jnp.array([[[np.inf, -np.inf]]])
     with jax.debug_nans(True), pytest.raises(FloatingPointError, match="in conv_forward"):
         jaxcnn.conv1d(x, jnp.ones((1, 1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("derivatives", "is_seen"), [("custom", False), ("autodiff", True)]
+)
+def test_checkify_sees_into_an_operation_that_jax_differentiates(derivatives, is_seen):
+    # As docs/exactness.md says: there is no public way to tell it what to check.
+    x, w = jnp.full((1, 1, 3, 3), jnp.inf), jnp.zeros((1, 1, 2, 2))
+
+    def convolve(x):
+        return jaxcnn.conv2d(x, w, derivatives=derivatives)
+
+    error, y = checkify.checkify(convolve, errors=checkify.nan_checks)(x)
+    assert jnp.isnan(y).all()
+    assert (error.get() is not None) == is_seen
