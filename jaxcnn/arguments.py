@@ -18,7 +18,7 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -236,7 +236,7 @@ def _is_precision(value: Any) -> bool:
     return True
 
 
-def precision_of_products(value: PrecisionLike) -> PrecisionLike:
+def precision_of_products(value: Any) -> PrecisionLike:
     """What :func:`jax.lax.dot_general` takes for a precision."""
     value = tuple(value) if isinstance(value, list) else value
     try:
@@ -451,7 +451,7 @@ def _low_and_high(entry: int | Sequence[int]) -> tuple[int, int]:
     return whole("padding", low), whole("padding", high)
 
 
-def is_sequence(value: Any) -> bool:
+def is_sequence(value: Any) -> TypeGuard[Sequence]:
     """Whether it is several: neither text, nor bytes, whose entries would pass for ints."""
     several = isinstance(value, Sequence)
     return several and not isinstance(value, str | bytes | bytearray | memoryview)

@@ -351,7 +351,7 @@ def _described(
             f"that is asked for: use them, or global_max_pool or global_avg_pool"
         )
     several = arguments.is_sequence(output_size)
-    entries = output_size if several else (output_size,) * dimensions
+    entries: Sequence[Any] = output_size if several else (output_size,) * dimensions
     # A None beyond x's dimensions stays, as an entry too many.
     wanted = [
         (*size, -1)[min(k, dimensions)] if entry is None else entry
