@@ -167,6 +167,8 @@ def same_dtype(name: str, array: Floats, other_name: str, other: Floats) -> None
 
 def whole(name: str, value: Any, wanted: str = "an int") -> int:
     """An int of Python's or of NumPy's, and neither a truth value nor an array."""
+    if type(value) is int:  # what most calls have, and no abstract class to ask
+        return value
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; it must be {wanted}")
     return int(value)
@@ -453,6 +455,8 @@ def _low_and_high(entry: int | Sequence[int]) -> tuple[int, int]:
 
 def is_sequence(value: Any) -> TypeGuard[Sequence]:
     """Whether it is several: neither text, nor bytes, whose entries would pass for ints."""
+    if isinstance(value, int):
+        return False
     several = isinstance(value, Sequence)
     return several and not isinstance(value, str | bytes | bytearray | memoryview)
 

@@ -206,12 +206,15 @@ class Window:
         >>> Window((1,), (9,), ((1, 0),), (7,)).bounded((3,))
         Window(kernel_size=(1,), stride=(4,), padding=((1, 0),), dilation=(1,))
         """
+        if set(self.stride + self.dilation) <= {1}:
+            return self
         sizes = zip(self.stride, self.padded_size(input_size), strict=True)
         stride = tuple(min(s, max(h, 1)) if isinstance(h, int) else s for s, h in sizes)
         taps = zip(self.kernel_size, self.dilation, strict=True)
-        return replace(
-            self, stride=stride, dilation=tuple(1 if k == 1 else d for k, d in taps)
-        )
+        dilation = tuple(1 if k == 1 else d for k, d in taps)
+        if stride == self.stride and dilation == self.dilation:
+            return self
+        return replace(self, stride=stride, dilation=dilation)
 
     def offsets(self) -> np.ndarray:
         """Every tap m, in row-major order: an int32 array of shape (taps, dimensions).
