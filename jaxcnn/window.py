@@ -200,8 +200,8 @@ class Window:
     def bounded(self, input_size: Sequence[Length]) -> "Window":
         """The same window, without a stride or a dilation that it has no use for.
 
-        A step over the whole input is never taken, and a single tap has no neighbour. An
-        engine that pads an input to a multiple of the stride need not see them.
+        A step over the whole input is never taken, and a single tap has no neighbour. What
+        an engine allocates may grow with both.
 
         >>> Window((1,), (9,), ((1, 0),), (7,)).bounded((3,))
         Window(kernel_size=(1,), stride=(4,), padding=((1, 0),), dilation=(1,))
