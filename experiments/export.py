@@ -4,9 +4,9 @@
     python -m experiments.export runs/NAME --output model.jaxexport --platforms cpu cuda
 
 The file is an artifact of :mod:`jax.export`: the program, its parameters included, from
-images as the data set stores them, bytes ``(B, H, W, C)`` for any B, to the probabilities
-of the classes, float32 ``(B, classes)``. JAX promises to read it for half a year of newer
-versions.
+images as the data set stores them, bytes ``(B, H, W, C)`` for any B from 1, to the
+probabilities of the classes, float32 ``(B, classes)``, and then its SHA-256, 32 bytes. JAX
+promises to read it for half a year of newer versions.
 
 Claim: whoever has JAX, and nothing else, gets what the model gives.
 
@@ -17,6 +17,7 @@ The guide: docs/runs.md.
 """
 
 import dataclasses
+import hashlib
 import os
 import subprocess
 import sys
@@ -39,12 +40,17 @@ from experiments.run.saved_run import SavedRun
 Platform = Literal["cpu", "cuda", "rocm", "tpu"]
 
 USE = """\
+from hashlib import sha256
 from pathlib import Path
 import numpy as np
 from jax import export
 
 images = {images}
-model = export.deserialize(Path({path!r}).read_bytes())
+content = Path({path!r}).read_bytes()
+program, digest = content[:-32], content[-32:]
+if sha256(program).digest() != digest:
+    raise ValueError("the file is damaged")
+model = export.deserialize(program)
 probabilities = model.call(images)
 """
 """How another program uses the file: these lines are printed, and these are checked."""
@@ -97,7 +103,10 @@ def main(settings: Settings) -> float:
 
 
 def artifact(run: SavedRun, platforms: tuple[Platform, ...]) -> bytes:
-    """The model in one file, for any number of images.
+    """The model in one file, for any number of images from 1, and the file's SHA-256.
+
+    JAX itself checks nothing: it reads most damaged files, and they answer other numbers.
+    It does not mind what comes after the program, either.
 
     JAX refuses to export what it does not promise to keep running, so that what is here
     holds no such operation.
@@ -105,7 +114,8 @@ def artifact(run: SavedRun, platforms: tuple[Platform, ...]) -> bytes:
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *run.description.shape), jnp.uint8)
     exported = export.export(jax.jit(run.probabilities), platforms=platforms)(images)
-    return bytes(exported.serialize())
+    program = bytes(exported.serialize())
+    return program + hashlib.sha256(program).digest()
 
 
 def checked(path: Path, run: SavedRun) -> float:

@@ -55,6 +55,30 @@ def test_the_file_gives_what_the_model_gives_for_any_number_of_images(run, tmp_p
         np.testing.assert_allclose(probabilities, run.probabilities(images), atol=1e-6)
 
 
+def test_a_damaged_file_is_never_used(run, tmp_path):
+    content = export.artifact(run, ("cpu",))
+    path = tmp_path / "model.jaxexport"
+    use = export.USE.format(images="np.zeros((1, 8, 8, 1), np.uint8)", path=str(path))
+    lines, _, _ = use.rpartition("probabilities")  # all but the call
+    path.write_bytes(content)
+    exec(lines, {})
+    for place in range(0, len(content), len(content) // 97):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="the file is damaged"):
+            exec(lines, {})
+    path.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="the file is damaged"):
+        exec(lines, {})
+
+
+def test_no_images_at_all_are_not_promised(run):
+    model = jax_export.deserialize(bytearray(export.artifact(run, ("cpu",))))
+    with pytest.raises(ValueError, match="Expected value >= 1"):
+        model.call(DIGITS.test.images[:0])
+
+
 def test_the_lines_that_are_printed_work_in_another_program(run, tmp_path, capsys):
     path = tmp_path / "model.jaxexport"
     export.main(export.Settings(run.folder, output=path))
