@@ -5,22 +5,42 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+PARTIAL = ".{}.*.partial"
+"""What a process that was killed may leave of a file with this name, as a pattern."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to; what is written takes the place of ``path`` whole, or never.
 
-    Its folder is made where there is none.
+    Its folder is made where there is none. Until then it is in a folder of its own, whose
+    name nobody can foretell and which nobody else can enter: two processes do not write the
+    same, and no link leads elsewhere. The file has the permissions of any new file.
+
+    Raises:
+      OSError: when something cannot be written; the message names the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    before, after = PARTIAL.format(path.name).split("*")
+    with named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=before, suffix=after, dir=path.parent) as folder:
+            temporary = Path(folder, path.name)
+            yield temporary
+            os.replace(temporary, path)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the file in what the system says when it cannot be written: it does not."""
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is None:  # it is a sentence already
+            raise
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -42,7 +62,7 @@ def must_be_new(option: str, path: Path) -> None:
       FileExistsError: when there is something at the path.
       FileNotFoundError: when there is no folder for it.
     """
-    if path.exists():
+    if os.path.lexists(path):  # a link that leads nowhere is something, too
         raise FileExistsError(
             f"{option} {path} exists: choose another, so that nothing is overwritten"
         )

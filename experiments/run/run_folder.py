@@ -13,6 +13,7 @@ A run folder holds
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,20 +23,25 @@ import jax
 import numpy as np
 from filelock import FileLock, Timeout
 
-from experiments.run.files import replacing
+from experiments.run.files import PARTIAL, named, replacing
 from jaxcnn.models import Parameters
 
 CONFIGURATION, METRICS = "configuration.json", "metrics.jsonl"
 PARAMETERS, CHECKPOINTS, TENSORBOARD = "parameters.npz", "checkpoints", "tensorboard"
+LOCK = ".lock"
 
 
 def create(folder: Path) -> Path:
-    """Make the folder of a new run.
+    """Make the folder of a new run, or take one in which none has begun.
 
     Raises:
       FileExistsError: when there is something in it, which is some other run's.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    beginnings = LOCK, PARTIAL.format(CONFIGURATION)  # of a run that got no further
+    if os.path.lexists(folder) and (
+        not folder.is_dir()
+        or not all(any(map(path.match, beginnings)) for path in folder.iterdir())
+    ):
         raise FileExistsError(
             f"--run-dir {folder} exists and is not empty: choose another, so that no "
             f"earlier run is overwritten"
@@ -46,7 +52,7 @@ def create(folder: Path) -> Path:
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
     """Add one line of JSON, and see it safely to disk."""
-    with path.open("a") as file:
+    with named(path), path.open("a") as file:
         file.write(json.dumps(record) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -68,11 +74,16 @@ def keep_lines(path: Path, count: int) -> list[dict[str, Any]]:
 def locked(folder: Path) -> Iterator[None]:
     """Keep a second process out of a run folder, for as long as this one lives.
 
+    What one that was killed left half written is removed.
+
     Raises:
       BlockingIOError: when another process has it.
     """
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
+            for name in CONFIGURATION, METRICS, PARAMETERS:
+                for left in folder.glob(PARTIAL.format(name)):
+                    shutil.rmtree(left, ignore_errors=True)
             yield
     except Timeout as error:
         raise BlockingIOError(f"{folder} is in use by a run that goes on") from error

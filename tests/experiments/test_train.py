@@ -1,6 +1,5 @@
 """The main job, run small: what it leaves behind, and what it refuses to overwrite."""
 
-import json
 from pathlib import Path
 
 import chex
@@ -13,7 +12,6 @@ from experiments import train
 from experiments.data import sets
 from experiments.run import run_folder, saved_run
 from experiments.run.augmentation import Augmentation
-from experiments.run.files import replacing, write_json
 from experiments.run.optimization import Optimization
 from experiments.run.options import Options
 from jaxcnn import training
@@ -164,21 +162,6 @@ def test_an_option_out_of_range_is_refused(wrong, said):
     with pytest.raises(ValueError) as refusal:
         Options(**wrong)
     assert said in str(refusal.value)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "results.json"
-    write_json(path, {"a": 1})
-
-    def fail_half_way():
-        with replacing(path) as partial:
-            partial.write_text("half of")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail_half_way()
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_parameters_survive_being_saved(tmp_path):
