@@ -27,7 +27,7 @@ def run(
 
     A user's mistake, a file that cannot be read or written, a package that is missing, a
     training run that explodes and a claim that does not hold are said in one line; the exit
-    status is 1.
+    status is 1. So is that of a command which Ctrl-C stops.
     """
     try:
         chosen = tyro.cli(settings, description=description)
@@ -36,6 +36,8 @@ def run(
     except FAILURES as error:
         notes = getattr(error, "__notes__", [])
         sys.exit("\n".join([f"error: {error}", *notes]))
+    except KeyboardInterrupt:
+        sys.exit("stopped")
 
 
 def must_be_known(option: str, given: Sequence[str], known: Collection[str]) -> None:

@@ -66,6 +66,14 @@ def test_a_mistake_in_a_script_itself_is_not_hidden(monkeypatch):
         started(monkeypatch, main)
 
 
+def test_ctrl_c_ends_a_command_in_a_word(monkeypatch):
+    def main(settings):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match=r"^stopped$"):
+        started(monkeypatch, main)
+
+
 def test_settings_come_from_the_command_line(monkeypatch):
     given = []
     started(monkeypatch, given.append, "--number", "3")
