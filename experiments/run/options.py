@@ -64,7 +64,8 @@ class Options:
     augment: Augmentation = dataclasses.field(default_factory=Augmentation)
     """What is done to the training images at random."""
     seed: int = 0
-    """Of the first parameters and of the shuffling: the same seed, the same run."""
+    """Of the first parameters and of the shuffling, below 2^32: the same seed, the same
+    run."""
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "seed"):
@@ -72,6 +73,8 @@ class Options:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}; it must not be negative"
                 )
+        if self.seed >= 2**32:  # JAX would take the remainder
+            raise ValueError(f"seed is {self.seed}; it must be below 2^32")
         if not 0 <= self.validate < 1:
             raise ValueError(f"validate is {self.validate}; it must be from 0 to below 1")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.data.sets import Description, Images
@@ -56,6 +57,10 @@ def load(folder: Path) -> SavedRun:
         lambda leaf: leaf.shape, expected
     ):
         raise ValueError(f"{path} holds no parameters of {options.model}")
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(parameters):
+        if not np.isfinite(leaf).all():
+            name = jax.tree_util.keystr(keys, simple=True, separator="/")
+            raise ValueError(f"{path} has numbers in {name} that are infinite or NaN")
     return SavedRun(folder, options, description, model, parameters)
 
 

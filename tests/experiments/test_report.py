@@ -1,6 +1,7 @@
 """The report: that it needs nothing but itself, and says what is true."""
 
 import base64
+import shutil
 from html.parser import HTMLParser
 
 import jax
@@ -144,3 +145,17 @@ def test_a_damaged_file_is_named_and_the_old_report_stays(folder, name, content)
     finally:
         path.write_text(kept)
     assert (folder / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_parameters_that_are_no_numbers_are_not_used(folder, tmp_path, value):
+    """Neither for a report nor by anything else that uses a saved run."""
+    copy = shutil.copytree(folder, tmp_path / "run")
+    path = copy / "parameters.npz"
+    parameters = run_folder.load_parameters(path)
+    parameters["conv2"]["b"][3] = value
+    run_folder.save_parameters(path, parameters)
+    with pytest.raises(ValueError, match=r"parameters\.npz .* in conv2/b that are"):
+        saved_run.load(copy)
+    with pytest.raises(ValueError, match=r"parameters\.npz .* in conv2/b that are"):
+        report.write(copy)

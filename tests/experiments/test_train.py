@@ -155,6 +155,7 @@ def test_a_batch_larger_than_the_data_set_is_refused_before_a_folder_is_made(tmp
         ({"epochs": -1}, "epochs is -1; it must not be negative"),
         ({"batch_size": -1}, "batch_size is -1; it must not be negative"),
         ({"seed": -1}, "seed is -1; it must not be negative"),
+        ({"seed": 2**32}, "seed is 4294967296; it must be below 2^32"),
         ({"validate": 1.0}, "validate is 1.0; it must be from 0 to below 1"),
     ],
 )
