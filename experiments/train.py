@@ -91,15 +91,20 @@ def main(settings: Settings) -> dict[str, Any]:
                 run_folder.create(folder)
             stack.enter_context(run_folder.locked(folder))
             if settings.resume is None:
+                run_folder.create(folder)  # for none may have begun in it meanwhile
                 saved_run.write_configuration(folder, options, dataset.description)
         if settings.devices.coordinator:
             multihost_utils.sync_global_devices("the run folder is there")
+        to_go_on = f"to go on: python -m experiments.train --resume {folder}"
         try:
             record = _train(options, dataset, folder, settings.keep, team, console, started)
             if team.leads:
                 report.write(folder)
         except KeyboardInterrupt:
-            sys.exit(f"stopped; to go on: python -m experiments.train --resume {folder}")
+            sys.exit(f"stopped; {to_go_on}")
+        except OSError as error:
+            error.add_note(f"When that is mended, {to_go_on}")
+            raise
     console.print(
         f"test accuracy {100 * record['test_accuracy']:.2f} %, loss "
         f"{record['test_loss']:.4f}, after {record['seconds']:.1f} s; everything is in "
@@ -128,9 +133,13 @@ def _train(
         key = jax.random.fold_in(jax.random.key(options.seed), 0)
         return training.initial_state(model, optimizer, key, averaged=how.average > 0)
 
-    checkpoints = Checkpoints(folder, keep)
+    checkpoints = Checkpoints(folder, keep, options.deciding())
     done, state = checkpoints.restore(team.compiled(beginning)(), console.print)
-    records = run_folder.keep_lines(folder / run_folder.METRICS, done) if team.leads else []
+    records = run_folder.measured_before(folder, done)
+    if team.leads:
+        run_folder.write_metrics(folder, records)
+        if done:  # a run may have been stopped between its checkpoint and these
+            run_folder.save_parameters(folder / run_folder.PARAMETERS, state.trained)
     seconds_before = records[-1]["seconds"] if records else 0.0
     _announce(console, options, dataset, state, done)
     train, test = team.place((dataset.train, dataset.test))
@@ -182,8 +191,9 @@ def _train(
             _check_soundness(record, len(dataset.description.classes), folder)
             if team.leads:
                 diary.epoch(record, losses)
-                run_folder.save_parameters(folder / run_folder.PARAMETERS, state.trained)
             checkpoints.save(epoch, state)
+            if team.leads:
+                run_folder.save_parameters(folder / run_folder.PARAMETERS, state.trained)
             records.append(record)
     checkpoints.close()
     return records[-1]

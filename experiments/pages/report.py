@@ -19,6 +19,7 @@ from experiments.pages.insight import Answers
 from experiments.pages.web_page import Picture, rendered
 from experiments.run import run_folder, saved_run
 from experiments.run.files import replacing
+from experiments.run.options import flattened
 from experiments.run.saved_run import SavedRun
 from jaxcnn import inspection
 from jaxcnn.inspection import Layer
@@ -43,25 +44,17 @@ def write(folder: Path) -> Path:
       ValueError: when one is not what it should be; the message names the file.
     """
     run = saved_run.load(folder)
-    records = metrics_of(folder)
+    records = run_folder.read_metrics(folder)
+    if not records:
+        raise ValueError(
+            f"{folder / run_folder.METRICS} is empty: no epoch of this run was finished"
+        )
     options = run.options
     dataset = sets.load(options.dataset, options.data_dir, options.validate)
     path = folder / "report.html"
     with replacing(path) as partial:
         partial.write_text(page(run, records, dataset.test), encoding="utf-8")
     return path
-
-
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    """What was measured after each epoch; errors are those of :func:`write`."""
-    path = folder / run_folder.METRICS
-    try:
-        records = run_folder.read_lines(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not records:
-        raise ValueError(f"{path} is empty: no epoch of this run was finished")
-    return records
 
 
 def page(run: SavedRun, records: Sequence[dict[str, Any]], test: Examples) -> str:
@@ -185,12 +178,3 @@ def verdict(answers: Answers, number: int, classes: Sequence[str]) -> str:
 def percent(probability: float) -> str:
     """Rounded down, so that 100 % is nothing less; and never broken into two lines."""
     return f"{np.floor(1000 * probability) / 10:.1f}\N{NO-BREAK SPACE}%"
-
-
-def flattened(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Options by their full names, such as ``optimization.momentum``."""
-    for name, value in options.items():
-        if isinstance(value, dict):
-            yield from flattened(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

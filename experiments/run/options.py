@@ -1,7 +1,7 @@
 """What a training run is: its options, and what of them a run folder remembers."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,6 +92,12 @@ class Options:
         content = dataclasses.asdict(self)
         return content | {"data_dir": self.data_dir and str(self.data_dir.absolute())}
 
+    def deciding(self) -> dict[str, Any]:
+        """By their full names, all but where the data are, which may move."""
+        content = dict(flattened(self.to_json()))
+        del content["data_dir"]
+        return content
+
     @staticmethod
     def from_json(content: dict[str, Any]) -> "Options":
         data_dir = content["data_dir"]
@@ -103,6 +109,15 @@ class Options:
                 "augment": Augmentation(**content["augment"]),
             }
         )
+
+
+def flattened(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Options by their full names, such as ``optimization.momentum``."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def model_of(

@@ -30,6 +30,19 @@ CONFIGURATION, METRICS = "configuration.json", "metrics.jsonl"
 PARAMETERS, CHECKPOINTS, TENSORBOARD = "parameters.npz", "checkpoints", "tensorboard"
 LOCK = ".lock"
 
+MEASURED = {
+    "epoch": int,
+    "step": int,
+    "learning_rate": float,
+    "train_loss": float,
+    "train_accuracy": float,
+    "test_loss": float,
+    "test_accuracy": float,
+    "epoch_seconds": float,
+    "seconds": float,
+}
+"""What a line of the metrics tells of an epoch."""
+
 
 def create(folder: Path) -> Path:
     """Make the folder of a new run, or take one in which none has begun.
@@ -58,16 +71,66 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def read_metrics(folder: Path, epochs: int | None = None) -> list[dict[str, Any]]:
+    """What was measured after each of so many epochs; by default, of all there are.
+
+    Raises:
+      FileNotFoundError: when the file is missing.
+      ValueError: when it is not what a run writes, or tells of fewer epochs.
+    """
+    path = folder / METRICS
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: it has a line for each epoch")
+    lines = path.read_bytes().splitlines()[:epochs]
+    records = [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+    if epochs is not None and len(records) < epochs:
+        raise ValueError(f"{path} tells of {len(records)} epochs; {epochs} were finished")
+    return records
 
 
-def keep_lines(path: Path, count: int) -> list[dict[str, Any]]:
-    """Forget all but the first lines, the last of which may be cut off; what is left."""
-    lines = path.read_text().splitlines(keepends=True)[:count] if path.is_file() else []
-    with replacing(path) as partial:
-        partial.write_text("".join(lines))
-    return read_lines(path)
+def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    damaged = f"{path} is damaged in line {number}"
+    try:
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{damaged}: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{damaged}: it is no object of JSON")
+    wrong = [name for name, kind in MEASURED.items() if type(record.get(name)) is not kind]
+    if wrong:
+        raise ValueError(f"{damaged}: {', '.join(wrong)} missing, or no such number")
+    if record["epoch"] != number:
+        raise ValueError(
+            f"{path} has epoch {record['epoch']} in line {number}: a line is missing, or "
+            f"one too many"
+        )
+    return record
+
+
+def measured_before(folder: Path, done: int) -> list[dict[str, Any]]:
+    """The metrics of a run that goes on after so many epochs, or begins.
+
+    Parameters are kept after the checkpoint of their epoch, and an epoch begins after that.
+    Where there are some, or a second epoch was measured, there was a checkpoint.
+
+    Raises:
+      OSError, ValueError: of :func:`read_metrics`.
+      FileNotFoundError: when the run would begin anew, over results.
+    """
+    path = folder / METRICS
+    measured = path.read_bytes().splitlines() if path.is_file() else []
+    if not done and (len(measured) > 1 or (folder / PARAMETERS).exists()):
+        raise FileNotFoundError(
+            f"{folder} holds results but no checkpoint to go on from: put its "
+            f"{CHECKPOINTS} back, or begin a new run in another --run-dir"
+        )
+    return read_metrics(folder, done) if done else []
+
+
+def write_metrics(folder: Path, records: list[dict[str, Any]]) -> None:
+    """Write them anew, and forget what was measured later."""
+    with replacing(folder / METRICS) as partial:
+        partial.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 @contextmanager

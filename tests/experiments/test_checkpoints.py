@@ -1,6 +1,8 @@
 """Stopped runs: they go on bit for bit, whenever they were killed, whatever was damaged."""
 
+import dataclasses
 import gc
+import json
 import os
 import shutil
 import signal
@@ -9,19 +11,21 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint
 import pytest
 
 from experiments import train
-from experiments.run import run_folder
+from experiments.run import run_folder, saved_run
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.optimization import Optimization
-from experiments.run.options import Options
+from experiments.run.options import Options, flattened
 from jaxcnn import models, training
 from tests.experiments import quick_start
 from tests.models.parameters import drawn_at_once
@@ -60,7 +64,7 @@ def without_times(folder):
     """The metrics, but for what depends on the clock."""
     return [
         {name: value for name, value in record.items() if "seconds" not in name}
-        for record in run_folder.read_lines(folder / run_folder.METRICS)
+        for record in run_folder.read_metrics(folder)
     ]
 
 
@@ -119,7 +123,7 @@ def test_content_that_is_not_what_was_saved_is_noticed(tmp_path):
     beginning = partial(training.initial_state, model, optimizer)
     state = jax.jit(beginning)(jax.random.key(0))
     other = state._replace(step=jnp.int32(7))
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(tmp_path, keep=2, options={"seed": 0})
     checkpoints.save(1, state)
     checkpoints.save(2, other)
     first, second = (tmp_path / "checkpoints" / number / "about" for number in "12")
@@ -133,13 +137,244 @@ def test_content_that_is_not_what_was_saved_is_noticed(tmp_path):
     chex.assert_trees_all_equal(restored, state)
     checkpoints.save(2, other)
     assert checkpoints.restore(state, warnings.append)[0] == 2
+    assert len(warnings) == 1
     for path in (tmp_path / "checkpoints").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    assert checkpoints.restore(state, warnings.append) == (0, state)
-    assert len(warnings) == 3
+    with pytest.raises(ValueError, match=r"all checkpoints in .* are damaged, that of"):
+        checkpoints.restore(state, warnings.append)
+    assert len(warnings) == 1
     checkpoints.close()
     gc.collect()
+
+
+def contents(folder):
+    """Of all files but the lock."""
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def assert_refused(folder, said):
+    """A run that cannot go on says why, and is left as it was."""
+    before = contents(folder)
+    with pytest.raises((ValueError, OSError), match=said):
+        train.main(train.Settings(resume=folder, keep=3))
+    gc.collect()
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", 1),
+        ("model", "small-cnn"),
+        ("batch_size", 64),
+        ("optimization", {"average": 0.0}),
+        ("optimization", {"optimizer": "lion"}),
+        ("augment", {"shift": 1}),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_options(stopped, tmp_path, name, value):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    path = folder / "configuration.json"
+    content = json.loads(path.read_text())
+    options = content["options"]
+    if isinstance(value, dict):
+        options[name].update(value)
+        name += "." + next(iter(value))
+    else:
+        options[name] = value
+    path.write_text(json.dumps(content))
+    assert_refused(folder, rf"epoch 2 .* whose {name} was .*, and here it is")
+
+
+def test_data_may_be_elsewhere_when_a_run_goes_on():
+    told = dict(flattened(OPTIONS.to_json()))
+    assert set(told) - set(OPTIONS.deciding()) == {"data_dir"}
+
+
+def test_a_checkpoint_of_another_model_is_not_called_damaged(tmp_path):
+    optimizer = optax.adam(1e-3)
+    one, other = (
+        jax.jit(partial(training.initial_state, drawn_at_once(model), optimizer))(
+            jax.random.key(0)
+        )
+        for model in (models.lenet5(8), models.lenet5(8, channels=3))
+    )
+    checkpoints = Checkpoints(tmp_path, 2, {})
+    checkpoints.save(1, one)
+    before = contents(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"epoch 1 .* does not fit: .*conv1.*\(5, 5, 1, 6\)"
+    ):
+        checkpoints.restore(other, print)
+    checkpoints.close()
+    assert contents(tmp_path) == before
+
+
+def test_a_checkpoint_that_tells_of_no_options_is_still_read(tmp_path):
+    """As version 0.1.0 wrote it."""
+    state = jax.jit(
+        partial(training.initial_state, drawn_at_once(models.lenet5(8)), optax.adam(1e-3))
+    )(jax.random.key(0))
+    checkpoints = Checkpoints(tmp_path, 2, {})
+    checkpoints.save(1, state)
+    (about,) = (tmp_path / "checkpoints" / "1" / "about").glob("*metadata*")
+    content = json.loads(about.read_text())
+    assert content.pop("options") == {}
+    about.write_text(json.dumps(content))
+    checkpoints.close()
+    again = Checkpoints(tmp_path, 2, {"seed": 0})
+    epoch, restored = again.restore(state, print)
+    assert epoch == 1
+    chex.assert_trees_all_equal(restored, state)
+    again.close()
+
+
+def without_checkpoints(folder):
+    shutil.rmtree(folder / "checkpoints")
+
+
+def a_file_for_checkpoints(folder):
+    without_checkpoints(folder)
+    (folder / "checkpoints").write_text("")
+
+
+def damaged_checkpoints(folder):
+    for path in (folder / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (without_checkpoints, "holds results but no checkpoint to go on from"),
+        (a_file_for_checkpoints, r"checkpoints is no folder"),
+        (damaged_checkpoints, r"all checkpoints in .* are damaged"),
+    ],
+)
+def test_a_run_never_begins_anew_over_its_results(stopped, tmp_path, spoil, said):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    spoil(folder)
+    assert_refused(folder, said)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is missing"),
+        (lambda lines: [], "tells of 0 epochs; 2 were finished"),
+        (lambda lines: lines[:1], "tells of 1 epochs; 2 were finished"),
+        (lambda lines: [lines[0], lines[1][:40]], "is damaged in line 2"),
+        (lambda lines: [lines[0], lines[0]], "has epoch 1 in line 2"),
+        (lambda lines: lines[1:], "has epoch 2 in line 1"),
+        (lambda lines: [b"\0" * 300, *lines[1:]], "is damaged in line 1"),
+        (lambda lines: [lines[0], b"\xff\xfe{}"], "is damaged in line 2"),
+        (lambda lines: [lines[0], b"[" * 100_000], "is damaged in line 2"),
+        (lambda lines: [lines[0], b"[2]"], "is damaged in line 2"),
+        (lambda lines: [lines[0], b'{"epoch": 2}'], "is damaged in line 2: step, lea"),
+    ],
+)
+def test_damaged_metrics_are_named_and_left_as_they_are(stopped, tmp_path, content, said):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    path = folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(b"\n".join(content(lines)))
+    assert_refused(folder, rf"metrics\.jsonl {said}")
+
+
+def test_what_a_kill_left_of_an_unfinished_line_is_forgotten(
+    undisturbed, stopped, tmp_path
+):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    path = folder / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-50])
+    train.main(train.Settings(resume=folder, keep=3))
+    assert_same_run(folder, undisturbed)
+
+
+def test_parameters_that_were_not_saved_any_more_come_from_the_checkpoint(
+    undisturbed, tmp_path
+):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    (folder / "parameters.npz").write_bytes(b"those of an epoch before")
+    train.main(train.Settings(resume=folder, keep=3))
+    assert_same_run(folder, undisturbed)
+
+
+def test_ctrl_c_waits_for_a_checkpoint_to_be_whole(monkeypatch, tmp_path):
+    folder = tmp_path / "run"
+    write = orbax.checkpoint.CheckpointManager.save
+
+    def interrupted(self, *how, **options):
+        signal.raise_signal(signal.SIGINT)
+        return write(self, *how, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="stopped; to go"):
+        patch.setattr(orbax.checkpoint.CheckpointManager, "save", interrupted)
+        train.main(train.Settings(OPTIONS, run_dir=folder))
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["1"]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_run_that_was_stopped_before_it_began_can_begin(monkeypatch, tmp_path):
+    folder = tmp_path / "run"
+
+    def stop(*how):
+        raise KeyboardInterrupt
+
+    once = dataclasses.replace(OPTIONS, epochs=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(saved_run, "write_configuration", stop)
+        train.main(train.Settings(once, run_dir=folder))
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+    (folder / ".configuration.json.abc.partial").mkdir()
+    with pytest.raises(FileNotFoundError, match="is no run folder"):
+        train.main(train.Settings(resume=folder))
+    assert train.main(train.Settings(once, run_dir=folder))["epoch"] == 1
+    assert not list(folder.glob("*.partial"))
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
+    monkeypatch, undisturbed, stopped, tmp_path
+):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    said = r"epoch 3 cannot be .*/run/checkpoints: that takes 1\.3 MB, and 1\.1 MB are free"
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=said) as refusal:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_100_000))
+        train.main(train.Settings(resume=folder, keep=3))
+    (note,) = refusal.value.__notes__
+    assert note.endswith(f"python -m experiments.train --resume {folder}")
+    assert not (folder / "checkpoints" / "3").exists()
+    train.main(train.Settings(resume=folder, keep=3))
+    assert_same_run(folder, undisturbed)
+
+
+def test_whatever_keeps_a_checkpoint_from_being_written_is_told_with_its_place(tmp_path):
+    how = "--model lenet5 --epochs 2"
+    limited = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
+        f"import runpy; runpy.run_module({QUICK_START!r}, run_name='__main__')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", limited, *how.split(), "--run-dir", tmp_path / "run"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1
+    place = tmp_path / "run" / "checkpoints"
+    assert f"error: the checkpoint of epoch 1 cannot be written to {place}: " in (
+        process.stderr
+    )
 
 
 def test_only_the_last_checkpoints_are_kept(undisturbed):

@@ -1,6 +1,7 @@
 """The report: that it needs nothing but itself, and says what is true."""
 
 import base64
+import json
 import shutil
 from html.parser import HTMLParser
 
@@ -70,7 +71,7 @@ def test_a_report_needs_nothing_but_itself(folder):
 
 def test_a_report_says_what_was_measured(folder):
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
-    last = run_folder.read_lines(folder / "metrics.jsonl")[-1]
+    last = run_folder.read_metrics(folder)[-1]
     wrong = round((1 - last["test_accuracy"]) * 450)
     assert f"{100 * last['test_accuracy']:.2f} %" in page.text
     assert f"{last['test_loss']:.4f}" in page.text
@@ -126,25 +127,36 @@ def test_names_are_text_and_no_markup(folder):
     classes = ("<b>zero</b>", *run.description.classes[1:])
     run = run._replace(description=sets.Description((8, 8, 1), classes, (0.0,), (16.0,)))
     test = sets.Examples(*(each[:10] for each in sets.digits().test))
-    records = run_folder.read_lines(folder / "metrics.jsonl")
+    records = run_folder.read_metrics(folder)
     content = report.page(run, records, test)
     assert "<b>zero" not in content
     Page(content)
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("metrics.jsonl", "{"), ("metrics.jsonl", "")]
+    ("lines", "said"),
+    [
+        (None, "is missing"),
+        ([], "is empty"),
+        (["{"], "is damaged in line 1"),
+        (["{}"], "is damaged in line 1: epoch, step"),
+        ([{"epoch": 3}], "has epoch 3 in line 1: a line is missing"),
+        ([{}, {"epoch": 3}], "has epoch 3 in line 2: a line is missing"),
+    ],
 )
-def test_a_damaged_file_is_named_and_the_old_report_stays(folder, name, content):
-    path, before = folder / name, (folder / "report.html").read_bytes()
-    kept = path.read_text()
-    path.write_text(content)
-    try:
-        with pytest.raises(ValueError, match=name):
-            report.write(folder)
-    finally:
-        path.write_text(kept)
-    assert (folder / "report.html").read_bytes() == before
+def test_damaged_metrics_are_named_and_the_old_report_stays(folder, tmp_path, lines, said):
+    copy = shutil.copytree(folder, tmp_path / "run")
+    path, before = copy / "metrics.jsonl", (copy / "report.html").read_bytes()
+    (record,) = run_folder.read_metrics(copy)
+    path.unlink()
+    if lines is not None:
+        changed = [
+            each if isinstance(each, str) else json.dumps(record | each) for each in lines
+        ]
+        path.write_text("".join(f"{each}\n" for each in changed))
+    with pytest.raises((ValueError, OSError), match=rf"metrics\.jsonl {said}"):
+        report.write(copy)
+    assert (copy / "report.html").read_bytes() == before
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -44,7 +44,7 @@ def test_a_run_leaves_configuration_metrics_and_parameters(finished):
     options, description = saved_run.read_configuration(folder)
     assert options == Options(model="lenet5", epochs=2, batch_size=32)
     assert description == sets.digits().description
-    records = run_folder.read_lines(folder / "metrics.jsonl")
+    records = run_folder.read_metrics(folder)
     assert [record["epoch"] for record in records] == [1, 2]
     assert records[-1] == last
     assert not list(folder.glob("*partial*"))
