@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ import numpy as np
 import optax
 import orbax.checkpoint
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from experiments import train
 from experiments.run import run_folder, saved_run
@@ -306,6 +308,51 @@ def test_parameters_that_were_not_saved_any_more_come_from_the_checkpoint(
     (folder / "parameters.npz").write_bytes(b"those of an epoch before")
     train.main(train.Settings(resume=folder, keep=3))
     assert_same_run(folder, undisturbed)
+
+
+def told_to_tensorboard(folder):
+    """The values by name and step, as TensorBoard shows them, and how many there were."""
+    shown, count = {}, 0
+    for path in sorted((folder / "tensorboard").iterdir()):
+        content, place = path.read_bytes(), 0
+        while place < len(content):
+            (length,) = struct.unpack_from("<Q", content, place)
+            event = Event.FromString(content[place + 12 : place + 12 + length])
+            place += 12 + length + 4
+            if event.session_log.status == SessionLog.START:
+                shown = {key: old for key, old in shown.items() if key[1] < event.step}
+            for value in event.summary.value:
+                assert (value.tag, event.step) not in shown
+                shown[value.tag, event.step] = value.simple_value
+                count += 1
+    return shown, count
+
+
+def test_tensorboard_is_told_of_every_step_once(undisturbed, stopped, tmp_path):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    train.main(train.Settings(resume=folder, keep=3))
+    shown, _ = told_to_tensorboard(folder)
+    assert shown == told_to_tensorboard(undisturbed)[0]
+    assert len([1 for name, _ in shown if name == "batch/loss"]) == 4 * 42
+
+
+def test_tensorboard_has_an_epoch_before_its_checkpoint_is_written(monkeypatch, tmp_path):
+    """And so it is told twice of a first epoch that was not kept, and shows it once."""
+    folder = tmp_path / "run"
+    counts = []
+
+    def stop(self, number, state):
+        counts.append(told_to_tensorboard(folder)[1])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Checkpoints, "save", stop)
+        train.main(train.Settings(dataclasses.replace(OPTIONS, epochs=1), run_dir=folder))
+    assert counts == [42 + 5]
+    train.main(train.Settings(resume=folder))
+    shown, count = told_to_tensorboard(folder)
+    assert len(shown) == 42 + 5
+    assert count == 2 * (42 + 5)
 
 
 def test_ctrl_c_waits_for_a_checkpoint_to_be_whole(monkeypatch, tmp_path):
