@@ -51,7 +51,7 @@ def write(folder: Path) -> Path:
         )
     options = run.options
     dataset = sets.load(options.dataset, options.data_dir, options.validate)
-    path = folder / "report.html"
+    path = folder / run_folder.REPORT
     with replacing(path) as partial:
         partial.write_text(page(run, records, dataset.test), encoding="utf-8")
     return path

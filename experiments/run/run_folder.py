@@ -28,7 +28,7 @@ from jaxcnn.models import Parameters
 
 CONFIGURATION, METRICS = "configuration.json", "metrics.jsonl"
 PARAMETERS, CHECKPOINTS, TENSORBOARD = "parameters.npz", "checkpoints", "tensorboard"
-LOCK = ".lock"
+REPORT, LOCK = "report.html", ".lock"
 
 MEASURED = {
     "epoch": int,
@@ -144,7 +144,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         with FileLock(folder / LOCK, timeout=0):
-            for name in CONFIGURATION, METRICS, PARAMETERS:
+            for name in CONFIGURATION, METRICS, PARAMETERS, REPORT:
                 for left in folder.glob(PARTIAL.format(name)):
                     shutil.rmtree(left, ignore_errors=True)
             yield

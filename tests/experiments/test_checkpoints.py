@@ -240,6 +240,11 @@ def without_checkpoints(folder):
     shutil.rmtree(folder / "checkpoints")
 
 
+def no_checkpoints(folder):
+    without_checkpoints(folder)
+    (folder / "checkpoints").mkdir()
+
+
 def a_file_for_checkpoints(folder):
     without_checkpoints(folder)
     (folder / "checkpoints").write_text("")
@@ -255,6 +260,7 @@ def damaged_checkpoints(folder):
     ("spoil", "said"),
     [
         (without_checkpoints, "holds results but no checkpoint to go on from"),
+        (no_checkpoints, "holds results but no checkpoint to go on from"),
         (a_file_for_checkpoints, r"checkpoints is no folder"),
         (damaged_checkpoints, r"all checkpoints in .* are damaged"),
     ],
@@ -301,13 +307,16 @@ def test_what_a_kill_left_of_an_unfinished_line_is_forgotten(
     assert_same_run(folder, undisturbed)
 
 
-def test_parameters_that_were_not_saved_any_more_come_from_the_checkpoint(
+def test_what_a_kill_left_half_written_is_written_from_the_checkpoint(
     undisturbed, tmp_path
 ):
     folder = shutil.copytree(undisturbed, tmp_path / "run")
     (folder / "parameters.npz").write_bytes(b"those of an epoch before")
+    for name in "parameters.npz", "report.html":
+        (folder / f".{name}.abc.partial").mkdir()
     train.main(train.Settings(resume=folder, keep=3))
     assert_same_run(folder, undisturbed)
+    assert not list(folder.glob("*.partial"))
 
 
 def told_to_tensorboard(folder):
