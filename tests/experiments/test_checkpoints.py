@@ -26,6 +26,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from experiments import train
 from experiments.run import run_folder, saved_run
 from experiments.run.checkpoints import Checkpoints
+from experiments.run.interruption import uninterrupted
 from experiments.run.optimization import Optimization
 from experiments.run.options import Options, flattened
 from jaxcnn import models, training
@@ -378,6 +379,16 @@ def test_ctrl_c_waits_for_a_checkpoint_to_be_whole(monkeypatch, tmp_path):
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["1"]
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    reached = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        reached.append("after the first")
+        signal.raise_signal(signal.SIGINT)
+        reached.append("after the second")
+    assert reached == ["after the first"]
 
 
 def test_a_run_that_was_stopped_before_it_began_can_begin(monkeypatch, tmp_path):
