@@ -4,13 +4,13 @@ All come as bytes, ``(N, H, W, C)``, and int32 labels, already split. They are r
 local files or fetched (:mod:`experiments.data.download`); nothing in them is ever executed.
 """
 
-import gzip
+import io
 import math
 import struct
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from experiments.data import download
+from experiments.data.reading import MOST, content_of, opened, read_up_to, reading
 
 Images = UInt8[np.ndarray, "N H W C"] | UInt8[jax.Array, "N H W C"]
 Labels = Int32[np.ndarray, " N"] | Int32[jax.Array, " N"]
@@ -228,29 +229,47 @@ def cifar10(folder: Path | None = None) -> DataSet:
     return DataSet(train, batches[-1], CIFAR10)
 
 
-def _cifar10_contents(folder: Path) -> dict[Path, bytes]:
+def _cifar10_contents(folder: Path) -> dict[Path, bytes | bytearray]:
     """The bytes of each of the files, by its path."""
-    paths = {name: folder / name for name in CIFAR10_FILES}
-    if all(path.is_file() for path in paths.values()):
-        return {path: path.read_bytes() for path in paths.values()}
+    paths = [folder / name for name in CIFAR10_FILES]
+    if all(path.is_file() for path in paths):
+        contents = {}
+        for path in paths:
+            with reading(path, "cannot be used"):
+                contents[path] = content_of(path, MOST)
+        return contents
     archive = folder / CIFAR10_ARCHIVE
     if not archive.is_file():
         raise FileNotFoundError(
             f"neither {CIFAR10_ARCHIVE} nor {', '.join(CIFAR10_FILES)} are in {folder}: "
             f"these are CIFAR-10's binary version"
         )
-    contents = {}
-    try:
-        with tarfile.open(archive, "r:gz") as members:
-            for name in CIFAR10_FILES:
-                file = members.extractfile(f"cifar-10-batches-bin/{name}")
-                contents[archive / name] = file.read() if file else b""
-    except (tarfile.TarError, EOFError, KeyError, OSError, zlib.error) as error:
-        raise ValueError(f"{archive} is no complete CIFAR-10 archive: {error}") from error
-    return contents
+    with reading(archive, "is no complete CIFAR-10 archive"):
+        # Decompressed to the end, since the checksum is there.
+        whole = io.BytesIO(content_of(archive, MOST))
+        with tarfile.open(fileobj=whole, mode="r:") as members:
+            # The archive has nine; a damaged one can go on without an end.
+            files = {each.name: each for each in islice(members, 100)}
+            return {
+                archive / name: _member(members, files, f"cifar-10-batches-bin/{name}")
+                for name in CIFAR10_FILES
+            }
 
 
-def _cifar10_batch(path: Path, content: bytes) -> Examples:
+def _member(
+    members: tarfile.TarFile, files: dict[str, tarfile.TarInfo], name: str
+) -> bytes:
+    """A plain file of an archive: links lead in circles, holes take no space in it."""
+    member = files.get(name)
+    file = (
+        member and member.isreg() and not member.issparse() and members.extractfile(member)
+    )
+    if not file:
+        raise ValueError(f"it holds no plain file {name}")
+    return file.read()
+
+
+def _cifar10_batch(path: Path, content: bytes | bytearray) -> Examples:
     """Records of one byte for the class and 3·32·32 for the image, channel by channel."""
     record = 1 + 3 * 32 * 32
     if not content or len(content) % record:
@@ -291,27 +310,28 @@ def read_idx(path: Path) -> np.ndarray:
     Raises:
       ValueError: when the file is not such a file, or not all of it.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is no complete gzip file: {error}") from error
-    unsigned_byte = 0x08
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != unsigned_byte:
-        raise ValueError(
-            f"{path} begins with the bytes {content[:4].hex(' ') or '(none)'}; an IDX "
-            f"file of bytes begins with 00 00 08 and its number of dimensions"
-        )
-    header = 4 + 4 * content[3]
-    if len(content) < header:
-        raise ValueError(f"{path} ends inside its header of {header} bytes")
-    shape = struct.unpack(f">{content[3]}I", content[4:header])
-    if len(content) - header != math.prod(shape):
-        raise ValueError(
-            f"{path} announces an array of shape {shape}, which is {math.prod(shape)} "
-            f"bytes, but holds {len(content) - header}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    with reading(path, "is no complete IDX file"), opened(path) as file:
+        start = file.read(4)
+        unsigned_byte = 0x08
+        if len(start) < 4 or start[:2] != b"\0\0" or start[2] != unsigned_byte:
+            raise ValueError(
+                f"it begins with the bytes {start.hex(' ') or '(none)'}; an IDX file of "
+                f"bytes begins with 00 00 08 and its number of dimensions"
+            )
+        sizes = file.read(4 * start[3])
+        if len(sizes) < 4 * start[3]:
+            raise ValueError(f"it ends inside its header of {4 + 4 * start[3]} bytes")
+        shape = struct.unpack(f">{start[3]}I", sizes)
+        announced = f"it announces an array of shape {shape}"
+        count = math.prod(shape)
+        if count > MOST:
+            raise ValueError(f"{announced}; at most {MOST:,} bytes are read")
+        # One more, for the end is where a gzip file has its checksum.
+        content = read_up_to(file, count + 1)
+        if len(content) != count:
+            held = "more" if len(content) > count else len(content)
+            raise ValueError(f"{announced}, which is {count} bytes, but holds {held}")
+        return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -3,8 +3,10 @@
 import gzip
 import hashlib
 import json
+import re
 import struct
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import chex
@@ -107,7 +109,7 @@ DAMAGE = {
         lambda content: content[:-1],
         "announces an array of shape (40, 28",
     ),
-    "too long": (LABELS, lambda content: content + b"\0", "but holds 41"),
+    "too long": (LABELS, lambda content: content + b"\0", "but holds more"),
     "no images": (IMAGES, lambda content: idx_bytes(np.zeros((0, 28, 28))), "(0, 28, 28)"),
     "images of another size": (
         IMAGES,
@@ -161,9 +163,48 @@ def test_a_damaged_gzip_file_is_refused_by_name(tmp_path, rng, spoil):
     write_mnist(tmp_path, rng, ".gz")
     path = tmp_path / f"{IMAGES}.gz"
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(ValueError, match="is no complete gzip file") as refusal:
+    with pytest.raises(ValueError, match="is no complete IDX file") as refusal:
         sets.mnist(tmp_path)
     assert str(path) in str(refusal.value)
+
+
+def most_memory_of(function, *arguments):
+    """How many bytes Python and NumPy held at most; what the function raised, if it did."""
+    raised = None
+    tracemalloc.start()
+    try:
+        function(*arguments)
+    except Exception as error:
+        raised = error
+    finally:
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return most, raised
+
+
+def test_no_more_is_unpacked_than_was_announced(tmp_path, rng):
+    write_mnist(tmp_path, rng, ".gz")
+    path = tmp_path / f"{IMAGES}.gz"
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content + bytes(2**26), 1))
+    most, raised = most_memory_of(sets.mnist, tmp_path)
+    assert str(path) in str(raised)
+    assert "(40, 28, 28), which is 31360 bytes, but holds more" in str(raised)
+    assert most < 2**20
+
+
+@pytest.mark.parametrize("shape", [(2**29,), (2**16, 2**16, 0xFFFF), (1,) * 255])
+def test_no_more_is_read_than_is_allowed(tmp_path, shape):
+    path = tmp_path / "announced"
+    path.write_bytes(struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape))
+    most, raised = most_memory_of(sets.read_idx, path)
+    assert str(raised).startswith(f"{path} is no complete IDX file: it announces an array")
+    assert most < 2**20
+
+
+def test_a_file_that_may_not_be_read_is_named_with_what_the_system_says(tmp_path):
+    with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
+        sets.read_idx(tmp_path)
 
 
 def test_a_missing_file_is_named_with_what_would_do(tmp_path, rng):
@@ -238,6 +279,81 @@ def test_a_damaged_archive_of_cifar10_is_refused_by_name(tmp_path, rng, spoil):
     with pytest.raises(ValueError, match="is no complete CIFAR-10 archive") as refusal:
         sets.cifar10(tmp_path)
     assert str(path) in str(refusal.value)
+
+
+def test_an_archive_of_cifar10_of_which_one_bit_is_another_is_refused(tmp_path, rng):
+    write_cifar10(tmp_path, rng, archived=True)
+    path = tmp_path / sets.CIFAR10_ARCHIVE
+    whole = path.read_bytes()
+    # From behind the name and the time in the gzip header, which say nothing of the data.
+    for place in rng.integers(8 * 60, 8 * len(whole), 100):
+        content = bytearray(whole)
+        content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is no complete CIFAR-10 archive"):
+            sets.cifar10(tmp_path)
+
+
+def test_no_more_of_an_archive_is_unpacked_than_is_allowed(tmp_path, rng, monkeypatch):
+    write_cifar10(tmp_path, rng, archived=True)
+    monkeypatch.setattr(sets, "MOST", 2**20)
+    path = tmp_path / sets.CIFAR10_ARCHIVE
+    sets.cifar10(tmp_path)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(2**26), 1))
+    most, raised = most_memory_of(sets.cifar10, tmp_path)
+    assert "it holds more than 1,048,576 bytes" in str(raised)
+    assert most < 2**23
+
+
+def link(kind, target):
+    member = tarfile.TarInfo(f"cifar-10-batches-bin/{sets.CIFAR10_FILES[0]}")
+    member.type, member.linkname = kind, target
+    return member
+
+
+def with_holes():
+    """An entry of the old GNU format that announces 4 TB, of which nothing is there."""
+    member = link(tarfile.GNUTYPE_SPARSE, "")
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"00000000000\0" * 2  # where data begin, and how many
+    header[483:495] = b"\x80" + (2**42).to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return bytes(header)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        link(tarfile.SYMTYPE, sets.CIFAR10_FILES[0]).tobuf(),
+        link(tarfile.LNKTYPE, f"cifar-10-batches-bin/{sets.CIFAR10_FILES[0]}").tobuf(),
+        link(tarfile.DIRTYPE, "").tobuf(),
+        link(tarfile.FIFOTYPE, "").tobuf(),
+        with_holes(),
+    ],
+    ids=["a link to itself", "a hard link to itself", "a folder", "a pipe", "holes"],
+)
+def test_only_plain_files_are_taken_from_an_archive(tmp_path, content):
+    path = tmp_path / sets.CIFAR10_ARCHIVE
+    path.write_bytes(gzip.compress(content + bytes(1024)))
+    most, raised = most_memory_of(sets.cifar10, tmp_path)
+    assert str(raised) == (
+        f"{path} is no complete CIFAR-10 archive: it holds no plain file "
+        f"cifar-10-batches-bin/data_batch_1.bin"
+    )
+    assert most < 2**20
+
+
+def test_an_archive_that_goes_on_without_an_end_is_refused(tmp_path):
+    header = link(tarfile.REGTYPE, "").tobuf()
+    going_back = bytearray(header)
+    going_back[124:136] = b"\xff" * 10 + (-512 & 0xFFFF).to_bytes(2, "big")
+    going_back[148:156] = b" " * 8
+    going_back[148:156] = f"{sum(going_back):06o}\0 ".encode()
+    path = tmp_path / sets.CIFAR10_ARCHIVE
+    path.write_bytes(gzip.compress(bytes(going_back) + bytes(1024)))
+    with pytest.raises(ValueError, match="is no complete CIFAR-10 archive"):
+        sets.cifar10(tmp_path)
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path):
