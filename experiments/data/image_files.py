@@ -8,8 +8,11 @@ than half, such as ink on paper, is inverted. Then it is scaled with a Lanczos f
 aspect ratio kept, and what remains of the frame takes the colour of its border. Digits are
 cut out and put where those of their data set are; a picture that has the data set's size
 already stays as it is.
+
+A file of a few kilobytes can hold a picture of gigabytes: there is a largest picture.
 """
 
+import warnings
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 
+from experiments.data.reading import reading
 from experiments.data.sets import Description
 
 Inversion = Literal["auto", "yes", "no"]
@@ -38,6 +42,9 @@ FRAMES = {"mnist": Frame((20, 20), (14, 14)), "digits": Frame((8, 6), (3.5, 3.5)
 """MNIST's box is the one that its makers tell of, in "The MNIST database of handwritten
 digits" by LeCun, Cortes and Burges; the rest was measured in the data sets."""
 
+Image.MAX_IMAGE_PIXELS = 2**26
+"""Pillow then warns of larger pictures before it decodes them."""
+
 LEAST_CONTRAST = 25
 """Of ink with paper, of 255: less is the grain of an empty page."""
 
@@ -53,22 +60,20 @@ def load(
       invert: whether bright and dark change places; by themselves never in colour.
 
     Raises:
-      ValueError: when the file holds no picture, or nothing can be seen in it; the message
-        names the file.
+      OSError: when the file cannot be read.
+      ValueError: when it holds no picture, one of more pixels than are allowed, or one in
+        which nothing can be seen. Both messages name the file.
     """
     height, width, channels = description.shape
     frame = FRAMES.get(dataset)
-    try:
-        with Image.open(path) as file:
-            picture = _opaque(ImageOps.exif_transpose(file))
+    with reading(path, "cannot be used"):
+        picture = _first_frame(path)
         if channels == 1:
             picture = _bright_on_dark(picture.convert("L"), invert)
         if picture.size != (width, height) and frame:
             picture = _digit(picture, (height, width), frame)
         elif picture.size != (width, height):
             picture = _framed(picture, (height, width))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be used: {error}") from error
     stored = np.rint(np.asarray(picture) * (description.white / 255)).astype(np.uint8)
     return stored.reshape(description.shape)
 
@@ -77,6 +82,23 @@ def save(path: Path, image: UInt8[np.ndarray, "H W C"], description: Description
     """Write an image to a file from which :func:`load` reads it as it is."""
     pixels = np.rint(image * (255 / description.white)).astype(np.uint8)
     Image.fromarray(pixels.squeeze(-1) if image.shape[-1] == 1 else pixels).save(path)
+
+
+def _first_frame(path: Path) -> Image.Image:
+    """As 8-bit RGB, upright, on white."""
+    Image.init()
+    formats = sorted(Image.OPEN.keys() - {"EPS"})  # which is a program, and would be run
+    too_large = Image.DecompressionBombWarning, Image.DecompressionBombError
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what pillow says of damaged notes on a camera
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path, formats=formats) as file:
+                return _opaque(ImageOps.exif_transpose(file))
+        except too_large as error:
+            raise ValueError(
+                f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels"
+            ) from error
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
@@ -141,13 +163,16 @@ def _ink(picture: Image.Image) -> Image.Image:
     the way from paper to ink, as grain and shadows are, counts as paper, and from three
     quarters on as ink; the edges in between stay gray.
     """
-    pixels = np.asarray(picture, float)
+    pixels = np.asarray(picture)
     paper = _border(picture)
     contrast = pixels.max() - paper
     if contrast < LEAST_CONTRAST:
         raise ValueError("nothing in it stands out from its border")
-    ink = np.clip(2 * (pixels - paper) / contrast - 0.5, 0, 1)
-    return Image.fromarray(ink.astype(np.float32))
+    of_gray = np.clip(2 * (np.arange(256) - paper) / contrast - 0.5, 0, 1)
+    ink = np.empty(pixels.shape, np.float32)
+    for ink_row, row in zip(ink, pixels, strict=True):  # by rows, for there may be many
+        ink_row[:] = of_gray[row]
+    return Image.fromarray(ink)
 
 
 def _fitted(picture: Image.Image, box: tuple[int, int]) -> Image.Image:

@@ -2,9 +2,14 @@
 
 import functools
 import json
+import re
+import struct
 import subprocess
 import sys
+import tracemalloc
+import zlib
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -284,6 +289,68 @@ def test_an_empty_page_is_named(tmp_path, rng):
     grain = Image.fromarray(rng.integers(235, 250, (90, 90)).astype(np.uint8))
     with pytest.raises(ValueError, match=r"page\.png cannot .* stands out from its border"):
         loaded(tmp_path / "page.png", grain)
+
+
+def png_of(width, height):
+    """The beginning of a picture, which announces its size."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(header))
+    return (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + checksum + b"\0\0\0\4IDAT"
+    )
+
+
+@pytest.mark.parametrize("size", [(2**13, 2**13 + 1), (2**17, 2**16)])
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, size):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_of(*size))
+    with pytest.raises(ValueError) as refusal:
+        image_files.load(path, "mnist", MNIST)
+    assert (
+        str(refusal.value) == f"{path} cannot be used: it has more than 67,108,864 pixels"
+    )
+
+
+def test_a_large_picture_takes_a_few_times_the_memory_of_its_pixels(tmp_path):
+    path = tmp_path / "large.png"
+    drawn(size=(2000, 1500)).save(path)
+    image_files.load(path, "mnist", MNIST)
+    tracemalloc.start()
+    image_files.load(path, "mnist", MNIST)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 12 * 2000 * 1500  # beside what pillow holds; it was 32
+
+
+DAMAGED_PICTURES = {
+    "texture.blp": b"BLP2" + bytes(8) + struct.pack("<II", 8, 8) + bytes(2000),
+    "icon.ico": b"\0\0\1\0\1\0" + bytes(16) + bytes(40),
+    "cut.avif": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(60),
+    "drawing.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+    "negative.bmp": b"BM" + struct.pack("<IIIIiiHHI", 99, 0, 54, 40, -9, -9, 1, 24, 0),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_PICTURES)
+def test_whatever_pillow_makes_of_a_damaged_picture_the_file_is_named(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(DAMAGED_PICTURES[name])
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} cannot be used: "):
+        image_files.load(path, "mnist", MNIST)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("size"), RecursionError("too deep"), MemoryError(), struct.error("4")],
+)
+def test_a_reader_that_fails_is_a_damaged_file(tmp_path, monkeypatch, error):
+    path = tmp_path / "picture.png"
+    drawn().save(path)
+    monkeypatch.setattr(Image, "open", mock.Mock(side_effect=error))
+    with pytest.raises(ValueError) as refusal:
+        image_files.load(path, "mnist", MNIST)
+    said = f"{path} cannot be used: reading it ends in {type(error).__name__} {error}"
+    assert str(refusal.value) == said.strip()
 
 
 def test_numbers_that_may_mean_any_brightness_are_refused(tmp_path):
