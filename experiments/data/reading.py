@@ -36,7 +36,7 @@ def reading(path: Path, fault: str) -> Iterator[None]:
             raise OSError(error.errno, error.strerror, str(path)) from error
         reason = str(error).strip().partition("\n")[0]
         if not isinstance(error, (ValueError, OSError)):
-            reason = f"reading it ends in {type(error).__name__} {reason}".strip()
+            reason = f"{reason} ({type(error).__name__})".strip()
         raise ValueError(f"{shown(path)} {fault}: {reason}") from error
 
 

@@ -57,6 +57,9 @@ class Description:
       classes: the name of each class.
       mean, std: of each channel, what the network subtracts, and divides by.
       white: the brightest that a pixel can be; black is 0.
+
+    Raises:
+      ValueError: when there are no such images.
     """
 
     shape: tuple[int, int, int]
@@ -65,15 +68,25 @@ class Description:
     std: tuple[float, ...]
     white: int = 255
 
+    def __post_init__(self):
+        if min(self.shape) < 1:
+            raise ValueError(f"shape is {self.shape}; it must be positive")
+        if len(self.classes) != 10:
+            raise ValueError(f"classes are {len(self.classes)}; all models tell 10 apart")
+        for name, least in ("mean", -math.inf), ("std", 0):
+            given = getattr(self, name)
+            if len(given) not in (1, self.shape[-1]) or not all(
+                least < each < math.inf for each in given
+            ):
+                raise ValueError(
+                    f"{name} is {given}; it must be one number, or {self.shape[-1]}, "
+                    f"above {least} and finite"
+                )
+        if not 1 <= self.white <= 255:
+            raise ValueError(f"white is {self.white}; it must be from 1 to 255")
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-    @staticmethod
-    def from_json(content: dict[str, Any]) -> "Description":
-        shape, classes, mean, std = (
-            tuple(content[name]) for name in ("shape", "classes", "mean", "std")
-        )
-        return Description(shape, classes, mean, std, content["white"])
 
 
 class DataSet(NamedTuple):

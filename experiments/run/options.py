@@ -98,18 +98,6 @@ class Options:
         del content["data_dir"]
         return content
 
-    @staticmethod
-    def from_json(content: dict[str, Any]) -> "Options":
-        data_dir = content["data_dir"]
-        return Options(
-            **content
-            | {
-                "data_dir": data_dir and Path(data_dir),
-                "optimization": Optimization(**content["optimization"]),
-                "augment": Augmentation(**content["augment"]),
-            }
-        )
-
 
 def flattened(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Options by their full names, such as ``optimization.momentum``."""

@@ -12,8 +12,10 @@ A run folder holds
 """
 
 import json
+import math
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ import jax
 import numpy as np
 from filelock import FileLock, Timeout
 
+from experiments.data.reading import read_up_to, reading
 from experiments.run.files import PARTIAL, named, replacing
 from jaxcnn.models import Parameters
 
@@ -154,22 +157,58 @@ def locked(folder: Path) -> Iterator[None]:
 
 def save_parameters(path: Path, parameters: Parameters) -> None:
     """Write every leaf under its path, such as ``conv1/w``; no code is ever stored."""
-    leaves = {
-        jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(leaf)
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(parameters)
-    }
+    leaves = {name: np.asarray(leaf) for name, leaf in _by_name(parameters).items()}
     with replacing(path) as partial:
         np.savez(partial, allow_pickle=False, **leaves)
 
 
-def load_parameters(path: Path) -> Parameters:
-    """Read what :func:`save_parameters` wrote."""
-    parameters: dict[str, Any] = {}
-    with np.load(path, allow_pickle=False) as leaves:
-        for name in leaves.files:
-            *branches, leaf = name.split("/")
-            node = parameters
-            for branch in branches:
-                node = node.setdefault(branch, {})
-            node[leaf] = leaves[name]
-    return parameters
+def load_parameters(path: Path, like: Any) -> Parameters:
+    """Read what :func:`save_parameters` wrote.
+
+    Args:
+      path: of the file.
+      like: parameters of the same model, or their shapes. What is not like them is refused
+        before it is unpacked.
+
+    Raises:
+      ValueError: when the file is damaged, or holds anything else.
+    """
+    expected = _by_name(like)
+    with (
+        reading(path, "holds no parameters of this model"),
+        zipfile.ZipFile(path) as archive,
+    ):
+        names = {each.removesuffix(".npy") for each in archive.namelist()}
+        if odd := sorted(names ^ expected.keys()):
+            raise ValueError(
+                f"{odd[0]} is {'missing' if odd[0] in expected else 'unknown'}"
+            )
+        leaves = [_array(archive, *each) for each in expected.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _by_name(parameters: Parameters) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(keys, simple=True, separator="/"): leaf
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(parameters)
+    }
+
+
+def _array(archive: zipfile.ZipFile, name: str, like: Any) -> np.ndarray:
+    """An array of an archive, which is to have this shape and dtype."""
+    numpy_file = np.lib.format
+    with archive.open(f"{name}.npy") as file:
+        # An array's header says what follows: nothing that is larger, and no pickle.
+        if numpy_file.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} is no array as NumPy saves those of numbers")
+        shape, in_fortran_order, dtype = numpy_file.read_array_header_1_0(file)
+        if (shape, dtype) != (like.shape, like.dtype):
+            raise ValueError(
+                f"{name} is {dtype}{list(shape)}; it must be {like.dtype}{list(like.shape)}"
+            )
+        count = math.prod(shape) * dtype.itemsize
+        content = read_up_to(file, count + 1)  # to its end, where its checksum is compared
+    if len(content) != count:
+        raise ValueError(f"{name} has {len(content)} bytes; it must have {count}")
+    order = "F" if in_fortran_order else "C"
+    return np.frombuffer(content, dtype).reshape(shape, order=order)

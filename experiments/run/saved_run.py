@@ -8,9 +8,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from experiments.data.reading import content_of, reading
 from experiments.data.sets import Description, Images
 from experiments.run import run_folder
 from experiments.run.files import write_json
+from experiments.run.from_json import from_json
 from experiments.run.options import Options, model_of
 from experiments.run.origin import origin
 from jaxcnn import softmax
@@ -47,16 +49,13 @@ def load(folder: Path) -> SavedRun:
       ValueError: when a file in it is not what a run writes.
     """
     options, description = read_configuration(folder)
-    model = model_of(options, description)
+    with reading(folder / run_folder.CONFIGURATION, "describes no model"):
+        model = model_of(options, description)
+        expected = jax.eval_shape(model.init, jax.random.key(0))
     path = folder / run_folder.PARAMETERS
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: no epoch of this run was finished")
-    parameters = run_folder.load_parameters(path)
-    expected = jax.eval_shape(model.init, jax.random.key(0))
-    if jax.tree.map(lambda leaf: leaf.shape, parameters) != jax.tree.map(
-        lambda leaf: leaf.shape, expected
-    ):
-        raise ValueError(f"{path} holds no parameters of {options.model}")
+    parameters = run_folder.load_parameters(path, expected)
     for keys, leaf in jax.tree_util.tree_leaves_with_path(parameters):
         if not np.isfinite(leaf).all():
             name = jax.tree_util.keystr(keys, simple=True, separator="/")
@@ -84,11 +83,11 @@ def read_configuration(folder: Path) -> tuple[Options, Description]:
             f"{folder} is no run folder: it holds no {path.name}, which every run "
             f"begins with"
         )
-    try:
-        content = json.loads(path.read_text())
-        return (
-            Options.from_json(content["options"]),
-            Description.from_json(content["images"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no configuration of a run: {error}") from error
+    with reading(path, "is no configuration of a run"):
+        content = json.loads(content_of(path, 2**20))
+        if not isinstance(content, dict) or not {"options", "images"} <= content.keys():
+            raise ValueError("it holds no options and images")
+        options = from_json(Options, content["options"])
+        if options != options.completed():
+            raise ValueError("its model, epochs or batch_size was never chosen")
+        return options, from_json(Description, content["images"])

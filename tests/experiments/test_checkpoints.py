@@ -73,9 +73,7 @@ def without_times(folder):
 
 def assert_same_run(folder, other):
     assert without_times(folder) == without_times(other)
-    one, another = (
-        run_folder.load_parameters(each / "parameters.npz") for each in (folder, other)
-    )
+    one, another = (saved_run.load(each).parameters for each in (folder, other))
     chex.assert_trees_all_equal(one, another)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments.data import sets
+from experiments.run.from_json import from_json
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 
@@ -63,7 +64,7 @@ def test_a_description_knows_how_bright_white_is_and_survives_being_written_down
         description = read(folder).description
         assert description.white == white
         written = json.loads(json.dumps(description.to_json()))
-        assert sets.Description.from_json(written) == description
+        assert from_json(sets.Description, written) == description
 
 
 def test_there_is_no_folder_of_digits(tmp_path):

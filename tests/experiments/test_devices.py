@@ -16,7 +16,7 @@ import pytest
 
 from experiments import train
 from experiments.pages import report
-from experiments.run import devices, run_folder
+from experiments.run import devices, saved_run
 from experiments.run.augmentation import Augmentation
 from experiments.run.devices import Devices
 from experiments.run.options import Options
@@ -161,8 +161,7 @@ def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
     one_epoch = Options(model="lenet5", epochs=1)
     train.main(train.Settings(one_epoch, run_dir=tmp_path / "one"))
     together, alone = (
-        run_folder.load_parameters(tmp_path / processes / run_folder.PARAMETERS)
-        for processes in ("two", "one")
+        saved_run.load(tmp_path / processes).parameters for processes in ("two", "one")
     )
     # float32, added in another order: a rounding, and what 42 steps make of it.
     chex.assert_trees_all_close(together, alone, rtol=1e-3, atol=1e-3)

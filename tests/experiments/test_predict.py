@@ -349,8 +349,8 @@ def test_a_reader_that_fails_is_a_damaged_file(tmp_path, monkeypatch, error):
     monkeypatch.setattr(Image, "open", mock.Mock(side_effect=error))
     with pytest.raises(ValueError) as refusal:
         image_files.load(path, "mnist", MNIST)
-    said = f"{path} cannot be used: reading it ends in {type(error).__name__} {error}"
-    assert str(refusal.value) == said.strip()
+    said = f"{error} ({type(error).__name__})".strip()
+    assert str(refusal.value) == f"{path} cannot be used: {said}"
 
 
 def test_numbers_that_may_mean_any_brightness_are_refused(tmp_path):

@@ -168,4 +168,5 @@ def test_an_option_out_of_range_is_refused(wrong, said):
 def test_parameters_survive_being_saved(tmp_path):
     parameters = {"conv1": {"w": np.arange(6.0).reshape(2, 3), "b": np.ones(2, np.float32)}}
     run_folder.save_parameters(tmp_path / "p.npz", parameters)
-    chex.assert_trees_all_equal(run_folder.load_parameters(tmp_path / "p.npz"), parameters)
+    read = run_folder.load_parameters(tmp_path / "p.npz", parameters)
+    chex.assert_trees_all_equal(read, parameters)

@@ -24,6 +24,7 @@ def saved(folder: Path, options: Options, description: Description) -> SavedRun:
     run = run_of(options, description)
     run_folder.create(folder)
     run_folder.save_parameters(folder / "parameters.npz", run.parameters)
+    options = options.completed()
     configuration = {"options": options.to_json(), "images": description.to_json()}
     write_json(folder / "configuration.json", configuration)
     return saved_run.load(folder)
