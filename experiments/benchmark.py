@@ -70,6 +70,7 @@ from experiments.run import command
 from experiments.run.command import ClaimError
 from experiments.run.files import write_together
 from experiments.run.origin import origin
+from experiments.run.terminal import shown
 
 SUITES = ("layers", "pools", "networks", "bfloat16", "scan", "eager")
 TOLERANCE = {"layers": 1e-4, "pools": 1e-6, "eager": 1e-4, "random": 1e-4}
@@ -273,7 +274,8 @@ def main(settings: Settings) -> None:
                 write(settings.output_dir, known, measurements)
     if not measurements:
         raise ValueError(f"no case is named like {settings.only!r}")
-    console.print(f"Written: {settings.output_dir}/results.json and chart.png")
+    written = f"Written: {shown(settings.output_dir)}/results.json and chart.png"
+    console.print(written, markup=False, emoji=False)
     if wrong := problems(measurements):
         raise ClaimError("\n".join(wrong))
 

@@ -61,6 +61,7 @@ from experiments.run import command
 from experiments.run.command import ClaimError, must_be_known
 from experiments.run.files import write_together
 from experiments.run.origin import origin
+from experiments.run.terminal import shown
 from jaxcnn.engines import ENGINES
 
 STEP = 2.0**-10  # a power of two: adding it to a float32 number is exact in float64
@@ -324,7 +325,9 @@ def main(settings: Settings) -> None:
         console.print(f"Not compared with PyTorch: {MISSING}", markup=False)
     write(settings, comparisons, timings)
     console.print(
-        f"Written: {settings.output_dir}/report.html, results.json and errors.png"
+        f"Written: {shown(settings.output_dir)}/report.html, results.json and errors.png",
+        markup=False,
+        emoji=False,
     )
     if wrong:
         raise ClaimError(f"{len(wrong)} disagree")

@@ -36,6 +36,7 @@ from experiments.run import command, saved_run
 from experiments.run.command import ClaimError
 from experiments.run.files import must_be_new, replacing
 from experiments.run.saved_run import SavedRun
+from experiments.run.terminal import shown
 
 Platform = Literal["cpu", "cuda", "rocm", "tpu"]
 
@@ -92,7 +93,7 @@ def main(settings: Settings) -> float:
         partial.write_bytes(artifact(run, platforms))
         deviation = checked(partial, run)
     print(
-        f"{path}: {path.stat().st_size:,} bytes, for {', '.join(platforms)}\n"
+        f"{shown(path)}: {path.stat().st_size:,} bytes, for {', '.join(platforms)}\n"
         f"In a process without this package, its probabilities were at most "
         f"{deviation:.1e} from the model's.\n"
         f"In another program:\n"

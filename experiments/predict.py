@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.markup import escape
+from jaxtyping import UInt8
 from rich.table import Table
 
 from experiments.data import image_files
@@ -24,6 +23,10 @@ from experiments.data.image_files import Inversion
 from experiments.run import command, saved_run
 from experiments.run.files import must_be_new, replacing, write_json
 from experiments.run.saved_run import SavedRun
+from experiments.run.terminal import console, shown
+
+Picture = tuple[Path, UInt8[np.ndarray, "H W C"]]
+"""Where it is from, and the image that it became."""
 
 AT_ONCE = 256
 """How many images the model is given, which bounds the memory in use."""
@@ -48,7 +51,11 @@ class Settings:
 
 
 def main(settings: Settings) -> list[dict[str, Any]]:
-    """Classify; print, write and return what each file shows."""
+    """Classify; print, write and return what each file shows.
+
+    Raises:
+      ValueError: at the end, when some of the files could not be used.
+    """
     run = saved_run.load(settings.run_folder)
     if settings.invert == "yes" and run.description.shape[-1] > 1:
         raise ValueError(
@@ -58,24 +65,35 @@ def main(settings: Settings) -> list[dict[str, Any]]:
     for option, path in ("--output", settings.output), ("--show", settings.show):
         if path is not None:
             must_be_new(option, path)
-    paths = _files(settings.pictures)
-    images = np.stack(
-        [
-            image_files.load(path, run.options.dataset, run.description, settings.invert)
-            for path in paths
-        ]
-    )
-    predictions = _predictions(run, paths, images)
-    Console().print(_table(predictions))
+    usable, faults = _loaded(_files(settings.pictures), run, settings.invert)
+    predictions = _predictions(run, usable)
+    console().print(_table(predictions))
     if settings.output is not None:
         write_json(settings.output, predictions)
     if settings.show is not None:
         settings.show.mkdir()
-        for number, (path, image) in enumerate(zip(paths, images, strict=True), start=1):
+        for number, (path, image) in enumerate(usable, start=1):
             seen = settings.show / f"{number:04}-{path.stem}.png"
             with replacing(seen) as partial:
                 image_files.save(partial, image, run.description)
+    if faults:
+        skipped = f"{len(faults)} of {len(faults) + len(usable)} pictures were skipped"
+        raise ValueError("\n".join([f"{skipped}:", *faults]))
     return predictions
+
+
+def _loaded(
+    paths: list[Path], run: SavedRun, invert: Inversion
+) -> tuple[list[Picture], list[str]]:
+    """The pictures that can be used, and of each of the others what is wrong with it."""
+    usable, faults = [], []
+    for path in paths:
+        try:
+            image = image_files.load(path, run.options.dataset, run.description, invert)
+            usable.append((path, image))
+        except (OSError, ValueError) as error:
+            faults.append(str(error))
+    return usable, faults
 
 
 def _files(paths: tuple[Path, ...]) -> list[Path]:
@@ -100,16 +118,17 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
     return files
 
 
-def _predictions(
-    run: SavedRun, paths: list[Path], images: np.ndarray
-) -> list[dict[str, Any]]:
+def _predictions(run: SavedRun, pictures: list[Picture]) -> list[dict[str, Any]]:
     """Of each file, the classes and their probabilities, the likeliest first."""
-    probabilities = np.concatenate(
-        [
-            run.probabilities(images[first : first + AT_ONCE])
-            for first in range(0, len(images), AT_ONCE)
-        ]
-    )
+    probabilities = [
+        each
+        for first in range(0, len(pictures), AT_ONCE)
+        for each in np.asarray(
+            run.probabilities(
+                np.stack([image for _, image in pictures[first : first + AT_ONCE]])
+            )
+        )
+    ]
     classes = np.array(run.description.classes)
     return [
         {
@@ -118,7 +137,7 @@ def _predictions(
                 str(classes[each]): float(of_image[each]) for each in np.argsort(-of_image)
             },
         }
-        for path, of_image in zip(paths, probabilities, strict=True)
+        for (path, _), of_image in zip(pictures, probabilities, strict=True)
     ]
 
 
@@ -128,7 +147,7 @@ def _table(predictions: list[dict[str, Any]]) -> Table:
     for each in predictions:
         (best, probability), (second, less), *_ = each["probabilities"].items()
         table.add_row(
-            escape(each["file"]),
+            shown(each["file"]),
             best,
             f"{100 * probability:.1f} %",
             f"{second} ({100 * less:.1f} %)",

@@ -15,6 +15,7 @@ import tyro
 
 from experiments.pages import report
 from experiments.run import command
+from experiments.run.terminal import shown
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Write the report, and say where it is."""
-    print(report.write(settings.run_folder))
+    print(shown(report.write(settings.run_folder)))
 
 
 if __name__ == "__main__":

@@ -35,10 +35,11 @@ from rich.console import Console
 from experiments.data import sets
 from experiments.data.sets import DataSet
 from experiments.pages import report
-from experiments.run import command, devices, journal, run_folder, saved_run
+from experiments.run import command, devices, journal, run_folder, saved_run, terminal
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.devices import Devices, Team
 from experiments.run.options import Options, model_of
+from experiments.run.terminal import shown
 from jaxcnn import compiler_options, training
 
 
@@ -76,13 +77,14 @@ def main(settings: Settings) -> dict[str, Any]:
     """Train, write the run folder, and return the last line of its metrics."""
     started = time.perf_counter()
     team = devices.join(settings.devices)
-    console = Console(quiet=not team.leads)
+    console = terminal.console(quiet=not team.leads)
     if settings.resume is None:
         options = settings.options.completed()
         folder = settings.run_dir or _default_folder(options)
     else:
         folder = settings.resume
         options, _ = saved_run.read_configuration(folder)
+    _check_name(folder)
     dataset = sets.load(options.dataset, options.data_dir, options.validate)
     _check_batch_size(options.batch_size, len(dataset.train.labels), team)
     with ExitStack() as stack:
@@ -108,7 +110,7 @@ def main(settings: Settings) -> dict[str, Any]:
     console.print(
         f"test accuracy {100 * record['test_accuracy']:.2f} %, loss "
         f"{record['test_loss']:.4f}, after {record['seconds']:.1f} s; everything is in "
-        f"{folder}"
+        f"{shown(folder)}"
     )
     return record
 
@@ -134,7 +136,9 @@ def _train(
         return training.initial_state(model, optimizer, key, averaged=how.average > 0)
 
     checkpoints = Checkpoints(folder, keep, options.deciding())
-    done, state = checkpoints.restore(team.compiled(beginning)(), console.print)
+    done, state = checkpoints.restore(
+        team.compiled(beginning)(), lambda said: console.print(shown(said))
+    )
     records = run_folder.measured_before(folder, done)
     if team.leads:
         run_folder.write_metrics(folder, records)
@@ -197,6 +201,16 @@ def _train(
             records.append(record)
     checkpoints.close()
     return records[-1]
+
+
+def _check_name(folder: Path) -> None:
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the run folder is {shown(folder.absolute())}; what writes checkpoints takes "
+            f"only names that are UTF-8"
+        ) from error
 
 
 def _check_batch_size(batch_size: int, examples: int, team: Team) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import sets
+from experiments.data.reading import reading
 from experiments.data.sets import Examples
 from experiments.pages import insight, pictures
 from experiments.pages.insight import Answers
@@ -53,7 +54,8 @@ def write(folder: Path) -> Path:
     dataset = sets.load(options.dataset, options.data_dir, options.validate)
     path = folder / run_folder.REPORT
     with replacing(path) as partial:
-        partial.write_text(page(run, records, dataset.test), encoding="utf-8")
+        html = page(run, records, dataset.test)  # names of files may be no UTF-8
+        partial.write_text(html, encoding="utf-8", errors="backslashreplace")
     return path
 
 
@@ -107,8 +109,10 @@ def facts(
 ) -> dict[str, str]:
     """The run in a few words."""
     count, wrong = len(answers.labels), len(answers.mistakes)
-    configuration = json.loads((run.folder / run_folder.CONFIGURATION).read_text())
-    versions = configuration.get("versions", {})
+    path = run.folder / run_folder.CONFIGURATION
+    with reading(path, "is no configuration of a run"):
+        configuration = json.loads(path.read_text())
+        versions = configuration.get("versions", {}).items()
     minutes, seconds = divmod(round(records[-1]["seconds"]), 60)
     return {
         "model": run.options.model,
@@ -119,7 +123,7 @@ def facts(
         "epochs": str(records[-1]["epoch"]),
         "time": f"{minutes} min {seconds} s" if minutes else f"{seconds} s",
         "device": configuration.get("device", "unknown"),
-        "versions": ", ".join(f"{name} {each}" for name, each in versions.items()),
+        "versions": ", ".join(f"{name} {each}" for name, each in versions),
     }
 
 

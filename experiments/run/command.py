@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import tyro
 
+from experiments.run.terminal import shown
 from jaxcnn import keep_memory
 
 Settings = TypeVar("Settings")
@@ -26,8 +27,9 @@ def run(
     The process keeps its memory (:func:`jaxcnn.keep_memory`): large steps are quicker.
 
     A user's mistake, a file that cannot be read or written, a package that is missing, a
-    training run that explodes and a claim that does not hold are said in one line; the exit
-    status is 1. So is that of a command which Ctrl-C stops.
+    training run that explodes and a claim that does not hold are said in one line, whatever
+    the names of files in it are made of; the exit status is 1. So is that of a command
+    which Ctrl-C stops.
     """
     try:
         chosen = tyro.cli(settings, description=description)
@@ -35,7 +37,7 @@ def run(
         main(chosen)
     except FAILURES as error:
         notes = getattr(error, "__notes__", [])
-        sys.exit("\n".join([f"error: {error}", *notes]))
+        sys.exit(shown("\n".join([f"error: {error}", *notes]), keep="\n"))
     except KeyboardInterrupt:
         sys.exit("stopped")
 

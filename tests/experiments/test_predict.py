@@ -93,15 +93,17 @@ def test_images_of_the_data_set_are_classified_from_files_as_they_are_from_array
 
 def test_the_table_and_the_file_tell_the_same(finished, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    drawn().save("[seven].png")
+    seven = Path("[7] :smile: \x1b[2J\udcff.png")
+    drawn().save(seven)
     output = Path("predictions.json")
-    (prediction,) = predicted(finished, Path("[seven].png"), output=output)
+    (prediction,) = predicted(finished, seven, output=output)
+    assert prediction["file"] == str(seven)
     assert json.loads(output.read_text()) == [prediction]
     (best, probability), (second, less), *_ = prediction["probabilities"].items()
     assert sum(prediction["probabilities"].values()) == pytest.approx(1)
     printed = capsys.readouterr().out
     said = f"{best} │ {100 * probability:.1f} % │ {second} ({100 * less:.1f} %)"
-    assert f"│ [seven].png │ {said} │" in " ".join(printed.split())
+    assert rf"│ [7] :smile: \x1b[2J\xff.png │ {said} │" in " ".join(printed.split())
 
 
 def test_what_the_model_saw_can_be_looked_at_and_is_seen_the_same_again(finished, tmp_path):
@@ -283,6 +285,28 @@ def test_a_file_that_is_no_picture_is_named(finished, tmp_path, name, content, s
     with pytest.raises(ValueError, match=said) as refusal:
         predicted(finished, tmp_path)
     assert str(tmp_path / name) in str(refusal.value)
+
+
+def test_files_that_cannot_be_used_are_skipped_and_named_at_the_end(
+    finished, tmp_path, capsys
+):
+    pages, output, show = tmp_path / "pages", tmp_path / "all.json", tmp_path / "seen"
+    pages.mkdir()
+    for name in "b.png", "d.png":
+        drawn().save(pages / name)
+    (pages / "a.png").write_bytes(b"no picture")
+    names = [pages / f"{each}.png" for each in "abd"]
+    with pytest.raises(ValueError) as refusal:
+        predicted(finished, *names, output=output, show=show)
+    first, second = str(refusal.value).splitlines()
+    assert first == "1 of 3 pictures were skipped:"
+    assert second.startswith(f"{pages / 'a.png'} cannot be used")
+    written = json.loads(output.read_text())
+    assert [each["file"] for each in written] == [str(each) for each in names[1:]]
+    assert [path.name for path in sorted(show.iterdir())] == ["0001-b.png", "0002-d.png"]
+    assert capsys.readouterr().out.count("b.png") == 1
+    with pytest.raises(ValueError, match=r"^1 of 1 pictures were skipped"):
+        predicted(finished, names[0])
 
 
 def test_an_empty_page_is_named(tmp_path, rng):

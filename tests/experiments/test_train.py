@@ -93,12 +93,23 @@ def test_a_finished_run_is_never_overwritten(finished):
     assert {path: path.read_bytes() for path in files} == before
 
 
-def test_mnist_trains_from_a_folder_of_idx_files(tmp_path, rng):
-    write_mnist(tmp_path, rng, ".gz")
-    last = trained(
-        tmp_path / "run", dataset="mnist", data_dir=tmp_path, epochs=1, batch_size=20
-    )
+def test_mnist_trains_from_a_folder_of_idx_files_and_a_name_is_but_a_name(
+    tmp_path, rng, capsys
+):
+    data, run = tmp_path / "MNIST \udcff", tmp_path / "a[/b] :smile: \x1b[2J\u202e"
+    data.mkdir()
+    write_mnist(data, rng, ".gz")
+    last = trained(run, dataset="mnist", data_dir=data, epochs=1, batch_size=20)
     assert last["step"] == 2
+    assert saved_run.read_configuration(run)[0].data_dir == data
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.endswith(r"/a[/b] :smile: \x1b[2J\u202e")
+
+
+def test_a_run_folder_whose_name_is_no_utf8_is_refused_before_it_is_made(tmp_path):
+    with pytest.raises(ValueError, match=r"the run folder is .*\\xff; .* UTF-8$"):
+        trained(tmp_path / "\udcff")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_average_of_the_parameters_is_what_is_evaluated_and_kept(tmp_path):
