@@ -86,7 +86,7 @@ def main(settings: Settings) -> dict[str, Any]:
         options, _ = saved_run.read_configuration(folder)
     _check_name(folder)
     dataset = sets.load(options.dataset, options.data_dir, options.validate)
-    _check_batch_size(options.batch_size, len(dataset.train.labels), team)
+    _check(options, dataset, team)
     with ExitStack() as stack:
         if team.leads:
             if settings.resume is None:
@@ -213,14 +213,22 @@ def _check_name(folder: Path) -> None:
         ) from error
 
 
-def _check_batch_size(batch_size: int, examples: int, team: Team) -> None:
-    training.steps_in_epoch(examples, batch_size)
+def _check(options: Options, dataset: DataSet, team: Team) -> None:
+    """Refuse options that do not fit the data set or the devices."""
+    steps = training.steps_in_epoch(len(dataset.train.labels), options.batch_size)
     count = 1 if team.mesh is None else team.mesh.size
-    if batch_size % count:
+    if options.batch_size % count:
         raise ValueError(
-            f"batch_size is {batch_size}; it must be a multiple of the number of devices, "
-            f"{count}"
+            f"batch_size is {options.batch_size}; it must be a multiple of the number of "
+            f"devices, {count}"
         )
+    if options.epochs * steps >= 2**31:
+        raise ValueError(
+            f"epochs is {options.epochs}, of {steps} steps each; there must be fewer than "
+            f"2**31 steps, which are counted as int32"
+        )
+    options.augment.must_fit(dataset.description.shape)
+    options.optimization.rate(options.epochs * steps)
 
 
 def _check_soundness(record: dict[str, Any], classes: int, folder: Path) -> None:

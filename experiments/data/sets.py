@@ -102,7 +102,19 @@ class DataSet(NamedTuple):
     description: Description
 
     def validating(self, part: float) -> "DataSet":
-        """The training set, of which this part of every class becomes the test set."""
+        """The training set, of which this part of every class becomes the test set.
+
+        Raises:
+          ValueError: when one of the two would lack a class.
+        """
+        count = len(self.train.labels)
+        _, of_each = np.unique(self.train.labels, return_counts=True)
+        taken = math.ceil(part * count)
+        if not len(of_each) <= taken <= count - len(of_each) or of_each.min() < 2:
+            raise ValueError(
+                f"validate is {part}, which takes {taken} of {count} images; those taken "
+                f"and those left must have one of each of {len(of_each)} classes"
+            )
         train, test = _split(self.train, part)
         return self._replace(train=train, test=test)
 

@@ -94,6 +94,26 @@ class Augmentation:
                     f"{name} is {getattr(self, name)}; it must not be negative"
                 )
 
+    def must_fit(self, shape: tuple[int, int, int]) -> None:
+        """Refuse what can leave nothing of images of this shape.
+
+        Raises:
+          ValueError: when it would.
+        """
+        height, width, _ = shape
+        size = min(height, width)
+        for name, most in ("shift", size - 1), ("cutout", size):
+            if getattr(self, name) > most:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; with images of {height}×{width} "
+                    f"pixels it must be at most {most}"
+                )
+        if self.crop * size < 1:
+            raise ValueError(
+                f"crop is {self.crop}; of images of {height}×{width} pixels it must "
+                f"leave one, which is {1 / size:.3g}"
+            )
+
     def __call__(self, key: OneKey, image: Image) -> Image:
         """The image, changed."""
         steps: list[Callable[[OneKey, Image], Image]] = []

@@ -7,6 +7,7 @@ within rounding.
 """
 
 import contextlib
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "batch"
 """Of the mesh, where there are several devices."""
+
+MOST = 64
+"""Devices of one process. XLA aborts where a CPU pretends to be hundreds."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Devices:
     coordinator: str | None = None
     """With several processes, on one machine or many: the address, HOST:PORT, where the
     first of them can be reached. All are started by the same command but for its last
-    option, and see the same --run-dir."""
+    option, and see the same --run-dir. The first one listens there, and nowhere else."""
     num_processes: int | None = None
     """How many processes train together."""
     process_id: int | None = None
@@ -43,6 +47,10 @@ class Devices:
     def __post_init__(self):
         if self.devices < 0:
             raise ValueError(f"devices is {self.devices}; it must not be negative")
+        if self.devices > MOST:
+            raise ValueError(f"devices is {self.devices}; it must be at most {MOST}")
+        if self.coordinator is not None:
+            _must_be_an_address(self.coordinator)
         together = (self.coordinator, self.num_processes, self.process_id)
         if None in together and any(each is not None for each in together):
             raise ValueError(
@@ -56,6 +64,19 @@ class Devices:
                 f"process_id is {self.process_id} and num_processes {self.num_processes}; "
                 f"it must be from 0 to below the number of processes"
             )
+
+
+def _must_be_an_address(coordinator: str) -> None:
+    try:
+        address = urllib.parse.urlsplit(f"//{coordinator}")
+        if address.hostname and address.port and address.netloc == coordinator:
+            return
+    except ValueError:  # a port that is none
+        pass
+    raise ValueError(
+        f"coordinator is {coordinator!r}; it must be HOST:PORT, such as 127.0.0.1:1234, "
+        f"with a port from 1 to 65535"
+    )
 
 
 class Team(NamedTuple):

@@ -55,17 +55,25 @@ class Optimization:
     much of itself at a step, say 0.999."""
 
     def __post_init__(self):
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be positive")
+        # As float32, which training computes in, these are neither 0 nor infinite.
+        least, most = 1e-37, 1e38
+        if not least <= self.learning_rate <= most:
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}; it must be positive, from {least} "
+                f"to {most}"
+            )
         for name in ("weight_decay", "clip"):
-            if not getattr(self, name) >= 0:
+            given = getattr(self, name)
+            if not (given == 0 or least <= given <= most):
                 raise ValueError(
-                    f"{name} is {getattr(self, name)}; it must not be negative"
+                    f"{name} is {given}; it must not be negative: 0, or from {least} to "
+                    f"{most}"
                 )
         for name in ("warmup", "momentum", "label_smoothing", "average"):
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= getattr(self, name) <= 1 - 2**-24:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)}; it must be from 0 to below 1"
+                    f"{name} is {getattr(self, name)}; it must be from 0 to below 1, as "
+                    f"float32 too"
                 )
 
     def rate(self, steps: int) -> optax.Schedule:
@@ -74,8 +82,16 @@ class Optimization:
         >>> rate = Optimization(learning_rate=1.0, warmup=0.5, schedule="linear").rate(8)
         >>> [round(float(rate(step)), 2) for step in range(9)]
         [0.0, 0.25, 0.5, 0.75, 1.0, 0.75, 0.5, 0.25, 0.0]
+
+        Raises:
+          ValueError: when it would rise in all of them.
         """
         rising = round(self.warmup * steps)
+        if rising == steps:
+            raise ValueError(
+                f"warmup is {self.warmup}, which is all of the run's {steps} steps; some "
+                f"must be left after it"
+            )
         falling = SCHEDULES[self.schedule](steps - rising)
         factor = falling
         if rising:

@@ -171,6 +171,7 @@ def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
     ("wrong", "said"),
     [
         ({"devices": -1}, "devices is -1; it must not be negative"),
+        ({"devices": 65}, "devices is 65; it must be at most 64"),
         ({"coordinator": "host:1"}, "must be given together"),
         (
             {"coordinator": "host:1", "num_processes": 2, "process_id": 2},
@@ -181,6 +182,20 @@ def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
 def test_devices_that_cannot_be_are_refused(wrong, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         Devices(**wrong)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "foo", ":1234", "host:", "host:0", "host:65536", "host:no", "host:1/a", "::1:22"],
+)
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(ValueError, match="it must be HOST:PORT"):
+        Devices(coordinator=address, num_processes=1, process_id=0)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "node-7.lan:65535", "[::1]:1234"])
+def test_an_address_that_is_one_is_taken(address):
+    Devices(coordinator=address, num_processes=1, process_id=0)
 
 
 def test_more_devices_than_there_are_is_an_error():

@@ -161,6 +161,41 @@ def test_a_batch_larger_than_the_data_set_is_refused_before_a_folder_is_made(tmp
 
 
 @pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"epochs": 1, "optimization": Optimization(warmup=0.9999)},
+            "warmup is 0.9999, which is all of the run's 42 steps",
+        ),
+        ({"epochs": 10**8}, "epochs is 100000000, of 42 steps each; there must be fewer"),
+        (
+            {"augment": Augmentation(shift=10**12)},
+            "shift is 1000000000000; with images of 8×8 pixels it must be at most 7",
+        ),
+        ({"augment": Augmentation(cutout=9)}, "cutout is 9; with images of 8×8 pixels"),
+        ({"augment": Augmentation(crop=0.1)}, "crop is 0.1; of images of 8×8 pixels"),
+        ({"validate": 1e-9}, "validate is 1e-09, which takes 1 of 1347 images"),
+        ({"validate": 0.999}, "validate is 0.999, which takes 1346 of 1347 images"),
+    ],
+)
+def test_options_that_do_not_fit_the_images_are_refused_before_a_folder_is_made(
+    tmp_path, options, said
+):
+    with pytest.raises(ValueError) as refusal:
+        trained(tmp_path / "run", **options)
+    assert said in str(refusal.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_largest_options_that_fit_are_taken():
+    Augmentation(shift=7, cutout=8, crop=1 / 8).must_fit((8, 8, 1))
+    Options(seed=2**32 - 1)
+    Optimization(warmup=41 / 42).rate(42)
+    for part in 10 / 1347, 1337 / 1347:
+        sets.digits().validating(part)
+
+
+@pytest.mark.parametrize(
     ("wrong", "said"),
     [
         ({"epochs": -1}, "epochs is -1; it must not be negative"),
