@@ -35,7 +35,15 @@ from rich.console import Console
 from experiments.data import sets
 from experiments.data.sets import DataSet
 from experiments.pages import report
-from experiments.run import command, devices, journal, run_folder, saved_run, terminal
+from experiments.run import (
+    command,
+    devices,
+    journal,
+    run_folder,
+    saved_run,
+    supervision,
+    terminal,
+)
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.devices import Devices, Team
 from experiments.run.options import Options, model_of
@@ -75,6 +83,16 @@ class Settings:
 
 def main(settings: Settings) -> dict[str, Any]:
     """Train, write the run folder, and return the last line of its metrics."""
+    if not settings.devices.coordinator:
+        return _run(settings)
+    if not supervision.is_child():
+        supervision.stand_by(settings.run_dir or settings.resume)
+    with supervision.child_of_a_parent():
+        return _run(settings)
+
+
+def _run(settings: Settings) -> dict[str, Any]:
+    """Train in this process, perhaps together with others."""
     started = time.perf_counter()
     team = devices.join(settings.devices)
     console = terminal.console(quiet=not team.leads)

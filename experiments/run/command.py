@@ -36,10 +36,15 @@ def run(
         keep_memory()
         main(chosen)
     except FAILURES as error:
-        notes = getattr(error, "__notes__", [])
-        sys.exit(shown("\n".join([f"error: {error}", *notes]), keep="\n"))
+        sys.exit(said(error))
     except KeyboardInterrupt:
         sys.exit("stopped")
+
+
+def said(error: BaseException) -> str:
+    """What a user is told of a failure."""
+    notes = getattr(error, "__notes__", [])
+    return shown("\n".join([f"error: {error}", *notes]), keep="\n")
 
 
 def must_be_known(option: str, given: Sequence[str], known: Collection[str]) -> None:

@@ -22,6 +22,9 @@ AXIS = "batch"
 MOST = 64
 """Devices of one process. XLA aborts where a CPU pretends to be hundreds."""
 
+SILENCE = 15
+"""After how many seconds without a sign of life another process counts as gone."""
+
 
 @dataclass(frozen=True)
 class Devices:
@@ -130,14 +133,13 @@ def join(chosen: Devices) -> Team:
     It must come before anything is computed.
 
     Raises:
+      ConnectionError: when the processes do not find together.
       ValueError: when there are fewer devices than were asked for.
     """
     if chosen.devices > 1:
         _pretend(chosen.devices)
     if chosen.coordinator is not None:
-        jax.distributed.initialize(
-            chosen.coordinator, chosen.num_processes, chosen.process_id
-        )
+        _meet(chosen)
     here = jax.local_device_count()
     if chosen.devices > here:
         raise ValueError(
@@ -152,6 +154,25 @@ def join(chosen: Devices) -> Team:
         for device in jax.local_devices(process)[: chosen.devices or None]
     ]
     return Team(None if len(taken) == 1 else Mesh(np.array(taken), (AXIS,)))
+
+
+def _meet(chosen: Devices) -> None:
+    # It would take SIGTERM for a notice that may be heeded at leisure.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            chosen.coordinator,
+            chosen.num_processes,
+            chosen.process_id,
+            coordinator_bind_address=chosen.coordinator,
+            heartbeat_timeout_seconds=SILENCE,
+        )
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ConnectionError(
+            f"coordinator is {chosen.coordinator}; the processes cannot meet there: "
+            f"{reason}"
+        ) from error
 
 
 def _pretend(devices):

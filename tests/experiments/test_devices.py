@@ -2,9 +2,11 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 
 from experiments import train
 from experiments.pages import report
-from experiments.run import devices, saved_run
+from experiments.run import devices, run_folder, saved_run
 from experiments.run.augmentation import Augmentation
 from experiments.run.devices import Devices
 from experiments.run.options import Options
@@ -120,8 +122,8 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def trained_by_two_processes(folder):
-    """Runs an epoch, by two processes on this machine, each with one device."""
+def two_processes(folder, epochs, port):
+    """A run by two processes on this machine, each with one device."""
     command = [
         sys.executable,
         "-m",
@@ -129,16 +131,16 @@ def trained_by_two_processes(folder):
         "--model",
         "lenet5",
         "--epochs",
-        "1",
+        str(epochs),
         "--run-dir",
         folder,
         "--coordinator",
-        f"127.0.0.1:{free_port()}",
+        f"127.0.0.1:{port}",
         "--num-processes",
         "2",
         "--process-id",
     ]
-    runs = [
+    return [
         subprocess.Popen(
             [*command, number],
             cwd=ROOT,
@@ -149,7 +151,10 @@ def trained_by_two_processes(folder):
         )
         for number in "01"
     ]
-    for run in runs:
+
+
+def trained_by_two_processes(folder):
+    for run in two_processes(folder, 1, free_port()):
         output, _ = run.communicate(timeout=200)
         assert run.returncode == 0, output
 
@@ -165,6 +170,43 @@ def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
     )
     # float32, added in another order: a rounding, and what 42 steps make of it.
     chex.assert_trees_all_close(together, alone, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("victim", "by"),
+    [
+        (0, signal.SIGKILL),
+        (1, signal.SIGTERM),
+        pytest.param(1, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(0, signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_when_one_process_is_stopped_so_are_all_and_say_how_to_go_on(tmp_path, victim, by):
+    port = free_port()
+    runs = two_processes(tmp_path / "two", 10**6, port)
+    try:
+        while not (tmp_path / "two" / run_folder.METRICS).exists():
+            assert all(run.poll() is None for run in runs)
+            time.sleep(0.1)
+        # The coordinator is to be found where it was told to be, and nowhere else.
+        socket.create_connection(("127.0.0.1", port)).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port))
+        runs[victim].send_signal(by)
+        outputs = [run.communicate(timeout=60)[0] for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+    go_on = f"; to go on, start all processes with --resume {tmp_path / 'two'}\n"
+    assert runs[1 - victim].returncode == 1
+    assert outputs[1 - victim].endswith(
+        f"stopped: another process of this run has ended{go_on}"
+    )
+    if by != signal.SIGKILL:
+        assert runs[victim].returncode == 1
+        assert outputs[victim].endswith(f"stopped by {by.name}{go_on}")
+    assert "Traceback" not in "".join(outputs)
+    assert "stack trace" not in "".join(outputs)
 
 
 @pytest.mark.parametrize(
