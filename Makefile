@@ -45,7 +45,7 @@ test: $(VENV)/with-test  ## all tests, the examples of pages and docstrings incl
 test-all: $(VENV)/with-all  ## those and hundreds of random cases an operator, optimized, PyTorch among the oracles
 	$(RUN) -m pytest -n auto --dist worksteal -m "not fuzz" $(ARGS)
 
-fuzz: $(VENV)/with-all  ## random cases, others every time: CASES for each operator and oracle
+fuzz: $(VENV)/with-all  ## random cases, others every time: CASES for each operator and oracle, and kind of file
 	CASES=$(CASES) $(RUN) -m pytest -n auto -m fuzz tests $(ARGS)
 
 docs: $(VENV)/with-docs  ## build the site: docs/_build/html/index.html

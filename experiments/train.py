@@ -85,8 +85,10 @@ def main(settings: Settings) -> dict[str, Any]:
     """Train, write the run folder, and return the last line of its metrics."""
     if not settings.devices.coordinator:
         return _run(settings)
+    folder = settings.run_dir or settings.resume
+    assert folder is not None  # as the settings were checked
     if not supervision.is_child():
-        supervision.stand_by(settings.run_dir or settings.resume)
+        supervision.stand_by(folder)
     with supervision.child_of_a_parent():
         return _run(settings)
 

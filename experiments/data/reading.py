@@ -4,7 +4,7 @@ import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, cast
 
 from experiments.run.terminal import shown
 
@@ -40,15 +40,15 @@ def reading(path: Path, fault: str) -> Iterator[None]:
         raise ValueError(f"{shown(path)} {fault}: {reason}") from error
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> IO[bytes]:
     """The bytes of a file; of a gzip file, whose name ends in .gz, what was compressed.
 
     Whoever reads a gzip file to its end has had its checksum compared.
     """
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
-def read_up_to(file: BinaryIO, count: int) -> bytearray:
+def read_up_to(file: IO[bytes], count: int) -> bytearray:
     """So many bytes, or those up to the end, in the memory that they take."""
     content = bytearray()
     while part := file.read(min(count - len(content), 2**16)):

@@ -20,7 +20,11 @@ def from_json(kind: Any, content: Any, name: str = "it") -> Any:
       ValueError: when the content is of another type; and what the dataclass raises.
     """
     choices = get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(content, dict):
+    if (
+        isinstance(kind, type)
+        and dataclasses.is_dataclass(kind)
+        and isinstance(content, dict)
+    ):
         types = get_type_hints(kind)
         for fault, fields in (
             ("is missing", types.keys() - content.keys()),

@@ -68,7 +68,9 @@ def stand_by(folder: Path) -> NoReturn:
         sys.exit(_stopped(f"stopped by {received[0]}", folder))
     lost = child.returncode < 0 and any(sign in said for sign in SIGNS_OF_A_LOST_PEER)
     if lost or child.returncode == LOST_A_PEER:
-        sys.exit(_stopped("stopped: another process of this run has ended", folder))
+        began = (folder / run_folder.CONFIGURATION).is_file()
+        fate = "has ended" if began else "has ended, or never began"
+        sys.exit(_stopped(f"stopped: another process of this run {fate}", folder))
     sys.stderr.write(said)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
