@@ -106,6 +106,10 @@ class Settings:
     output_dir: Path = Path("runs/benchmark")
     """The folder for results.json and chart.png."""
 
+    def __post_init__(self):
+        command.must_be_at_least(0, rounds=self.rounds, seed=self.seed)
+        command.must_be_at_least(1, count=self.count)
+
 
 Case = tuple[str, Callable[[], list[Measurement]]]
 

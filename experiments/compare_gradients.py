@@ -103,6 +103,7 @@ class Settings:
         must_be_known("op", self.op, OPERATIONS)
         must_be_known("engine", self.engine, EVERY_ENGINE)
         must_be_known("dtype", self.dtype, TOLERANCE)
+        command.must_be_at_least(0, seed=self.seed)
 
 
 # --- Derivatives, and what they should be ---------------------------------------------

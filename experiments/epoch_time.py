@@ -55,6 +55,8 @@ class Settings:
     def __post_init__(self):
         known = [f"{name}/{model}" for name in sets.DATA_SETS for model in MODELS]
         must_be_known("cases", self.cases, known)
+        command.must_be_at_least(1, batch_size=self.batch_size, steps=self.steps)
+        command.must_be_at_least(1, rounds=self.rounds)
 
 
 def measured(case: str, settings: Settings) -> tuple[Measurement, Measurement]:

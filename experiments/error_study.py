@@ -70,6 +70,12 @@ class Settings:
     seed: int = 0
     output: Path = Path("runs/error_study.png")
 
+    def __post_init__(self):
+        command.must_be_at_least(0, seed=self.seed)
+        command.must_be_at_least(1, channels=self.channels, kernels=self.kernels)
+        command.must_be_at_least(max(self.kernels), size=self.size)
+        command.must_be_at_least(1, batch=self.batch)
+
 
 def layers(settings: Settings) -> Iterator[Layer]:
     size = settings.size, settings.size

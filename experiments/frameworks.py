@@ -52,6 +52,8 @@ class Settings:
 
     def __post_init__(self):
         must_be_known("frameworks", self.frameworks, FRAMEWORKS)
+        command.must_be_at_least(1, batch_size=self.batch_size, steps=self.steps)
+        command.must_be_at_least(0, rounds=self.rounds, tolerance=self.tolerance)
 
 
 def batches(batch_size: int, count: int) -> list[tuple[jax.Array, jax.Array]]:

@@ -71,6 +71,9 @@ class Settings:
     topologies: tuple[str, ...] = ("v5e:2x2", "v6e:2x2")
     output: Path | None = None
 
+    def __post_init__(self):
+        command.must_be_at_least(1, images=self.images)
+
 
 # --- The programs ---------------------------------------------------------------------
 

@@ -67,6 +67,10 @@ class Settings:
     seed: int = 0
     output: Path = Path("runs/same_curve.png")
 
+    def __post_init__(self):
+        command.must_be_at_least(0, seed=self.seed)
+        command.must_be_at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+
 
 class Curve(NamedTuple):
     """One run.

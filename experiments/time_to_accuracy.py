@@ -64,6 +64,11 @@ class Settings:
     data_dir: Path | None = None
     alone: Contestant | None = None
 
+    def __post_init__(self):
+        command.must_be_at_least(0, seeds=self.seeds)
+        if not 0 < self.accuracy < 1:
+            raise ValueError(f"accuracy is {self.accuracy}; it must be between 0 and 1")
+
 
 # --- The contestants: each yields the accuracy after every epoch ----------------------
 

@@ -77,6 +77,9 @@ class Settings:
     beside_lax: bool = True
     output: Path | None = None
 
+    def __post_init__(self):
+        command.must_be_at_least(1, images=self.images)
+
 
 # --- The steps ------------------------------------------------------------------------
 

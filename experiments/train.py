@@ -19,6 +19,7 @@ Results: docs/runs.md.
 
 import dataclasses
 import math
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -117,13 +118,14 @@ def _run(settings: Settings) -> dict[str, Any]:
                 saved_run.write_configuration(folder, options, dataset.description)
         if settings.devices.coordinator:
             multihost_utils.sync_global_devices("the run folder is there")
-        to_go_on = f"to go on: python -m experiments.train --resume {folder}"
+        resume = shlex.quote(str(folder))
+        to_go_on = f"to go on: python -m experiments.train --resume {resume}"
         try:
             record = _train(options, dataset, folder, settings.keep, team, console, started)
             if team.leads:
                 report.write(folder)
         except KeyboardInterrupt:
-            sys.exit(f"stopped; {to_go_on}")
+            sys.exit(shown(f"stopped; {to_go_on}"))
         except OSError as error:
             error.add_note(f"When that is mended, {to_go_on}")
             raise

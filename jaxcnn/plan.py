@@ -172,9 +172,9 @@ ON_CPU = (
         "winograd",
         lambda d: (
             min(d.c_in, d.c_out) >= (16 if d.name == "weight_gradient" else 32)
-            and _asked_precision(d) in (None, "default", jax.lax.Precision.DEFAULT)
+            and _asked_precision(d) in ("default", jax.lax.Precision.DEFAULT)
         ),
-        "enough channels that halving the products is worth combining the columns",
+        "precision='default' allows what halves the products, and rounds the more for it",
     ),
     Choice(
         "patches",

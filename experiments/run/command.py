@@ -1,5 +1,6 @@
 """How a script becomes a command, and the one way in which it fails."""
 
+import math
 import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
@@ -45,6 +46,18 @@ def said(error: BaseException) -> str:
     """What a user is told of a failure."""
     notes = getattr(error, "__notes__", [])
     return shown("\n".join([f"error: {error}", *notes]), keep="\n")
+
+
+def must_be_at_least(least: float, **options: float | Sequence[float]) -> None:
+    """Refuse numbers that are smaller, and those that are none.
+
+    Raises:
+      ValueError: when one of an option's numbers is less, or it has none.
+    """
+    for name, value in options.items():
+        several = value if isinstance(value, Sequence) else (value,)
+        if not several or not all(least <= each < math.inf for each in several):
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
 
 
 def must_be_known(option: str, given: Sequence[str], known: Collection[str]) -> None:

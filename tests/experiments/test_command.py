@@ -1,6 +1,7 @@
 """Scripts as commands: what they are told on the command line, and how they fail."""
 
 import ast
+import math
 import sys
 from dataclasses import dataclass, fields
 from importlib import import_module
@@ -46,6 +47,29 @@ def test_a_failure_is_one_line_and_exit_status_1(monkeypatch, error):
         started(monkeypatch, main)
     # A string as its code makes Python print it to stderr, and exit with status 1.
     assert stopped.value.code == f"error: {error}"
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "said"),
+    [
+        ("benchmark", {"rounds": -1}, "rounds is -1; it must be at least 0"),
+        ("benchmark", {"count": 0}, "count is 0; it must be at least 1"),
+        ("compare_gradients", {"seed": -1}, "seed is -1; it must be at least 0"),
+        ("epoch_time", {"steps": 0}, "steps is 0; it must be at least 1"),
+        ("error_study", {"channels": ()}, r"channels is \(\); it must be at least 1"),
+        ("error_study", {"size": 2}, "size is 2; it must be at least 5"),
+        ("frameworks", {"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        ("frameworks", {"tolerance": math.nan}, "tolerance is nan; it must be at least 0"),
+        ("platforms", {"images": -3}, "images is -3; it must be at least 1"),
+        ("same_curve", {"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ("time_to_accuracy", {"accuracy": 1.0}, "accuracy is 1.0; it must be between"),
+        ("tpu", {"images": 0}, "images is 0; it must be at least 1"),
+    ],
+)
+def test_options_are_refused_before_anything_is_computed(script, options, said):
+    settings = import_module(f"experiments.{script}").Settings
+    with pytest.raises(ValueError, match=said):
+        settings(**options)
 
 
 def test_what_was_noted_of_a_failure_is_said_too(monkeypatch):
