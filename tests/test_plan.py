@@ -224,6 +224,24 @@ def test_a_pooling_and_its_gradient_have_their_engine(case):
                 assert [on_accelerator] == (elsewhere or [wanted])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "engine"),
+    [
+        ("float32", "pooled"),
+        ("bfloat16", "loops"),
+        ("float16", "loops"),
+        ("float64", "loops"),
+    ],
+)
+def test_beside_loops_pools_side_by_side_are_xlas_only_in_float32(dtype, engine):
+    window = Window((2, 2), (2, 2), ((0, 0),) * 2, (1, 1))
+    problem = Problem(window, (8, 8), "NHWC")
+    x, winner = (jax.ShapeDtypeStruct((2, 8, 8, 3), each) for each in (dtype, "int8"))
+    for name, operands in (("max_pool", (x,)), ("max_pool_gradient", (x, winner))):
+        description = describe(name, problem, *operands)
+        assert plan.chosen(description, Lowering("cpu", has_loops=True)).engine == engine
+
+
 @pytest.mark.parametrize("name", STATIC_ARGUMENTS)
 def test_where_there_is_nothing_to_compute_the_equations_do_it(name):
     of_images, of_patches = (2, 8, 8, 1), (2, 8, 8, 1, 1)
