@@ -127,6 +127,19 @@ ON_CPU = (
         lambda d: d.dtype == jnp.float32 and d.name in POOLS and d.has_tiles,
         "windows that lie side by side are one loop, which XLA fuses with what is around",
     ),
+    Choice(
+        "banded",
+        lambda d: (
+            d.name == "input_gradient"
+            and not d.has_symbols
+            and d.dtype == jnp.float32
+            and d.groups == 1
+            and d.c_in <= 4
+            and d.c_out >= 6 * d.c_in
+            and set(d.window.dilation) == {1}
+        ),
+        "so few input channels fill no vector, and runs of pixels do",
+    ),
     Choice("loops", lambda d: True, "compiled loops, which reach the machine's speed"),
     Choice(
         "equations",
@@ -369,11 +382,11 @@ def explain(
     >>> print(explain(*lenet, padding=2, loops=True))
     forward: loops (compiled loops, which reach the machine's speed)
     weight gradient: loops (compiled loops, which reach the machine's speed)
-    input gradient: loops (compiled loops, which reach the machine's speed)
+    input gradient: banded (so few input channels fill no vector, and runs of pixels do)
     >>> print(explain(*lenet, padding=2, loops=False))
     forward: banded (too few channels and taps to be worth a convolution)
     weight gradient: banded (too few channels and taps to be worth a convolution)
-    input gradient: banded (too few input channels to be worth a convolution)
+    input gradient: banded (so few input channels fill no vector, and runs of pixels do)
     >>> known = {"kernel_size": 3, "layout": "NHWC", "loops": False}
     >>> print(explain(max_pool2d, (128, 27, 27, 6), stride=1, **known))
     max pool: pooled (one pass over the input instead of one for each tap)
