@@ -194,10 +194,8 @@ def compared(rng, problem):
         ("max_pool_gradient", (ds, winner), of_input),
         ("take_winners", (x, winner), known),
     ):
-        ours = getattr(loops, name)(
-            *(jnp.asarray(x, p.dtype if x.dtype == float else x.dtype) for x in operands),
-            **options,
-        )
+        given = (jnp.asarray(x, p.dtype if x.dtype == float else x.dtype) for x in operands)
+        ours = getattr(loops, name)(*given, **options)
         wanted = getattr(by_numpy, name)(*operands)
         several = isinstance(wanted, tuple)
         pairs = zip(ours, wanted, strict=True) if several else [(ours, wanted)]

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from experiments.data import image_files, sets
-from experiments.pages import report
 from experiments.run import run_folder, saved_run
 from experiments.run.options import Options
 from tests.experiments.test_data import idx_bytes
@@ -240,11 +239,12 @@ def test_damaged_configurations(tmp_path, number):
 @every_number
 def test_damaged_metrics(tmp_path, number):
     path = Path(tmp_path, run_folder.METRICS)
-    records = [{"epoch": epoch, "step": 42 * epoch, "train_loss": 0.5} for epoch in (1, 2)]
+    measured = {name: kind(0.5) for name, kind in run_folder.MEASURED.items()}
+    records = [measured | {"epoch": epoch, "step": 42 * epoch} for epoch in (1, 2)]
     whole = "".join(json.dumps(record) + "\n" for record in records).encode()
 
     def check(by):
         path.write_bytes(damaged(whole, by))
-        refused_or_read(lambda: report.metrics_of(tmp_path), path)
+        refused_or_read(lambda: run_folder.read_metrics(tmp_path), path)
 
     for_every(edits, number, check)

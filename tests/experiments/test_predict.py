@@ -288,8 +288,9 @@ def test_a_file_that_is_no_picture_is_named(finished, tmp_path, name, content, s
 
 
 def test_files_that_cannot_be_used_are_skipped_and_named_at_the_end(
-    finished, tmp_path, capsys
+    finished, tmp_path, capsys, monkeypatch
 ):
+    monkeypatch.setenv("COLUMNS", "500")  # so that no name is broken into lines
     pages, output, show = tmp_path / "pages", tmp_path / "all.json", tmp_path / "seen"
     pages.mkdir()
     for name in "b.png", "d.png":

@@ -164,7 +164,7 @@ def test_parameters_that_are_no_numbers_are_not_used(folder, tmp_path, value):
     """Neither for a report nor by anything else that uses a saved run."""
     copy = shutil.copytree(folder, tmp_path / "run")
     path = copy / "parameters.npz"
-    parameters = run_folder.load_parameters(path)
+    parameters = saved_run.load(copy).parameters
     parameters["conv2"]["b"][3] = value
     run_folder.save_parameters(path, parameters)
     with pytest.raises(ValueError, match=r"parameters\.npz .* in conv2/b that are"):
