@@ -102,7 +102,7 @@ def draw(axes: Axes, title: str, group: Sequence[Ratio], cases: Sequence[str]) -
                 edgecolors="#333333",
                 linewidths=0.8,
                 zorder=3,
-                label="jaxcnn with compiler options",
+                label="jaxcnn without its compiled loops",
             )
         mean = geometric_mean([each.times_faster for each in own])
         means.append(f"{mean:.2f} × {NAMES[peer]}")
