@@ -10,13 +10,15 @@ import numpy as np
 from jax.typing import DTypeLike
 
 
-def sum_dtype(dtype: DTypeLike) -> jnp.dtype:
+def sum_dtype(*dtypes: DTypeLike) -> jnp.dtype:
     """The dtype in which numbers are summed: float32 at the least, for floats.
+
+    Of several dtypes, that of the widest.
 
     >>> sum_dtype(jnp.bfloat16), sum_dtype(jnp.float64), sum_dtype(jnp.int32)
     (dtype('float32'), dtype('float64'), dtype('int32'))
     """
-    dtype = jnp.dtype(dtype)
+    dtype = max((jnp.dtype(each) for each in dtypes), key=lambda each: each.itemsize)
     is_half = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
     return jnp.dtype(jnp.float32) if is_half else dtype
 

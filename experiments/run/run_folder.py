@@ -120,14 +120,16 @@ def measured_before(folder: Path, done: int) -> list[dict[str, Any]]:
       OSError, ValueError: of :func:`read_metrics`.
       FileNotFoundError: when the run would begin anew, over results.
     """
+    if done:
+        return read_metrics(folder, done)
     path = folder / METRICS
     measured = path.read_bytes().splitlines() if path.is_file() else []
-    if not done and (len(measured) > 1 or (folder / PARAMETERS).exists()):
+    if len(measured) > 1 or (folder / PARAMETERS).exists():
         raise FileNotFoundError(
             f"{folder} holds results but no checkpoint to go on from: put its "
             f"{CHECKPOINTS} back, or begin a new run in another --run-dir"
         )
-    return read_metrics(folder, done) if done else []
+    return []
 
 
 def write_metrics(folder: Path, records: list[dict[str, Any]]) -> None:
@@ -157,7 +159,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def save_parameters(path: Path, parameters: Parameters) -> None:
     """Write every leaf under its path, such as ``conv1/w``; no code is ever stored."""
-    leaves = {name: np.asarray(leaf) for name, leaf in _by_name(parameters).items()}
+    leaves = {name: np.asarray(leaf) for name, leaf in by_name(parameters).items()}
     with replacing(path) as partial:
         np.savez(partial, allow_pickle=False, **leaves)
 
@@ -173,7 +175,7 @@ def load_parameters(path: Path, like: Any) -> Parameters:
     Raises:
       ValueError: when the file is damaged, or holds anything else.
     """
-    expected = _by_name(like)
+    expected = by_name(like)
     with (
         reading(path, "holds no parameters of this model"),
         zipfile.ZipFile(path) as archive,
@@ -187,7 +189,8 @@ def load_parameters(path: Path, like: Any) -> Parameters:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def _by_name(parameters: Parameters) -> dict[str, Any]:
+def by_name(parameters: Parameters) -> dict[str, Any]:
+    """The leaves, each under its path, such as ``conv1/w``."""
     return {
         jax.tree_util.keystr(keys, simple=True, separator="/"): leaf
         for keys, leaf in jax.tree_util.tree_leaves_with_path(parameters)

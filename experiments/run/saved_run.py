@@ -56,9 +56,8 @@ def load(folder: Path) -> SavedRun:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: no epoch of this run was finished")
     parameters = run_folder.load_parameters(path, expected)
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(parameters):
+    for name, leaf in run_folder.by_name(parameters).items():
         if not np.isfinite(leaf).all():
-            name = jax.tree_util.keystr(keys, simple=True, separator="/")
             raise ValueError(f"{path} has numbers in {name} that are infinite or NaN")
     return SavedRun(folder, options, description, model, parameters)
 

@@ -1,5 +1,7 @@
 """Networks of convolutions, poolings and dense layers: LeNet-5, a small CNN, a VGG."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -100,6 +102,15 @@ def _apply_lenet5(
     return dense_layer(parameters, "dense3", x)
 
 
+def _must_be_a_multiple(image_size: Any, of: int) -> None:
+    """The poolings make one pixel of so many, along each side."""
+    whole("image_size", image_size)
+    if image_size < of or image_size % of:
+        raise ValueError(
+            f"image_size is {image_size}; it must be a positive multiple of {of}"
+        )
+
+
 def small_cnn(
     image_size: int = 28,
     channels: int = 1,
@@ -130,9 +141,7 @@ def small_cnn(
     (2, 10)
     """
     one_layout(layout)
-    whole("image_size", image_size)
-    if image_size < 4 or image_size % 4:
-        raise ValueError(f"image_size is {image_size}; it must be a positive multiple of 4")
+    _must_be_a_multiple(image_size, 4)
     return Model(
         Bound(_init_small_cnn, (image_size, channels, classes, jnp.dtype(dtype), layout)),
         Bound(_apply_small_cnn, (layout,)),
@@ -204,9 +213,7 @@ def vgg(
     (2, 10)
     """
     one_layout(layout)
-    whole("image_size", image_size)
-    if image_size < 8 or image_size % 8:
-        raise ValueError(f"image_size is {image_size}; it must be a positive multiple of 8")
+    _must_be_a_multiple(image_size, 8)
     return Model(
         Bound(_init_vgg, (image_size, channels, classes, jnp.dtype(dtype), layout)),
         Bound(_apply_vgg, (layout,)),

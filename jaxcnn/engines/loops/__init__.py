@@ -176,7 +176,7 @@ def _factors(
 def _dtypes(A: Numbers, B: Numbers) -> Dtypes:
     """Of A and B as they are; the result is what sums are computed in."""
     a, b = np.dtype(A.dtype), np.dtype(B.dtype)
-    return a, b, processor.summed_in(a, b)
+    return a, b, sum_dtype(a, b)
 
 
 def _repeated(X: Numbers, multiplier: int, layout: str) -> Numbers:
@@ -256,8 +256,8 @@ def average_pool(
     divisor: int | float | None = None,
 ) -> Numbers:
     """Y = 1/n · Σ_m tap(X, m)"""
-    Y = _sums(X, window, layout, spatial_size(X, layout), is_transposed=False)
     size = spatial_size(X, layout)
+    Y = _sums(X, window, layout, size, is_transposed=False)
     return Y / number_averaged(window, size, layout, counted, divisor, Y.dtype)
 
 
@@ -280,7 +280,7 @@ def _sums(
     A: Numbers, window: Window, layout: str, size: tuple[int, ...], is_transposed: bool
 ) -> Numbers:
     dtype = sum_dtype(A.dtype)
-    ones = jnp.ones(processor.lanes(np.dtype(dtype)), dtype)
+    ones = jnp.ones(processor.lanes(dtype), dtype)
     sizes = _sizes(CHANNELWISE, A, layout, window, size, _dtypes(A, ones))
     return _over_taps(sizes, A, ones, layout, is_transposed=is_transposed, of_ones=True)
 

@@ -49,11 +49,6 @@ def multiplies_pairs() -> bool:
     return "+avx512bf16" in name_and_features()[1].split(",")
 
 
-def summed_in(*dtypes: np.dtype) -> np.dtype:
-    """The dtype of sums: float32 at the least."""
-    return max((*dtypes, np.dtype(np.float32)), key=lambda dtype: dtype.itemsize)
-
-
 def lanes(dtype: np.dtype) -> int:
     """How many numbers a vector has."""
     bits, _ = vectors() or (128, 16)

@@ -29,10 +29,10 @@ from jaxcnn.engines.loops.processor import (
     TAKING,
     lanes,
     most_rows,
-    summed_in,
 )
 from jaxcnn.engines.loops.runs import ONE, Run, over_inputs, over_outputs
 from jaxcnn.equations import winner_dtype
+from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Window
 
 CACHE = 512 * 1024
@@ -168,7 +168,7 @@ class Sizes:
     @property
     def lanes(self) -> int:
         """How many numbers a vector has."""
-        return lanes(summed_in(*self.dtypes))
+        return lanes(sum_dtype(*self.dtypes))
 
     @property
     def kernel_size(self) -> tuple[int, ...]:

@@ -58,9 +58,9 @@ from jaxcnn.engines.loops.processor import (
     TAKING,
     lanes,
     most_rows,
-    summed_in,
 )
 from jaxcnn.engines.loops.tables import LEVELS, ROW_OF_A, ROW_OF_C, STEPS, VECTOR_OF_B
+from jaxcnn.rounding import sum_dtype
 
 I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
@@ -99,7 +99,7 @@ class Tiles:
     @property
     def dtype(self) -> np.dtype:
         """In which sums are computed."""
-        return summed_in(*self.dtypes)
+        return sum_dtype(*self.dtypes)
 
     @property
     def lanes(self) -> int:
