@@ -51,6 +51,9 @@ from jaxcnn.window import (
 
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
+MOST_POSITIONS = np.iinfo(np.int32).max
+"""So many an int32 counts, by which the positions of a channel are indexed."""
+
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 _DTYPES = tuple(map(jnp.dtype, DTYPES))
 _FLOATS = ", ".join(DTYPES)
@@ -308,7 +311,7 @@ def window_over(
 
     Raises:
       TypeError, ValueError: when an argument is of another form, or the window is
-        larger than the padded input.
+        larger than the padded input, or the padding is more than int32 counts.
 
     >>> window_over((5, 6), 3, stride=2, padding="SAME").padding
     ((1, 1), (0, 1))
@@ -338,6 +341,12 @@ def window_over(
             f"smaller kernel_size or more padding"
             f"{'' if numbers else SAY_HOW_LARGE}"
         )
+    _few_enough(
+        f"padding is {padding!r}, kernel_size {kernel_size} and dilation {dilation}",
+        window,
+        input_size,
+        input_size,
+    )
     return window
 
 
@@ -357,7 +366,8 @@ def transposed_window(
     that of :func:`jax.lax.conv_transpose`.
 
     Raises:
-      TypeError, ValueError: when an argument is of another form, or no input is left.
+      TypeError, ValueError: when an argument is of another form, or no input is left, or
+        it has more positions than int32 counts.
 
     >>> transposed_window((5, 5), 3, stride=2, padding=1, output_padding=(0, 1))[1]
     (9, 10)
@@ -400,7 +410,37 @@ def transposed_window(
     pairs = tuple(
         (low, s * (out - 1) + extent - low - h) for out, h, s, extent, (low, _) in sums
     )
-    return Window(kernel_size, stride, pairs, dilation).bounded(size), size
+    window = Window(kernel_size, stride, pairs, dilation).bounded(size)
+    _few_enough(
+        f"stride is {stride}, padding {padding!r}, kernel_size {kernel_size} and dilation "
+        f"{dilation}",
+        window,
+        size,
+        output_size,
+    )
+    return window, size
+
+
+def _few_enough(
+    what: str, window: Window, size: Sequence[Length], given: Sequence[Length]
+) -> None:
+    """Refuse what adds more positions to a channel, padding included, than can be indexed.
+
+    Engines allocate them, or a table of them, and XLA ends the process where their number
+    does not fit its own integers.
+    """
+    padded = window.padded_size(size)
+    edges = [edge for pair in window.padding for edge in pair]
+    if not are_known([*padded, *size, *given, *edges]):
+        return
+    larger = max(math.prod(max(each, 0) for each in whole) for whole in (size, padded))
+    added = larger - math.prod(given)
+    if max(added, *map(abs, edges)) > MOST_POSITIONS:
+        raise ValueError(
+            f"{what}, which would make a channel of size {tuple(given)} one of "
+            f"{tuple(size)}, and {padded} with its padding: at most {MOST_POSITIONS} "
+            f"positions, which int32 counts, may be added"
+        )
 
 
 def one_for_each(name: str, value: int | Sequence[int], n: int) -> tuple[int, ...]:
@@ -422,6 +462,11 @@ def size(
     entries = one_for_each(name, value, n)
     if min(entries) < at_least:
         raise ValueError(f"{name} is {entries}: every entry must be at least {at_least}")
+    if math.prod(entries) > MOST_POSITIONS:
+        raise ValueError(
+            f"{name} is {entries}, {math.prod(entries)} positions in a channel; they must "
+            f"be at most {MOST_POSITIONS}, which int32 counts"
+        )
     return entries
 
 

@@ -191,9 +191,11 @@ class Window:
                 continue
             if low > d * (k - 1) or s * (out - 1) - low >= size:
                 return True  # the first window, or the last one
-            start = s * np.arange(out) - low
-            tap = np.maximum(-(start // d), 0)  # the first that does not lie before
-            if np.any((tap >= k) | (start + d * tap >= size)):
+            # Of a window that begins before the input, the first tap that does not lie
+            # before it: where that is repeats itself.
+            period = d // math.gcd(s, d)
+            first_taps = (start % d for start in range(-low, 0, s)[: min(out, period)])
+            if d > size and any(each >= size for each in first_taps):
                 return True
         return False
 
@@ -222,8 +224,8 @@ class Window:
         >>> Window((2, 2), (1, 1), ((0, 0), (0, 0)), (1, 1)).offsets().tolist()
         [[0, 0], [0, 1], [1, 0], [1, 1]]
         """
-        taps = list(np.ndindex(*self.kernel_size))
-        return np.array(taps, np.int32).reshape(len(taps), len(self.kernel_size))
+        taps = np.indices(self.kernel_size, np.int32)
+        return taps.reshape(len(self.kernel_size), self.number_of_taps).T
 
 
 def tap(

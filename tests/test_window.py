@@ -270,6 +270,15 @@ def test_sees_only_padding_is_what_looking_at_every_position_gives():
     assert 100 < sum(answers) < 500  # both answers were asked for
 
 
+@pytest.mark.parametrize(
+    ("stride", "dilation", "lost"),
+    [(1, 2**60, True), (2**60, 2**60, False), (2**59, 2**60, True)],
+)
+def test_sees_only_padding_looks_at_few_positions(stride, dilation, lost):
+    window = Window((3,), (stride,), ((2**60, 2**61),), (dilation,))
+    assert window.sees_only_padding((5,)) == lost
+
+
 # --- The window as a value ------------------------------------------------------------
 
 

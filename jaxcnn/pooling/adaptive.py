@@ -239,9 +239,9 @@ def _adaptive_avg_pool(
     arguments.only(unknown, Options)
     x, is_batch, adaptive = _described(dimensions, x, output_size, layout, engine)
     sums = adaptive_rule.sums(x.astype(sum_dtype(x.dtype)), adaptive, derivatives)
-    n = math.prod(np.ix_(*(each.sizes for each in adaptive.windows)))
-    n = jnp.expand_dims(
-        jnp.asarray(n, sums.dtype), [k for k, each in enumerate(layout) if each in "NC"]
+    n = math.prod(
+        jnp.asarray(along_axis(windows.sizes, axis, sums.ndim), sums.dtype)
+        for axis, windows in adaptive.along_axes
     )
     y = (sums / n).astype(x.dtype)
     return y if is_batch else y[0]

@@ -5,14 +5,21 @@ contain, with … between the parts). The calls in :data:`GOOD_CALLS` are right,
 row spoils one thing.
 """
 
+from functools import partial
+
 import numpy as np
 
 from jaxcnn import (
+    adaptive_avg_pool1d,
     adaptive_avg_pool2d,
     adaptive_max_pool2d,
+    adaptive_max_pool3d,
     avg_pool2d,
     conv2d,
+    conv2d_input_gradient,
+    conv2d_weight_gradient,
     depthwise_conv2d,
+    explain,
     fold,
     global_avg_pool,
     global_max_pool,
@@ -26,10 +33,24 @@ from tests.refusals.convolutions import ONE_EACH, separable, transposed
 
 INDICES = np.zeros((2, 4, 5, 6), np.int32)
 PATCHES = np.zeros((2, 24, 15), np.float32)
+HUGE = 2**40
+COUNTED = "2147483647 … int32 counts"
 
 
 def unpooled(x, indices=INDICES, kernel_size=2, **options):
     return max_unpool2d(x, indices, kernel_size, **options)
+
+
+def pooled_to(pool, size, a):
+    return pool(a.x, size)
+
+
+def of_a_large_window(pool, a):
+    return pool(a.x, 2**20, stride=1, padding="SAME")
+
+
+def of_distant_taps(pool, a):
+    return pool(a.x, 2, stride=1, padding=HUGE, dilation=HUGE)
 
 
 def folded(p, output_size=(5, 6), kernel_size=(3, 2), **options):
@@ -63,6 +84,15 @@ def spoilt(option, value, exception, parts, calls):
     return {f"{name}: {option} {value!r}": row(GOOD_CALLS[name]) for name in calls}
 
 
+def too_large(*calls):
+    """Rows for calls with a size or a window that no channel can have the positions of."""
+    return {
+        f"far too large: {name}, {number}": (call, ValueError, f"{parts} … {COUNTED}")
+        for number, (name, call, parts) in enumerate(calls)
+    }
+
+
+WITH_PADDING = ["conv2d", "depthwise_conv2d", "separable_conv2d", "unfold"]
 WITH_ENGINES = [name for name in GOOD_CALLS if name != "max_unpool2d"]
 WITH_CEIL_MODE = ["max_pool2d", "avg_pool2d", "lp_pool2d"]
 WITH_INDICES = ["max_pool2d", "adaptive_max_pool2d"]
@@ -167,6 +197,79 @@ BAD_POOLINGS = {
         lambda a: avg_pool2d(a.x, 2, divisor_override=float("nan")),
         ValueError,
         "divisor_override is nan … number",
+    ),
+    **spoilt("padding", HUGE, ValueError, f"padding is {HUGE} … {COUNTED}", WITH_PADDING),
+    **spoilt(
+        option="padding",
+        value=((-HUGE, HUGE), (0, 0)),
+        exception=ValueError,
+        parts=f"padding … ((-{HUGE}, {HUGE}), (0, 0)) … {COUNTED}",
+        calls=[*WITH_PADDING, "conv_transpose2d"],
+    ),
+    **spoilt(
+        option="padding",
+        value=-HUGE,
+        exception=ValueError,
+        parts=f"padding -{HUGE} … {COUNTED}",
+        calls=["conv_transpose2d", "max_unpool2d"],
+    ),
+    **spoilt(
+        option="stride",
+        value=HUGE,
+        exception=ValueError,
+        parts=f"stride is ({HUGE}, {HUGE}) … {COUNTED}",
+        calls=["conv_transpose2d", "max_unpool2d"],
+    ),
+    **too_large(
+        *(
+            (pool.__name__, partial(pooled_to, pool, size), f"output_size is ({size[0]}, ")
+            for pool in (adaptive_max_pool2d, adaptive_avg_pool2d)
+            for size in ((HUGE, HUGE), (2**31, 1), (2**16, 2**15))
+        ),
+        *(
+            (pool.__name__, partial(of_a_large_window, pool), "kernel_size (1048576, ")
+            for pool in (max_pool2d, avg_pool2d, unfold)
+        ),
+        *(
+            (pool.__name__, partial(of_distant_taps, pool), f"padding is {HUGE} … {HUGE}")
+            for pool in (max_pool2d, avg_pool2d, unfold)
+        ),
+        (
+            "adaptive_avg_pool1d",
+            lambda a: adaptive_avg_pool1d(a.x[0], HUGE),
+            f"output_size is ({HUGE},)",
+        ),
+        (
+            "adaptive_max_pool3d",
+            lambda a: adaptive_max_pool3d(a.x, (2**11, 2**11, 2**11)),
+            "output_size is (2048, 2048, 2048), 8589934592 positions",
+        ),
+        (
+            "conv2d",
+            lambda a: conv2d(a.x, a.w, dilation=HUGE, padding="SAME"),
+            f"padding is 'SAME' … dilation ({HUGE}, {HUGE})",
+        ),
+        (
+            "conv2d_input_gradient",
+            lambda a: conv2d_input_gradient(a.dy, a.w, (HUGE, 6)),
+            f"input_size is ({HUGE}, 6)",
+        ),
+        (
+            "conv2d_weight_gradient",
+            lambda a: conv2d_weight_gradient(a.x, a.dy, HUGE, padding=HUGE),
+            f"padding is {HUGE}",
+        ),
+        ("fold", lambda a: folded(PATCHES, HUGE), f"output_size is ({HUGE}, {HUGE})"),
+        (
+            "max_unpool2d",
+            lambda a: unpooled(a.x, output_size=(HUGE, 1)),
+            f"output_size is ({HUGE}, 1)",
+        ),
+        (
+            "explain",
+            lambda a: explain(lambda x: adaptive_avg_pool2d(x, HUGE), a.x.shape),
+            f"output_size is ({HUGE}, {HUGE})",
+        ),
     ),
     "output_size 0": (
         lambda a: adaptive_avg_pool2d(a.x, (2, 0)),
