@@ -47,10 +47,11 @@ import numpy as np
 from jax import export
 
 images = {images}
-content = Path({path!r}).read_bytes()
+path = Path({path!r})
+content = path.read_bytes()
 program, digest = content[:-32], content[-32:]
 if sha256(program).digest() != digest:
-    raise ValueError("the file is damaged")
+    raise ValueError(f"{{path}} is damaged: its last 32 bytes are not the others' SHA-256")
 model = export.deserialize(program)
 probabilities = model.call(images)
 """
@@ -115,6 +116,11 @@ def artifact(run: SavedRun, platforms: tuple[Platform, ...]) -> bytes:
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *run.description.shape), jnp.uint8)
     exported = export.export(jax.jit(run.probabilities), platforms=platforms)(images)
+    return with_digest(exported)
+
+
+def with_digest(exported: export.Exported) -> bytes:
+    """A program and its SHA-256, as :data:`USE` reads them."""
     program = bytes(exported.serialize())
     return program + hashlib.sha256(program).digest()
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from experiments.data import image_files
 from experiments.data.image_files import Inversion
 from experiments.run import command, saved_run
-from experiments.run.files import must_be_new, replacing, write_json
+from experiments.run.files import must_be_new, replacing, shortened, write_json
 from experiments.run.saved_run import SavedRun
 from experiments.run.terminal import console, shown
 
@@ -47,7 +47,8 @@ class Settings:
     output: Path | None = None
     """A new JSON file, for the probabilities of all classes."""
     show: Path | None = None
-    """A new folder, for the images as the model sees them, as PNG."""
+    """A new folder, for the images as the model sees them, as PNG: each has the number and
+    the beginning of the name of its picture."""
 
 
 def main(settings: Settings) -> list[dict[str, Any]]:
@@ -73,7 +74,7 @@ def main(settings: Settings) -> list[dict[str, Any]]:
     if settings.show is not None:
         settings.show.mkdir()
         for number, (path, image) in enumerate(usable, start=1):
-            seen = settings.show / f"{number:04}-{path.stem}.png"
+            seen = settings.show / f"{number:04}-{shortened(path.stem)}.png"
             with replacing(seen) as partial:
                 image_files.save(partial, image, run.description)
     if faults:

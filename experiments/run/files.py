@@ -10,6 +10,8 @@ from typing import Any
 
 PARTIAL = ".{}.*.partial"
 """What a process that was killed may leave of a file with this name, as a pattern."""
+LONGEST = 100
+"""Bytes of a name that stands in another, for which every file system has room."""
 
 
 @contextmanager
@@ -23,13 +25,25 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
       OSError: when something cannot be written; the message names the file.
     """
-    before, after = PARTIAL.format(path.name).split("*")
+    before, after = PARTIAL.split("*")
+    before = before.format(shortened(path.name))
     with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=before, suffix=after, dir=path.parent) as folder:
             temporary = Path(folder, path.name)
             yield temporary
             os.replace(temporary, path)
+
+
+def shortened(name: str) -> str:
+    """As many of a name's characters as fit into :data:`LONGEST` bytes.
+
+    >>> shortened("short"), len(shortened(300 * "é"))
+    ('short', 50)
+    """
+    while len(os.fsencode(name)) > LONGEST:
+        name = name[:-1]
+    return name
 
 
 @contextmanager

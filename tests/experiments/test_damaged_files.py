@@ -12,11 +12,14 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from jax import export as jax_export
 from PIL import Image, features
 
+from experiments import export
 from experiments.data import image_files, sets
 from experiments.run import run_folder, saved_run
 from experiments.run.options import Options
@@ -248,3 +251,37 @@ def test_damaged_metrics(tmp_path, number):
         refused_or_read(lambda: run_folder.read_metrics(tmp_path), path)
 
     for_every(edits, number, check)
+
+
+# --- Exported files -------------------------------------------------------------------
+
+
+@every_number
+def test_damaged_exported_files(tmp_path, number):
+    # A digest of the damaged program is not among them: that is another sound file, of a
+    # program for which nothing is promised.
+    path = tmp_path / "model.jaxexport"
+    images = jax.ShapeDtypeStruct((1, 2, 2, 1), np.uint8)
+    program = jax.jit(lambda images: images.mean((1, 2)) / 255)
+    whole = export.with_digest(jax_export.export(program)(images))
+    four = "np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)"
+    lines = export.USE.format(images=four, path=str(path))
+
+    def probabilities():
+        names = {}
+        exec(lines, names)
+        return np.asarray(names["probabilities"])
+
+    path.write_bytes(whole)
+    np.testing.assert_allclose(probabilities(), [[1.5 / 255]], rtol=1e-6)
+
+    def check(case):
+        inside, of_digest = case
+        program, digest = whole[:-32], whole[-32:]
+        content = damaged(program, inside) + damaged(digest, of_digest)
+        path.write_bytes(content)
+        read = refused_or_read(probabilities, path)
+        assert (read is not None) == (content == whole)
+
+    some = st.one_of(st.just([]), edits)
+    for_every(st.tuples(some, some), number, check)

@@ -45,6 +45,13 @@ def test_nobody_can_foretell_where_a_file_is_written_first(tmp_path):
     assert json.loads(path.read_text()) == {"a": 1}
 
 
+@pytest.mark.parametrize("name", [255 * "n", 127 * "é", "*", "a*b{}.json"])
+def test_a_file_may_have_any_name_that_the_system_takes(tmp_path, name):
+    write_json(tmp_path / name, 1)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "1\n"
+
+
 def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path):
     path, victim = tmp_path / "results.json", tmp_path / "victim"
     victim.write_text("precious")

@@ -118,6 +118,23 @@ def test_what_the_model_saw_can_be_looked_at_and_is_seen_the_same_again(finished
         assert one["probabilities"] == other["probabilities"]
 
 
+@pytest.mark.parametrize(
+    ("stem", "shown"),
+    [
+        (251 * "a", 100 * "a"),
+        ("x" + 83 * "号", "x" + 33 * "号"),  # of three bytes each
+        (125 * "\udcff", 100 * "\udcff"),  # as names that are no UTF-8 are read
+        ("a*{b}", "a*{b}"),
+    ],
+)
+def test_what_the_model_saw_has_a_name_that_fits(finished, tmp_path, stem, shown):
+    (tmp_path / "drawn").mkdir()
+    drawn().save(tmp_path / "drawn" / f"{stem}.png")
+    seen = tmp_path / "seen"
+    assert len(predicted(finished, tmp_path / "drawn", show=seen)) == 1
+    assert [path.name for path in seen.iterdir()] == [f"0001-{shown}.png"]
+
+
 def test_a_folder_stands_for_its_files_in_the_order_of_their_names(finished, tmp_path):
     for name in "b.png", "a.png", ".hidden.png":
         drawn().save(tmp_path / name)
