@@ -14,7 +14,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn.window import Window
-from tests import oracles
+from tests import oracles, precision
 
 NO_PADDING = ((0, 0), (0, 0))
 
@@ -317,16 +317,19 @@ def test_half_precision_is_float32_rounded_once(dtype, layout):
     x, w, b, dy = drawn("all at once", layout)
     halves = [array.astype(jnp.dtype(dtype)) for array in (dy, x, w, b)]
     wide = [array.astype("float32") for array in halves]
-    results = ours("all at once", layout)(*halves)
-    assert {leaf.dtype for leaf in jax.tree.leaves(results)} == {jnp.dtype(dtype)}
-    # One rounding is at most half a unit in the last place (eps/2, a hundredth more for
-    # the float32 sums, which XLA may order otherwise); a second rounding would exceed it.
-    chex.assert_trees_all_close(
-        jax.tree.map(lambda half: np.asarray(half).astype("float32"), results),
-        ours("all at once", layout)(*wide),
-        rtol=1.01 * float(jnp.finfo(dtype).eps) / 2,
-        atol=1e-6,
+    pairs = zip(
+        *map(
+            jax.tree.leaves, (ours("all at once", layout)(*each) for each in (halves, wide))
+        ),
+        strict=True,
     )
+    for half, single in pairs:
+        assert half.dtype == jnp.dtype(dtype)
+        np.testing.assert_allclose(
+            np.asarray(half).astype("float32"),
+            single,
+            **precision.of_halves(dtype, 1e-6, convolved=single),
+        )
 
 
 def test_float32_is_float64_within_its_own_rounding():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxcnn
-from tests import oracles
+from tests import oracles, precision
 
 MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # NumPy's names
 # (layout, size, padding)
@@ -121,10 +121,8 @@ def test_the_gradient_of_a_half_is_rounded_once(rng, mode, dtype):
 
     wide = gradients(*(each.astype("float32") for each in (dy, x, w)))
     for half, single in zip(gradients(dy, x, w), wide, strict=True):
-        # Half a unit in the last place, and a hundredth more for float32's own rounding.
         np.testing.assert_allclose(
             np.asarray(half).astype("float32"),
             single,
-            rtol=1.01 * float(jnp.finfo(dtype).eps) / 2,
-            atol=1e-5,
+            **precision.of_halves(dtype, 1e-5, convolved=single),
         )

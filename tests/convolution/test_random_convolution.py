@@ -26,7 +26,9 @@ from tests.random_cases.cases import (
 def test_convolution_and_its_gradients_are_theirs(oracle, number):
     their = answers_of(oracle).convolution
     for_every(
-        strategies.convolutions(), number, lambda case: agree(ours(case), their(case))
+        strategies.convolutions(),
+        number,
+        lambda case: agree(ours(case), their(case), convolved=True),
     )
 
 
@@ -55,7 +57,7 @@ def test_the_gradients_as_functions_are_theirs(oracle, number):
     for_every(
         strategies.convolutions(is_plain=True),
         number,
-        lambda case: close(gradients_alone(case), their(case).gradients),
+        lambda case: close(gradients_alone(case), their(case).gradients, convolved=True),
     )
 
 
@@ -66,7 +68,7 @@ def test_separable_convolution_and_its_gradients_are_theirs(oracle, number):
     for_every(
         strategies.separable_convolutions(),
         number,
-        lambda case: agree(ours(case), their(case)),
+        lambda case: agree(ours(case), their(case), convolved=True),
     )
 
 
@@ -77,5 +79,5 @@ def test_transposed_convolution_and_its_gradients_are_theirs(oracle, number):
     for_every(
         strategies.transposed_convolutions(),
         number,
-        lambda case: agree(ours(case), their(case)),
+        lambda case: agree(ours(case), their(case), convolved=True),
     )

@@ -22,7 +22,7 @@ from jaxcnn.engines import memory, pooled
 from jaxcnn.layout import grouped
 from jaxcnn.problem import ROLES, Problem, describe
 from jaxcnn.window import Window
-from tests import oracles
+from tests import oracles, precision
 
 ENGINES = [engine for engine in plan.ENGINES if engine != "equations"]
 FIRST = {"NWC": "NCW", "NHWC": "NCHW", "NDHWC": "NCDHW"}
@@ -275,8 +275,9 @@ def test_other_dtypes_are_summed_as_the_equations_do(engine, dtype):
     summed, smaller = (dtype, 2**-29) if dtype == "float64" else ("float32", 1)
     assert dtypes(ours) == {jnp.dtype(summed)}
     # XLA sums halves in float32 as well, but may round them before it hands them over.
-    once = 1.01 * float(jnp.finfo(dtype).eps) / 2 if engine == "xla" else 0
-    close(ours, reference(case, dtype), rounding_of(engine) * smaller, rtol=once)
+    halves = precision.of_halves(dtype, 0, convolved=0) if engine == "xla" else {"rtol": 0}
+    rounding = rounding_of(engine) * smaller
+    close(ours, reference(case, dtype), rounding, rtol=halves["rtol"])
 
 
 def works_on_all_images(case, engine):

@@ -84,14 +84,6 @@ def spoilt(option, value, exception, parts, calls):
     return {f"{name}: {option} {value!r}": row(GOOD_CALLS[name]) for name in calls}
 
 
-def too_large(*calls):
-    """Rows for calls with a size or a window that no channel can have the positions of."""
-    return {
-        f"far too large: {name}, {number}": (call, ValueError, f"{parts} … {COUNTED}")
-        for number, (name, call, parts) in enumerate(calls)
-    }
-
-
 WITH_PADDING = ["conv2d", "depthwise_conv2d", "separable_conv2d", "unfold"]
 WITH_ENGINES = [name for name in GOOD_CALLS if name != "max_unpool2d"]
 WITH_CEIL_MODE = ["max_pool2d", "avg_pool2d", "lp_pool2d"]
@@ -219,57 +211,6 @@ BAD_POOLINGS = {
         exception=ValueError,
         parts=f"stride is ({HUGE}, {HUGE}) … {COUNTED}",
         calls=["conv_transpose2d", "max_unpool2d"],
-    ),
-    **too_large(
-        *(
-            (pool.__name__, partial(pooled_to, pool, size), f"output_size is ({size[0]}, ")
-            for pool in (adaptive_max_pool2d, adaptive_avg_pool2d)
-            for size in ((HUGE, HUGE), (2**31, 1), (2**16, 2**15))
-        ),
-        *(
-            (pool.__name__, partial(of_a_large_window, pool), "kernel_size (1048576, ")
-            for pool in (max_pool2d, avg_pool2d, unfold)
-        ),
-        *(
-            (pool.__name__, partial(of_distant_taps, pool), f"padding is {HUGE} … {HUGE}")
-            for pool in (max_pool2d, avg_pool2d, unfold)
-        ),
-        (
-            "adaptive_avg_pool1d",
-            lambda a: adaptive_avg_pool1d(a.x[0], HUGE),
-            f"output_size is ({HUGE},)",
-        ),
-        (
-            "adaptive_max_pool3d",
-            lambda a: adaptive_max_pool3d(a.x, (2**11, 2**11, 2**11)),
-            "output_size is (2048, 2048, 2048), 8589934592 positions",
-        ),
-        (
-            "conv2d",
-            lambda a: conv2d(a.x, a.w, dilation=HUGE, padding="SAME"),
-            f"padding is 'SAME' … dilation ({HUGE}, {HUGE})",
-        ),
-        (
-            "conv2d_input_gradient",
-            lambda a: conv2d_input_gradient(a.dy, a.w, (HUGE, 6)),
-            f"input_size is ({HUGE}, 6)",
-        ),
-        (
-            "conv2d_weight_gradient",
-            lambda a: conv2d_weight_gradient(a.x, a.dy, HUGE, padding=HUGE),
-            f"padding is {HUGE}",
-        ),
-        ("fold", lambda a: folded(PATCHES, HUGE), f"output_size is ({HUGE}, {HUGE})"),
-        (
-            "max_unpool2d",
-            lambda a: unpooled(a.x, output_size=(HUGE, 1)),
-            f"output_size is ({HUGE}, 1)",
-        ),
-        (
-            "explain",
-            lambda a: explain(lambda x: adaptive_avg_pool2d(x, HUGE), a.x.shape),
-            f"output_size is ({HUGE}, {HUGE})",
-        ),
     ),
     "output_size 0": (
         lambda a: adaptive_avg_pool2d(a.x, (2, 0)),
@@ -414,4 +355,63 @@ BAD_POOLINGS = {
         "kernel_size (3, 2) … input of size (1, 1)",
     ),
     "fold: a list": (lambda a: folded([1.0]), TypeError, "p is a list … an array"),
+}
+
+# --- Of more positions than a channel may have ----------------------------------------
+
+TOO_LARGE = {
+    "conv2d": (
+        lambda a: conv2d(a.x, a.w, dilation=HUGE, padding="SAME"),
+        f"padding is 'SAME' … dilation ({HUGE}, {HUGE})",
+    ),
+    "conv2d_input_gradient": (
+        lambda a: conv2d_input_gradient(a.dy, a.w, (HUGE, 6)),
+        f"input_size is ({HUGE}, 6)",
+    ),
+    "conv2d_weight_gradient": (
+        lambda a: conv2d_weight_gradient(a.x, a.dy, HUGE, padding=HUGE),
+        f"padding is {HUGE}",
+    ),
+    "adaptive_avg_pool1d": (
+        lambda a: adaptive_avg_pool1d(a.x[0], HUGE),
+        f"output_size is ({HUGE},)",
+    ),
+    "adaptive_max_pool3d": (
+        lambda a: adaptive_max_pool3d(a.x, 2**11),
+        "output_size is (2048, 2048, 2048), 8589934592 positions",
+    ),
+    "fold": (
+        lambda a: folded(PATCHES, HUGE),
+        f"output_size is ({HUGE}, {HUGE})",
+    ),
+    "max_unpool2d": (
+        lambda a: unpooled(a.x, output_size=(HUGE, 1)),
+        f"output_size is ({HUGE}, 1)",
+    ),
+    "explain": (
+        lambda a: explain(lambda x: adaptive_avg_pool2d(x, HUGE), a.x.shape),
+        f"output_size is ({HUGE}, {HUGE})",
+    ),
+}
+
+for pool in adaptive_max_pool2d, adaptive_avg_pool2d:
+    for size in (HUGE, HUGE), (2**31, 1), (2**16, 2**15):
+        TOO_LARGE[f"{pool.__name__} to {size}"] = (
+            partial(pooled_to, pool, size),
+            f"output_size is {size}",
+        )
+
+for pool in max_pool2d, avg_pool2d, unfold:
+    TOO_LARGE[f"{pool.__name__} of a large window"] = (
+        partial(of_a_large_window, pool),
+        "padding is 'SAME', kernel_size (1048576, 1048576)",
+    )
+    TOO_LARGE[f"{pool.__name__} of distant taps"] = (
+        partial(of_distant_taps, pool),
+        f"padding is {HUGE} … dilation ({HUGE}, {HUGE})",
+    )
+
+BAD_POOLINGS |= {
+    f"far too large: {name}": (call, ValueError, f"{parts} … {COUNTED}")
+    for name, (call, parts) in TOO_LARGE.items()
 }
