@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, jaxprs_in_params
-from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 
 from jaxcnn.engines import ENGINES
@@ -87,13 +86,6 @@ class Choice:
     engine: str
     when: Callable[[Description], bool]
     why: str
-
-
-def _asked_precision(description: Description) -> PrecisionLike:
-    """What the user asked for: of this convolution, or of all products."""
-    asked = description.problem.precision
-    of_all = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-    return of_all if asked is None else asked
 
 
 def _has_short_floats(description: Description) -> bool:
@@ -180,14 +172,6 @@ ON_CPU = (
         "banded",
         lambda d: d.name == "input_gradient" and d.c_in < 8,
         "too few input channels to be worth a convolution",
-    ),
-    Choice(
-        "winograd",
-        lambda d: (
-            min(d.c_in, d.c_out) >= (16 if d.name == "weight_gradient" else 32)
-            and _asked_precision(d) in ("default", jax.lax.Precision.DEFAULT)
-        ),
-        "precision='default' allows what halves the products, and rounds the more for it",
     ),
     Choice(
         "patches",

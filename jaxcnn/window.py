@@ -331,6 +331,13 @@ def unpadded(window: Window) -> Window:
     return replace(window, padding=((0, 0),) * len(window.padding))
 
 
+def without_padding(window: Window, dimension: int) -> Window:
+    """The window whose padding in this dimension is already around the input."""
+    padding = list(window.padding)
+    padding[dimension] = (0, 0)
+    return replace(window, padding=tuple(padding))
+
+
 EXTENSIONS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 """What may stand in the padding instead of zeros, and ``jnp.pad``'s word for it."""
 

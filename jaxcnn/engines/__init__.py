@@ -28,7 +28,6 @@ from jaxcnn.engines import (
     patches,
     pooled,
     unrolled,
-    winograd,
     xla,
 )
 
@@ -41,5 +40,4 @@ ENGINES = {
     "patches": patches,
     "unrolled": unrolled,
     "pooled": pooled,
-    "winograd": winograd,
 }

@@ -1,4 +1,4 @@
-"""How many images to work on at a time.
+"""How much to work on at a time.
 
 A temporary array costs little while it fits into the cache. A larger one costs more than
 its arithmetic: the C library maps every buffer of more than 32 MiB anew at every execution,
@@ -13,99 +13,155 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn.layout import Integers, Length, Numbers, merge_axes, resized, split_axis
+from jaxcnn.layout import (
+    Integers,
+    Length,
+    Numbers,
+    merge_axes,
+    resized,
+    spatial_size,
+    split_axis,
+)
 from jaxcnn.sharding import varying_like
+from jaxcnn.window import Window, without_padding
 
 BLOCK = 2**21
 """How many numbers temporary arrays may have at a time: 8 MiB."""
 
 
-def images_at_once(image: Sequence[int], batch: Length) -> Length:
-    """How many images of ``batch`` to work on at a time; at least 1.
+def at_once(one: Sequence[int], how_many: Length, limit: int = 0) -> Length:
+    """How many of ``how_many`` images, or rows, to work on at a time; at least 1.
 
-    The largest divisor of the batch whose images fit into BLOCK, if they fill at least half
-    of it. Otherwise blocks have about equal sizes, and images of zeros fill up the last.
+    The largest divisor whose images fit into BLOCK, if they fill at least half of it.
+    Otherwise blocks have about equal sizes.
 
     Args:
-      image: the shape of what is temporary, for one image.
-      batch: how many images there are. If that is a symbol, the answer is all of them.
+      one: the shape of what is temporary, for one image.
+      how_many: images there are. If that is a symbol, the answer is all of them.
+      limit: of the numbers; by default BLOCK.
     """
-    if not isinstance(batch, int):
-        return batch
-    most = min(batch, max(1, BLOCK // max(1, math.prod(image))))
-    divisor = next(n for n in range(most, 0, -1) if batch % n == 0)
+    if not isinstance(how_many, int):
+        return how_many
+    most = min(how_many, max(1, (limit or BLOCK) // max(1, math.prod(one))))
+    divisor = next(n for n in range(most, 0, -1) if how_many % n == 0)
     if 2 * divisor >= most:
         return divisor
-    return math.ceil(batch / math.ceil(batch / most))
+    return math.ceil(how_many / math.ceil(how_many / most))
 
 
-def block_of(x: Numbers, number: int | Integers, images: int) -> Numbers:
-    """Block ``number`` of x: with n blocks, every n-th image from that number on.
+class Blocks:
+    """What a sum over windows works on at a time: some images, or some rows of one.
 
-    A block is no run of images: where the batch is sharded over devices, and a block has
-    images for all of them, each device holds its part of every block.
+    Rows are those of the output, along the first spatial dimension. A block of r rows sees
+    a slab of s·(r − 1) + d·(K − 1) + 1 rows of X. Images of zeros fill up the last block,
+    where their number does not divide; channels are last.
+
+    A block is no run of images: with n blocks it has every n-th image. Where the batch is
+    sharded over devices, each device then holds its part of every block.
     """
-    blocks = x.shape[0] // images
-    split = split_axis(x, 0, images, blocks)
-    return lax.dynamic_index_in_dim(split, number, 1, keepdims=False)
 
+    def __init__(
+        self, X: Numbers, window: Window, layout: str, numbers: int, limit: int = 0
+    ):
+        """For arrays X, and ``numbers`` temporary ones for each output position."""
+        self.batch = X.shape[0]
+        self.height, *others = window.output_size(spatial_size(X, layout))
+        of_row = (*others, numbers)
+        self.images = at_once((self.height, *of_row), self.batch, limit)
+        cuts = self.images == 1
+        self.rows = at_once(of_row, self.height, limit) if cuts else self.height
+        self.window = window
+        self.is_cut = self.rows < self.height
+        self.is_one = self.images == self.batch and not self.is_cut
+        self.low, self.stride = window.padding[0][0], window.stride[0]
+        self.reach = self.stride * (self.rows - 1) + window.extent[0]
+        # What a block's window is: a slab comes with its padding.
+        self.inner = without_padding(window, 0) if self.is_cut else window
 
-def sum_over_blocks(
-    function: Callable[..., Any], arrays: Sequence[Numbers], images: Length
-) -> Any:
-    """Σ ``function(*blocks)``, which sums over images, block by block of all the arrays.
+    def put_together(self, function: Callable[[Numbers, Window], Numbers], X: Numbers):
+        """``function(X, window)``, which treats all windows alike, block by block.
 
-    Images of zeros must add nothing.
-    """
-    if images == arrays[0].shape[0]:
-        return function(*arrays)
-    arrays = [_filled_up(x, images) for x in arrays]
+        A loop's result is in memory. XLA may compute other results anew wherever they are
+        read.
+        """
+        if self.is_one:
+            return function(X, self.window)
+        X, count, cuts = self._split(X)
 
-    def add(number: Integers, totals: Any) -> Any:
-        blocks = lax.optimization_barrier([block_of(x, number, images) for x in arrays])
-        return jax.tree.map(jnp.add, totals, function(*blocks))
+        def part(number: Integers) -> tuple[Numbers, Any]:
+            image, row = number // cuts, self._first(number, cuts)
+            slab = self._slab(X, image, row)
+            return function(lax.optimization_barrier(slab), self.inner), (image, row)
 
-    of_block = [jax.ShapeDtypeStruct((images, *x.shape[1:]), x.dtype) for x in arrays]
-    zeros = jax.tree.map(
-        lambda part: varying_like(jnp.zeros(part.shape, part.dtype), *arrays),
-        jax.eval_shape(function, *of_block),
-    )
-    return lax.fori_loop(0, arrays[0].shape[0] // images, add, zeros)
+        def put(number: Integers, result: Numbers) -> Numbers:
+            block, (image, row) = part(number)
+            block = lax.optimization_barrier(jnp.expand_dims(block, 1))
+            zero = jnp.zeros_like(image)
+            start = (zero, image, row, *[zero] * (result.ndim - 3))
+            return lax.dynamic_update_slice(result, block, start)
 
+        block = jax.eval_shape(lambda: part(jnp.int32(0))[0])
+        shape = (self.images, count // cuts, self.height, *block.shape[2:])
+        result = varying_like(jnp.zeros(shape, block.dtype), X)
+        result = lax.fori_loop(0, count, put, result)
+        return lax.slice_in_dim(merge_axes(result, 0, 2), 0, self.batch)
 
-def in_blocks(function: Callable[[Numbers], Any], x: Numbers, images: Length) -> Any:
-    """``function(x)``, for a function that treats all images alike, block by block.
+    def sum_over(
+        self, function: Callable[[Numbers, Numbers, Window], Any], X: Numbers, dY: Numbers
+    ) -> Any:
+        """``function(X, dY, window)``, which sums over images and rows, block by block.
 
-    A loop's result is in memory. XLA may compute other results anew wherever they are read.
-    """
-    batch = x.shape[0]
-    if images == batch:
-        return function(x)
-    x = _filled_up(x, images)
+        Images and rows of zeros must add nothing.
+        """
+        if self.is_one:
+            return function(X, dY, self.window)
+        X, count, cuts = self._split(X)
+        dY, *_ = self._split(dY)
 
-    def put(number: Integers, results: Any) -> Any:
-        block = lax.optimization_barrier(block_of(x, number, images))
-        parts = lax.optimization_barrier(function(block))
-        return jax.tree.map(
-            lambda result, part: lax.dynamic_update_index_in_dim(result, part, number, 1),
-            results,
-            parts,
+        def part(number: Integers) -> Any:
+            image, row = number // cuts, number % cuts * self.rows
+            seen = _image(dY, image)
+            if self.is_cut:
+                seen = _rows(seen, row, self.rows)
+            arrays = (self._slab(X, image, row), seen)
+            return function(*lax.optimization_barrier(arrays), self.inner)
+
+        zeros = jax.tree.map(
+            lambda sum: varying_like(jnp.zeros(sum.shape, sum.dtype), X, dY),
+            jax.eval_shape(lambda: part(jnp.int32(0))),
         )
 
-    blocks = x.shape[0] // images
-    parts = jax.eval_shape(function, jax.ShapeDtypeStruct((images, *x.shape[1:]), x.dtype))
-    results = jax.tree.map(
-        lambda part: varying_like(
-            jnp.zeros((images, blocks, *part.shape[1:]), part.dtype), x
-        ),
-        parts,
-    )
-    results = lax.fori_loop(0, blocks, put, results)
-    return jax.tree.map(
-        lambda result: lax.slice_in_dim(merge_axes(result, 0, 2), 0, batch), results
-    )
+        def add(number: Integers, totals: Any) -> Any:
+            return jax.tree.map(jnp.add, totals, part(number))
+
+        return lax.fori_loop(0, count, add, zeros)
+
+    def _split(self, x: Numbers) -> tuple[Numbers, int, int]:
+        """(images, blocks of them, …), how many blocks in all, and how many of an image."""
+        blocks, cuts = -(-self.batch // self.images), -(-self.height // self.rows)
+        x = resized(x, 0, 0, blocks * self.images)
+        return split_axis(x, 0, self.images, blocks), blocks * cuts, cuts
+
+    def _first(self, number: Integers, cuts: int) -> Integers:
+        """The first row of a block: the last one takes some rows of that before it."""
+        return jnp.minimum(number % cuts * self.rows, self.height - self.rows)
+
+    def _slab(self, X: Numbers, image: Integers, row: Integers) -> Numbers:
+        """What the windows of a block see of X."""
+        seen = _image(X, image)
+        if not self.is_cut:
+            return seen
+        return _rows(seen, self.stride * row - self.low, self.reach)
 
 
-def _filled_up(x: Numbers, images: int) -> Numbers:
-    """x with images of zeros after the last, so that its last block is complete."""
-    return resized(x, 0, 0, math.ceil(x.shape[0] / images) * images)
+def _image(x: Numbers, number: Integers) -> Numbers:
+    return lax.dynamic_index_in_dim(x, number, 1, keepdims=False)
+
+
+def _rows(x: Numbers, first: Integers, count: int) -> Numbers:
+    """x[:, first : first + count], zero where x has nothing."""
+    there = min(count, x.shape[1])
+    start = jnp.clip(first, 0, x.shape[1] - there)
+    rows = lax.dynamic_slice_in_dim(x, start, there, 1)
+    rows = resized(rows, 1, -count, there + 2 * count)
+    return lax.dynamic_slice_in_dim(rows, count + first - start, count, 1)

@@ -1,4 +1,4 @@
-"""Patches times weights: a convolution as one matrix product, a few images at a time.
+"""Patches times weights: a convolution as one matrix product, a block at a time.
 
 What the taps see at an output position is its patch, a row of K²·C_in numbers. A
 convolution is the product of all patches P with the weights as a matrix (the "im2col" of
@@ -6,16 +6,23 @@ Chellapilla, Puri and Simard, 2006):
 
     forward           Y  = P(X)·W
     weight gradient   dW = P(X)ᵀ·dY
-    input gradient    dX = P(dY)·rotated(W)      for a stride of one
+    input gradient    dX = P(dY)·rotated(W)
 
-The patches are K² copies of the image. So only those of a few images are made at a time:
-they stay in the cache, where they cost a fraction of what the product does. XLA's matrix
-products run at nearly the machine's peak, even with few columns and inside loops; its
-convolutions do not. The weight gradient gains most: it is up to 2.4 times quicker than as a
-convolution (:mod:`canonical`).
+The patches are K² copies of the image. Where the result has fewer channels than the image,
+it is cheaper to multiply first: then K² products of each pixel are added up where they
+belong, and the copies are those of the result (``fold``, the transpose of P):
+
+    forward           Y  = fold(X·W)
+    weight gradient   dW = Xᵀ·P(dY), rotated
+    input gradient    dX = fold(dY·rotated(W))
+
+Both patches and their sums are made along one dimension after the other, so that K_h + K_w
+terms are written out, not K_h·K_w. Only a few images, or rows of one, are worked on at a
+time: what is temporary stays in the cache, where it costs a fraction of what the product
+does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import jax.numpy as jnp
@@ -23,25 +30,22 @@ from jax import lax
 from jax.lax import PrecisionLike
 
 from jaxcnn.engines.groups import group_by_group
-from jaxcnn.engines.memory import images_at_once, in_blocks, sum_over_blocks
-from jaxcnn.engines.rotation import by_rotation
+from jaxcnn.engines.memory import Blocks
+from jaxcnn.engines.rotation import by_rotation, rotated, window_over_outputs
 from jaxcnn.engines.sums import sum_of, sum_of_outer_products
-from jaxcnn.layout import Length, Numbers, spatial_size
+from jaxcnn.layout import Numbers, spatial_size
 from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Window, padded, tap, untap
 
-MAX_TAPS = 128
+MAX_TERMS = 128
 """With more of them written out, compiling takes too long."""
 
 
 def refuses(description: Description) -> str | None:
-    window = description.window
-    if description.name == "input_gradient" and set(window.stride) != {1}:
-        return "computes input gradients for a stride of one only"
-    if window.number_of_taps > MAX_TAPS:
-        taps = window.number_of_taps
-        return f"writes out no more than {MAX_TAPS} taps, and here they are {taps}"
+    terms = sum(description.window.kernel_size)
+    if terms > MAX_TERMS:
+        return f"writes out no more than {MAX_TERMS} rows and columns of taps, and here they are {terms}"
     return None
 
 
@@ -54,16 +58,24 @@ def forward(
     groups: int = 1,
     precision: PrecisionLike = None,
 ) -> Numbers:
-    """Y = P(X)·W."""
+    """Y = P(X)·W, or fold(X·W)."""
     X, W = (each.astype(sum_dtype(each.dtype)) for each in (X, W))
+    multiplies_first = set(window.stride) == {1} and W.shape[-1] < X.shape[-1]
 
     @group_by_group
-    def product(X: Numbers, W: Numbers) -> Numbers:
+    def product(X: Numbers, W: Numbers, window: Window) -> Numbers:
+        if multiplies_first:
+            columns = jnp.moveaxis(W, -2, 0).reshape(W.shape[-2], -1)
+            products = jnp.matmul(X, columns, precision=precision)
+            return _folded(lax.optimization_barrier(products), window, layout)
         W = W.reshape(-1, W.shape[-1])
         return jnp.matmul(patches(X, window, layout), W, precision=precision)
 
-    images = _images_at_once(X, window, layout)
-    return in_blocks(lambda X: product(X, W, groups=groups), X, images)
+    channels = W.shape[-1] if multiplies_first else X.shape[-1]
+    blocks = Blocks(X, window, layout, window.number_of_taps * channels)
+    return blocks.put_together(
+        lambda X, window: product(X, W, groups=groups, window=window), X
+    )
 
 
 def weight_gradient(
@@ -75,14 +87,25 @@ def weight_gradient(
     groups: int = 1,
     precision: PrecisionLike = None,
 ) -> Numbers:
-    """dWᵀ = dYᵀ·P(X)."""
+    """dWᵀ = dYᵀ·P(X), or Xᵀ·P(dY) rotated."""
+    if set(window.stride) == {1} and dY.shape[-1] < X.shape[-1]:
+        sizes = (spatial_size(each, layout) for each in (X, dY))
+        over_outputs = window_over_outputs(window, *sizes)
+        return rotated(_weight_gradient(dY, X, over_outputs, layout, groups, precision), groups)
+    return _weight_gradient(X, dY, window, layout, groups, precision)
+
+
+def _weight_gradient(X, dY, window, layout, groups, precision):
     X, dY = (each.astype(sum_dtype(each.dtype)) for each in (X, dY))
 
-    def product(X: Numbers, dY: Numbers) -> Numbers:
+    def product(X: Numbers, dY: Numbers, window: Window) -> Numbers:
         return sum_of_outer_products(dY, patches(X, window, layout), precision)
 
     products = partial(group_by_group(product, 0), groups=groups)
-    dW_t = sum_over_blocks(products, (X, dY), _images_at_once(X, window, layout))
+    blocks = Blocks(X, window, layout, window.number_of_taps * X.shape[-1])
+    dW_t = blocks.sum_over(
+        lambda X, dY, window: products(X, dY, window=window), X, dY
+    )
     return dW_t.T.reshape(*window.kernel_size, X.shape[-1] // groups, dY.shape[-1])
 
 
@@ -106,12 +129,28 @@ def fold(P: Numbers, *, window: Window, input_size: Sequence[int], layout: str) 
 
 def patches(X: Numbers, window: Window, layout: str) -> Numbers:
     """P (B, H_out…, K…·C_in): what every tap sees, beside each other."""
-    X, window = padded(X, window, layout)
-    X = lax.optimization_barrier(X)  # padded once, not once for every tap
-    seen = [tap(X, m, window, layout) for m in window.offsets()]
-    return lax.optimization_barrier(jnp.concatenate(seen, -1))
+    for one in reversed(list(_along_each(window))):
+        X, one = padded(X, one, layout)
+        X = lax.optimization_barrier(X)  # padded once, not once for every tap
+        X = jnp.concatenate([tap(X, m, one, layout) for m in one.offsets()], -1)
+    return lax.optimization_barrier(X)
 
 
-def _images_at_once(X: Numbers, window: Window, layout: str) -> Length:
-    size = window.output_size(spatial_size(X, layout))
-    return images_at_once((*size, window.number_of_taps, X.shape[-1]), X.shape[0])
+def _folded(P: Numbers, window: Window, layout: str) -> Numbers:
+    """Σ_m tap(P[m], m), of (B, H…, K…·C)."""
+    for one in _along_each(window):
+        shares = jnp.split(P, one.number_of_taps, -1)
+        P = sum_of(
+            tap(share, m, one, layout)
+            for share, m in zip(shares, one.offsets(), strict=True)
+        )
+        P = lax.optimization_barrier(P)
+    return P
+
+
+def _along_each(window: Window) -> Iterator[Window]:
+    """The window along one dimension after the other, but where it changes nothing."""
+    for dimension in range(len(window.kernel_size)):
+        one = window.only(dimension)
+        if one.number_of_taps > 1 or one.is_padded or set(one.stride) != {1}:
+            yield one

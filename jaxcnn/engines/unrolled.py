@@ -1,12 +1,13 @@
 """Depthwise convolution, written out tap by tap.
 
-A loop over taps writes its running sum to memory at every tap. Written out, all taps are
-one expression, which XLA compiles to one pass. That is best where a tap does little work,
-and memory is the limit.
+A loop over taps writes its running sum to memory at every tap. Written out, up to
+MAX_TERMS taps are one expression, which XLA compiles to one pass; a larger kernel takes a
+few passes, in a loop. That is best where a tap does little work, and memory is the limit.
 
 The weight gradient is the odd one: for each channel and tap, a sum over all images and
-positions. XLA's ``reduce`` is slow at it, since it makes the products, too. Written out as
-a sum over the columns of an image, it is arithmetic on whole rows of channels.
+positions. XLA's ``reduce`` would first write the products of every tap to memory. So the
+sums go block by block, and are kept for every position of a block until the end: adding a
+block is arithmetic on whole rows of channels.
 """
 
 from collections.abc import Sequence
@@ -15,23 +16,31 @@ import jax.numpy as jnp
 from jax import lax
 from jax.lax import PrecisionLike
 
-from jaxcnn.engines.memory import images_at_once, sum_over_blocks
+from jaxcnn.engines.memory import Blocks
+from jaxcnn.engines.rotation import by_rotation
 from jaxcnn.engines.sums import sum_of
-from jaxcnn.layout import Numbers, grouped, merge_channels, split_channels, taps_of
+from jaxcnn.engines.taps import First, over_groups
+from jaxcnn.layout import Numbers, merge_axes, spatial_size, split_axis
 from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
-from jaxcnn.window import Window, padded, tap, untap
+from jaxcnn.sharding import varying_like
+from jaxcnn.window import Window, padded, tap
 
-MAX_TAPS = 64
+MAX_TERMS = 64
 """With more of them written out, compiling takes too long."""
+
+IN_CACHE = 2**13
+"""So many numbers of a tap's sums stay in the nearest cache."""
 
 
 def refuses(description: Description) -> str | None:
     if description.c_in > 1:
         return "computes depthwise convolutions only (one input channel in each group)"
-    taps = description.window.number_of_taps
-    if taps > MAX_TAPS:
-        return f"writes out no more than {MAX_TAPS} taps, and here they are {taps}"
+    if description.c_out > MAX_TERMS:
+        return (
+            f"writes out no more than {MAX_TERMS} output channels in each group, and here "
+            f"they are {description.c_out}"
+        )
     return None
 
 
@@ -46,32 +55,34 @@ def forward(
 ) -> Numbers:
     """Y = Σ_m tap(X, m) · W[m], channel by channel."""
     del precision  # there are no matrix products
-    X, window = padded(_split(X, groups, layout), window, grouped(layout))
+    X, W = (each.astype(sum_dtype(each.dtype)) for each in (X, W))
+    X, window = padded(X, window, layout)
     X = lax.optimization_barrier(X)  # padded once, not once for every tap
-    Y = sum_of(
-        tap(X, m, window, grouped(layout)) * W_m
-        for m, W_m in zip(window.offsets(), _by_tap(W, groups, layout), strict=True)
-    )
-    return merge_channels(Y, layout)
+    W = split_axis(W, W.ndim - 1, groups, W.shape[-1] // groups)  # K…, I, G, O
+
+    *_, c_in, _, multiplier = W.shape
+
+    def add(Y: Numbers, X: Numbers, window: Window, first: First) -> Numbers:
+        """Y and the taps of one group."""
+        V = lax.dynamic_slice(W, [*first, 0, 0, 0], [*window.kernel_size, *W.shape[-3:]])
+        inputs = _by_number(X, c_in)
+        outputs = [
+            sum_of(
+                tap(x, m, window, layout) * V[*m, i, :, number]
+                for m in window.offsets()
+                for i, x in enumerate(inputs)
+            )
+            for number in range(multiplier)
+        ]
+        return Y + _beside(outputs)
+
+    size = window.output_size(spatial_size(X, layout))
+    Y = jnp.zeros((X.shape[0], *size, groups * multiplier), X.dtype)
+    most = max(1, MAX_TERMS // (c_in * multiplier))
+    return over_groups(add, varying_like(Y, X, W), X, window, layout, most)
 
 
-def input_gradient(
-    dY: Numbers,
-    W: Numbers,
-    *,
-    window: Window,
-    input_size: Sequence[int],
-    layout: str,
-    groups: int = 1,
-    precision: PrecisionLike = None,
-) -> Numbers:
-    """dX = Σ_m untap(dY · W[m], m), channel by channel."""
-    del precision
-    dY = _split(dY, groups, layout)
-    return sum_of(
-        untap(jnp.sum(dY * W_m, -1), m, window, input_size, layout)
-        for m, W_m in zip(window.offsets(), _by_tap(W, groups, layout), strict=True)
-    )
+input_gradient = by_rotation(forward)
 
 
 def weight_gradient(
@@ -85,34 +96,43 @@ def weight_gradient(
 ) -> Numbers:
     """dW[m] = Σ tap(X, m) · dY, channel by channel."""
     del precision
+    X, dY = (each.astype(sum_dtype(each.dtype)) for each in (X, dY))
     multiplier = dY.shape[-1] // groups
 
-    def by_rows(X: Numbers, dY: Numbers) -> list[Numbers]:
-        X, dY = (_split(each, groups, layout) for each in (X, dY))
-        X, inner = padded(X, window, grouped(layout))
-        X, dY = lax.optimization_barrier((X, dY))
-        seen = (tap(X, m, inner, grouped(layout)) for m in inner.offsets())
-        return [_over_columns(each, dY) for each in seen]
+    def by_position(X: Numbers, dY: Numbers, window: Window) -> list[Numbers]:
+        X, window = padded(X, window, layout)
+        outputs = _by_number(dY, multiplier)
+        return [
+            tap(X, m, window, layout) * output
+            for m in window.offsets()
+            for output in outputs
+        ]
 
-    images = images_at_once((8, *X.shape[1:]), X.shape[0])
-    sums = sum_over_blocks(by_rows, (X, dY), images)
-    dW = jnp.stack([jnp.sum(each, range(each.ndim - 2)) for each in sums])
-    return dW.reshape(*window.kernel_size, 1, groups * multiplier)
+    def put(dW: Numbers, X: Numbers, window: Window, first: First) -> Numbers:
+        """dW with the taps of one group."""
+        blocks = Blocks(X, window, layout, X.shape[-1], IN_CACHE)
+        sums = blocks.sum_over(by_position, X, dY)
+        dV = jnp.stack([jnp.sum(each, range(each.ndim - 1)) for each in sums])
+        dV = dV.reshape(*window.kernel_size, multiplier, groups)
+        return lax.dynamic_update_slice(dW, dV, [*first, 0, 0])
+
+    most = max(1, MAX_TERMS // multiplier)
+    if window.number_of_taps > most:
+        X, window = padded(X, window, layout)
+    dW = jnp.zeros((*window.kernel_size, multiplier, groups), X.dtype)
+    dW = over_groups(put, varying_like(dW, X, dY), X, window, layout, most)
+    dW = jnp.expand_dims(jnp.swapaxes(dW, -1, -2), -3)
+    return merge_axes(dW, dW.ndim - 2, 2)
 
 
-def _over_columns(seen: Numbers, dY: Numbers) -> Numbers:
-    """Σ over the last dimension of the images, written out."""
-    return sum_of(
-        seen[..., column, :, :] * dY[..., column, :, :] for column in range(dY.shape[-3])
-    )
+def _by_number(x: Numbers, count: int) -> list[Numbers]:
+    """(…, G·c) to c arrays (…, G)."""
+    return [x] if count == 1 else [x[..., number::count] for number in range(count)]
 
 
-def _split(x: Numbers, groups: int, layout: str) -> Numbers:
-    """(…, G·c) to (…, G, c), in the dtype of sums."""
-    return split_channels(x.astype(sum_dtype(x.dtype)), groups, layout)
+def _beside(arrays: Sequence[Numbers]) -> Numbers:
+    """The inverse of :func:`_by_number`."""
+    if len(arrays) == 1:
+        return arrays[0]
+    return merge_axes(jnp.stack(arrays, -1), arrays[0].ndim - 1, 2)
 
-
-def _by_tap(W: Numbers, groups: int, layout: str) -> Numbers:
-    """(K…, 1, G·c) to (taps, 1…, G, c), which broadcasts against (B, …, G, c)."""
-    W = taps_of(W.astype(sum_dtype(W.dtype)), groups, layout)
-    return jnp.expand_dims(W, range(1, len(layout) - 1))
