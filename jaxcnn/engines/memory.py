@@ -164,4 +164,5 @@ def _rows(x: Numbers, first: Integers, count: int) -> Numbers:
     start = jnp.clip(first, 0, x.shape[1] - there)
     rows = lax.dynamic_slice_in_dim(x, start, there, 1)
     rows = resized(rows, 1, -count, there + 2 * count)
-    return lax.dynamic_slice_in_dim(rows, count + first - start, count, 1)
+    start = jnp.clip(count + first - start, 0, there + count)
+    return lax.dynamic_slice_in_dim(rows, start, count, 1)
