@@ -135,18 +135,13 @@ ON_CPU = (
     Choice("loops", lambda d: True, "compiled loops, which reach the machine's speed"),
     Choice(
         "equations",
-        lambda d: not _has_short_floats(d),
-        "XLA has fast convolutions for no more than 32 bits",
+        lambda d: not jnp.issubdtype(d.dtype, jnp.floating),
+        "the other engines are for floats",
     ),
     Choice(
         "canonical",
         lambda d: d.is_convolution and d.has_symbols,
         "one convolution of XLA's is for images of any size",
-    ),
-    Choice(
-        "unrolled",
-        lambda d: d.is_convolution and d.c_in == 1 and d.groups > 1,
-        "so little is done with each number that reading it once is what counts",
     ),
     Choice(
         "pooled",
@@ -159,28 +154,45 @@ ON_CPU = (
         "each tap's patch is written, or added, once",
     ),
     Choice(
-        "banded",
-        lambda d: d.window.number_of_taps == 1,
-        "a kernel of one element is a matrix product",
+        "unrolled",
+        lambda d: d.c_in == 1 and d.groups > 1 and d.c_out <= 4,
+        "so little is done with each number that reading it once is what counts",
     ),
     Choice(
         "banded",
-        lambda d: d.name != "input_gradient" and d.c_in * d.window.number_of_taps < 64,
-        "too few channels and taps to be worth a convolution",
+        lambda d: d.c_in < 4 and set(d.window.dilation) == {1},
+        "so few input channels fill no vector, and runs of pixels do",
     ),
     Choice(
         "banded",
-        lambda d: d.name == "input_gradient" and d.c_in < 8,
-        "too few input channels to be worth a convolution",
-    ),
-    Choice(
-        "patches",
-        lambda d: d.name == "weight_gradient" and d.c_in >= 4,
-        "XLA's matrix products are quicker than its convolutions",
+        lambda d: (
+            d.name == "input_gradient"
+            and set(d.window.stride) != {1}
+            and (d.window.number_of_taps == 1 or min(d.c_in, d.c_out) >= 16)
+        ),
+        "one product of dY, without the zeros between its entries",
     ),
     Choice(
         "canonical",
+        lambda d: (
+            _has_short_floats(d)
+            and min(d.c_in, d.c_out) >= 16
+            and 1 < d.window.number_of_taps <= 25
+            and set(d.window.dilation) == {1}
+            and (
+                d.name == "forward" or (d.name == "input_gradient" and d.c_out < 2 * d.c_in)
+            )
+        ),
+        "many channels and a small kernel are what XLA's convolution is good for",
+    ),
+    Choice(
+        "patches",
         lambda d: True,
+        "XLA's matrix products are the quickest that it has",
+    ),
+    Choice(
+        "canonical",
+        _has_short_floats,
         "XLA's channels-last convolution needs no patches in memory",
     ),
     Choice("equations", lambda d: True, "a loop over taps computes anything"),

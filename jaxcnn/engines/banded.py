@@ -37,6 +37,7 @@ from jax.lax import PrecisionLike
 from jaxtyping import Array, Num
 
 from jaxcnn.engines.groups import group_by_group
+from jaxcnn.engines.memory import Blocks
 from jaxcnn.engines.sums import sum_of, sum_of_outer_products
 from jaxcnn.layout import Numbers, merge_axes, resized, spatial_size, split_axis
 from jaxcnn.problem import Description
@@ -50,6 +51,10 @@ Outputs = Num[Array, "b h n to"]
 
 MIN_COLUMNS = 32
 """Matrix products of fewer columns are slow."""
+
+
+AT_ONCE = 2**23
+"""How many numbers R may have at a time: 32 MiB, from which on memory is mapped anew."""
 
 
 def refuses(description: Description) -> str | None:
@@ -68,9 +73,16 @@ def forward(
     precision: PrecisionLike = None,
 ) -> Numbers:
     """Y = R·M."""
-    runs = _Runs(window, spatial_size(X, layout), W.shape[-1], layout)
-    Y = _product("bhnk,kc->bhnc", runs.of(X), runs.band(W), precision)
-    return runs.outputs(Y)
+    c_in, c_out = W.shape[-2:]
+
+    def product(X: Numbers, window: Window) -> Numbers:
+        runs = _Runs(window, spatial_size(X, layout), c_out, layout)
+        Y = _product("bhnk,kc->bhnc", runs.of(X), runs.band(W), precision)
+        return runs.outputs(Y)
+
+    runs = _Runs(window, spatial_size(X, layout), c_out, layout)
+    blocks = Blocks(X, window, layout, runs.numbers(c_in), AT_ONCE)
+    return blocks.put_together(product, X)
 
 
 @group_by_group
@@ -84,9 +96,16 @@ def weight_gradient(
     precision: PrecisionLike = None,
 ) -> Numbers:
     """dM = Rᵀ·dY; dW is the sum of the copies."""
-    runs = _Runs(window, spatial_size(X, layout), dY.shape[-1], layout)
-    dM = sum_of_outer_products(runs.of(X), runs.of_outputs(dY), precision)
-    return runs.sum_of_copies(dM, X.shape[-1])
+    c_in, c_out = X.shape[-1], dY.shape[-1]
+
+    def product(X: Numbers, dY: Numbers, window: Window) -> Numbers:
+        runs = _Runs(window, spatial_size(X, layout), c_out, layout)
+        dM = sum_of_outer_products(runs.of(X), runs.of_outputs(dY), precision)
+        return runs.sum_of_copies(dM, c_in)
+
+    runs = _Runs(window, spatial_size(X, layout), c_out, layout)
+    blocks = Blocks(X, window, layout, runs.numbers(c_in), AT_ONCE)
+    return blocks.sum_over(product, X, dY)
 
 
 @group_by_group
@@ -101,9 +120,16 @@ def input_gradient(
     precision: PrecisionLike = None,
 ) -> Numbers:
     """dR = dY·Mᵀ; dX is the sum of the runs."""
-    runs = _Runs(window, tuple(input_size), W.shape[-1], layout)
-    dR = _product("bhnc,kc->bhnk", runs.of_outputs(dY), runs.band(W), precision)
-    return runs.sum_of(dR, W.shape[-2])
+    c_in, c_out = W.shape[-2:]
+    runs = _Runs(window, tuple(input_size), c_out, layout)
+
+    def product(dY: Numbers, _: Window) -> Numbers:
+        dR = _product("bhnc,kc->bhnk", runs.of_outputs(dY), runs.band(W), precision)
+        return runs.sum_of(dR, c_in)
+
+    each = window.only()  # a position of dY for each output
+    blocks = Blocks(dY, each, layout, runs.numbers(c_in), AT_ONCE, cuts=False)
+    return blocks.put_together(product, dY)
 
 
 class _Runs:
@@ -136,6 +162,10 @@ class _Runs:
         self.tail = max(0, self.span - self.step)
         self.tiles = self.number + (self.tail > 0)
         self.layout = layout
+
+    def numbers(self, c_in: int) -> int:
+        """How many of R there are for each output position."""
+        return math.ceil(self.rows.number_of_taps * self.span * c_in / self.t)
 
     # --- R, and back ---
 

@@ -15,7 +15,7 @@ from jax import lax
 
 from jaxcnn.layout import Numbers, merge_axes, split_axis
 
-WRITTEN_OUT = 16
+WRITTEN_OUT = 8
 """Up to so many groups are written out; more go through a loop, compiled once."""
 
 

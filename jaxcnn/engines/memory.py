@@ -61,21 +61,31 @@ class Blocks:
     """
 
     def __init__(
-        self, X: Numbers, window: Window, layout: str, numbers: int, limit: int = 0
+        self,
+        X: Numbers,
+        window: Window,
+        layout: str,
+        numbers: int,
+        limit: int = 0,
+        cuts: bool = True,
     ):
-        """For arrays X, and ``numbers`` temporary ones for each output position."""
+        """For arrays X, and ``numbers`` temporary ones for each output position.
+
+        ``limit`` is of the temporary numbers, by default BLOCK; without ``cuts`` a block has
+        whole images.
+        """
         self.batch = X.shape[0]
         self.height, *others = window.output_size(spatial_size(X, layout))
         of_row = (*others, numbers)
         self.images = at_once((self.height, *of_row), self.batch, limit)
-        cuts = self.images == 1
+        cuts = cuts and self.images == 1
         self.rows = at_once(of_row, self.height, limit) if cuts else self.height
         self.window = window
         self.is_cut = self.rows < self.height
         self.is_one = self.images == self.batch and not self.is_cut
         self.low, self.stride = window.padding[0][0], window.stride[0]
         self.reach = self.stride * (self.rows - 1) + window.extent[0]
-        # What a block's window is: a slab comes with its padding.
+        # A slab comes with its padding.
         self.inner = without_padding(window, 0) if self.is_cut else window
 
     def put_together(self, function: Callable[[Numbers, Window], Numbers], X: Numbers):
@@ -101,7 +111,8 @@ class Blocks:
             return lax.dynamic_update_slice(result, block, start)
 
         block = jax.eval_shape(lambda: part(jnp.int32(0))[0])
-        shape = (self.images, count // cuts, self.height, *block.shape[2:])
+        height = self.height if self.is_cut else block.shape[1]
+        shape = (self.images, count // cuts, height, *block.shape[2:])
         result = varying_like(jnp.zeros(shape, block.dtype), X)
         result = lax.fori_loop(0, count, put, result)
         return lax.slice_in_dim(merge_axes(result, 0, 2), 0, self.batch)

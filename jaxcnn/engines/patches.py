@@ -22,6 +22,7 @@ time: what is temporary stays in the cache, where it costs a fraction of what th
 does.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -33,7 +34,7 @@ from jaxcnn.engines.groups import group_by_group
 from jaxcnn.engines.memory import Blocks
 from jaxcnn.engines.rotation import by_rotation, rotated, window_over_outputs
 from jaxcnn.engines.sums import sum_of, sum_of_outer_products
-from jaxcnn.layout import Numbers, spatial_size
+from jaxcnn.layout import Length, Numbers, spatial_size
 from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.window import Window, padded, tap, untap
@@ -60,7 +61,7 @@ def forward(
 ) -> Numbers:
     """Y = P(X)·W, or fold(X·W)."""
     X, W = (each.astype(sum_dtype(each.dtype)) for each in (X, W))
-    multiplies_first = set(window.stride) == {1} and W.shape[-1] < X.shape[-1]
+    multiplies_first = _is_result_thinner(window, spatial_size(X, layout), X, W)
 
     @group_by_group
     def product(X: Numbers, W: Numbers, window: Window) -> Numbers:
@@ -72,7 +73,7 @@ def forward(
         return jnp.matmul(patches(X, window, layout), W, precision=precision)
 
     channels = W.shape[-1] if multiplies_first else X.shape[-1]
-    blocks = Blocks(X, window, layout, window.number_of_taps * channels)
+    blocks = Blocks(X, window, layout, _copies(window) * channels)
     return blocks.put_together(
         lambda X, window: product(X, W, groups=groups, window=window), X
     )
@@ -88,21 +89,41 @@ def weight_gradient(
     precision: PrecisionLike = None,
 ) -> Numbers:
     """dWᵀ = dYᵀ·P(X), or Xᵀ·P(dY) rotated."""
-    if set(window.stride) == {1} and dY.shape[-1] < X.shape[-1]:
-        sizes = (spatial_size(each, layout) for each in (X, dY))
-        over_outputs = window_over_outputs(window, *sizes)
-        return rotated(_weight_gradient(dY, X, over_outputs, layout, groups, precision), groups)
-    return _weight_gradient(X, dY, window, layout, groups, precision)
-
-
-def _weight_gradient(X, dY, window, layout, groups, precision):
     X, dY = (each.astype(sum_dtype(each.dtype)) for each in (X, dY))
+    input_size = spatial_size(X, layout)
+    if _is_result_thinner(window, input_size, X, dY):
+        over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
+        known = {"window": over_outputs, "groups": groups, "precision": precision}
+        return rotated(_weight_gradient(dY, X, layout=layout, **known), groups)
+    known = {"window": window, "groups": groups, "precision": precision}
+    return _weight_gradient(X, dY, layout=layout, **known)
+
+
+def _is_result_thinner(
+    window: Window, input_size: Sequence[Length], X: Numbers, Y: Numbers
+) -> bool:
+    """Whether K² copies of the result are less than K² copies of X, for a stride of one."""
+    outputs = math.prod(window.output_size(input_size))
+    size = outputs * X.shape[-1], math.prod(input_size) * Y.shape[-1]
+    return set(window.stride) == {1} and size[1] < size[0]
+
+
+def _weight_gradient(
+    X: Numbers,
+    dY: Numbers,
+    *,
+    window: Window,
+    layout: str,
+    groups: int,
+    precision: PrecisionLike,
+) -> Numbers:
+    """dWᵀ = dYᵀ·P(X)."""
 
     def product(X: Numbers, dY: Numbers, window: Window) -> Numbers:
         return sum_of_outer_products(dY, patches(X, window, layout), precision)
 
     products = partial(group_by_group(product, 0), groups=groups)
-    blocks = Blocks(X, window, layout, window.number_of_taps * X.shape[-1])
+    blocks = Blocks(X, window, layout, _copies(window) * X.shape[-1])
     dW_t = blocks.sum_over(
         lambda X, dY, window: products(X, dY, window=window), X, dY
     )
@@ -146,6 +167,11 @@ def _folded(P: Numbers, window: Window, layout: str) -> Numbers:
         )
         P = lax.optimization_barrier(P)
     return P
+
+
+def _copies(window: Window) -> int:
+    """How many copies patches are; none where they are the image itself."""
+    return window.number_of_taps if any(_along_each(window)) else 0
 
 
 def _along_each(window: Window) -> Iterator[Window]:

@@ -34,7 +34,7 @@ IN_CACHE = 2**13
 
 
 def refuses(description: Description) -> str | None:
-    if description.c_in > 1:
+    if description.c_in > 1 or description.groups == 1:
         return "computes depthwise convolutions only (one input channel in each group)"
     if description.c_out > MAX_TERMS:
         return (
