@@ -1,7 +1,7 @@
 """Do the hand-written gradients agree with everything they can be compared with?
 
     python -m experiments.compare_gradients
-    python -m experiments.compare_gradients --op conv2d --engine winograd
+    python -m experiments.compare_gradients --op conv2d --engine patches
     python -m experiments.compare_gradients --quick
 
 Claim: for every public operation, in every configuration of

@@ -2,9 +2,8 @@
 
     python -m experiments.error_study
 
-Claim: all round as lax and PyTorch do, except winograd, which loses less than a decimal
-digit to them, and no more of it as the sums grow. In bfloat16 nothing tells them apart,
-since all sums are made in float32 and rounded once.
+Claim: all round as lax and PyTorch do. In bfloat16 nothing tells them apart, since all sums
+are made in float32 and rounded once.
 
 Method: an entry of y and of dx is a sum of C·K² products here (as many channels go out as
 come in), one of dw a sum of B·H·W. Each engine of :mod:`jaxcnn.engines` computes those

@@ -30,7 +30,7 @@ OPERATIONS = {
 
 def close(ours, theirs):
     # Float32: some hundred terms of order 1, added in another order; with further
-    # derivatives divided by a deviation. By winograd with ten times the rounding.
+    # derivatives divided by a deviation, which can make terms ten times as large.
     ours, theirs = jax.device_get((ours, theirs))
     largest = max(1.0, *(abs(each).max() for each in jax.tree.leaves(theirs)))
     chex.assert_trees_all_close(ours, theirs, rtol=0, atol=6e-5 * float(largest))
