@@ -14,6 +14,7 @@ problem is not for it. :mod:`jaxcnn.plan` chooses.
     winograd    the same with fewer products, kernels of 2 to 5 columns: many channels
     unrolled    multiply-adds in one fused loop: depthwise convolution
     pooled      all the poolings, likewise
+    reductions  one fused sum for each tap: depthwise weight gradients, on GPUs
 
 All but the first two want channels last, and the plan turns arrays around for them;
 :mod:`.averages`, :mod:`.groups`, :mod:`.memory`, :mod:`.rotation` and :mod:`.sums` are what
@@ -27,6 +28,7 @@ from jaxcnn.engines import (
     loops,
     patches,
     pooled,
+    reductions,
     unrolled,
     winograd,
     xla,
@@ -42,4 +44,5 @@ ENGINES = {
     "unrolled": unrolled,
     "pooled": pooled,
     "winograd": winograd,
+    "reductions": reductions,
 }
