@@ -9,9 +9,8 @@ longer than by lax; the gradient of a max pool has the same bits at every run.
 Method: first tests, in a process of their own, with ``highest`` precision of products. Then
 contestants take turns (:mod:`experiments.benchmarking.timing`), each in the better of its
 layouts; a number is the median of the rounds. A case for which time may be lacking is not
-begun, and is named. For a depthwise layer whose parts are timed, cuDNN's algorithms that
-XLA chose are noted. It wants jax, numpy, optax and jaxtyping, and for the tests pytest,
-chex and beartype; PyTorch takes part where it is installed, with CUDA.
+begun, and is named. Depthwise layers are timed by ``reductions``, too; where their parts
+are, cuDNN's algorithms that XLA chose are noted. What it wants is on the page.
 
 Results: docs/accelerators.md.
 """
@@ -74,6 +73,8 @@ TESTS = (
 )
 """Those that make sense on one GPU, in the order in which they run while there is time."""
 QUICK_TESTS = ("tests/test_window.py",)
+OPTIONS = ("--continue-on-collection-errors", "-p", "no:cacheprovider")
+"""A file that wants what is not installed hides no other."""
 
 TESTING = 150
 """Seconds for the tests."""
@@ -83,7 +84,14 @@ TIMES = 8
 """So many times a gradient is computed."""
 
 ALGORITHM = re.compile(r'custom_call_target="(__cudnn\$\w+)".*?"algo_id":"(-?\d+)"')
-PEERS = {"jaxcnn": "jaxcnn", "lax": "lax", "torch": "PyTorch"}
+BY_SUMS = "reductions"
+"""The engine that depthwise layers are timed with, too, whatever the plan chooses."""
+CONTESTANTS = {
+    "jaxcnn": "jaxcnn",
+    BY_SUMS: "by `reductions`",
+    "lax": "lax",
+    "torch": "PyTorch",
+}
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ def tested(paths: tuple[str, ...], report: Path, seconds: float) -> Verdict:
     report.unlink(missing_ok=True)
     settings = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAXCNN_LOOPS": "0"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", *paths, f"--junitxml={report}"],
+        [sys.executable, "-m", "pytest", *paths, *OPTIONS, f"--junitxml={report}"],
         cwd=ROOT,
         env={**os.environ, **settings},
     )
@@ -188,8 +196,11 @@ def given(case: OnGpu) -> tuple[dict[str, Callable], dict[str, np.ndarray]]:
     assert not isinstance(case.what, str)
     arrays = unit_variance(case.what.shapes("NHWC"), 0)
     arrays = {name: each.astype(jnp.dtype(case.dtype)) for name, each in arrays.items()}
-    is_layer = isinstance(case.what, Layer)
-    functions = layer_functions(case.what) if is_layer else pool_functions(case.what)
+    if isinstance(case.what, Pool):
+        return pool_functions(case.what), arrays
+    functions = layer_functions(case.what)
+    if 1 < case.what.groups == case.what.c_in:
+        functions[BY_SUMS] = partial(functions["jaxcnn"], engine=BY_SUMS)
     return functions, arrays
 
 
@@ -269,9 +280,9 @@ class Results:
         if of_cases:
             rows = []
             for (_, case, mode), group in by_case(of_cases).items():
-                cells = [microseconds(fastest(group, name)) for name in PEERS]
+                cells = [microseconds(fastest(group, name)) for name in CONTESTANTS]
                 rows.append([f"{case}: {mode}", *cells])
-            yield table(["microseconds", *PEERS.values()], rows)
+            yield table(["microseconds", *CONTESTANTS.values()], rows)
             yield table(
                 ["as multiples of jaxcnn's time, geometric mean", "cases", "", "worst"],
                 list(means(of_cases)),
@@ -291,7 +302,7 @@ class Results:
 
 def means(measurements: list[Measurement]) -> Iterator[list[str]]:
     """For each peer: how many cases, the geometric mean and the worst."""
-    for peer, title in PEERS.items():
+    for peer, title in CONTESTANTS.items():
         own = [
             each
             for each in ratios(measurements)

@@ -67,14 +67,14 @@ def test_the_results_say_what_was_timed_and_tested(monkeypatch, tmp_path, capsys
         (case.name, mode, contestant, layout)
         for case in (LAYER, POOL)
         for mode in case.modes
-        for contestant in everyone
+        for contestant in (*everyone, *([gpu.BY_SUMS] if case is LAYER else []))
         for layout in ("NCHW", "NHWC")
     }
     assert timed == layers | {(network.name, "step", each, "NHWC") for each in everyone}
     page = (tmp_path / "gpu.md").read_text()
     assert page.strip() in capsys.readouterr().out
-    assert "| microseconds | jaxcnn | lax | PyTorch |" in page
-    assert "| LeNet-5, batch 4: step | 2,500 | 2,500 | – |" in page
+    assert "| microseconds | jaxcnn | by `reductions` | lax | PyTorch |" in page
+    assert "| LeNet-5, batch 4: step | 2,500 | – | 2,500 | – |" in page
     assert "| lax | 3 | " in page, "parts do not count"
     assert "8 times by jaxcnn: 1 different" in page
     assert "3 tests passed, 0 failed. Without the others" in page
