@@ -10,7 +10,10 @@ WHEEL := build/wheel
 # What is tested a second time as where numba is not installed: engines, plan and examples.
 WITHOUT_LOOPS := tests/engines tests/test_plan.py jaxcnn docs README.md
 
-.PHONY: train compare curve race bench frameworks tpu platforms \
+# For `make gpu RUN=python3`, which uses that interpreter as it is, and installs nothing.
+WITH_GPU := $(if $(filter file,$(origin RUN)),$(VENV)/with-gpu)
+
+.PHONY: train compare curve race bench frameworks gpu tpu platforms \
         test test-all fuzz lint types docs wheel check clean help
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
@@ -30,6 +33,9 @@ bench: $(VENV)/with-bench  ## time everything beside lax, flax and PyTorch
 
 frameworks: $(VENV)/with-frameworks  ## train a CNN of every framework, as it is and patched
 	$(RUN) -m experiments.frameworks $(ARGS)
+
+gpu: $(WITH_GPU)  ## test and time on the GPU at hand, beside lax and PyTorch
+	$(RUN) -m experiments.gpu $(ARGS)
 
 tpu: $(VENV)/with-tpu  ## compile for TPUs ahead of time, without one
 	$(RUN) -m experiments.tpu $(ARGS)
@@ -82,6 +88,7 @@ help:  ## print this list
 $(VENV)/with-experiments: EXTRAS = experiments
 $(VENV)/with-bench: EXTRAS = experiments,bench
 $(VENV)/with-frameworks: EXTRAS = experiments,frameworks
+$(VENV)/with-gpu: EXTRAS = gpu
 $(VENV)/with-tpu: EXTRAS = experiments,tpu
 $(VENV)/with-test: EXTRAS = experiments,test
 $(VENV)/with-all: EXTRAS = experiments,test,bench

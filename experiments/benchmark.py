@@ -41,6 +41,7 @@ import jaxcnn
 from experiments.benchmarking import cases
 from experiments.benchmarking.chart import chart_of
 from experiments.benchmarking.eager import measure_call
+from experiments.benchmarking.figures import ratios, summaries
 from experiments.benchmarking.layers import measure_layer, measure_pool
 from experiments.benchmarking.random_problems import (
     MILLISECONDS_MORE,
@@ -53,9 +54,7 @@ from experiments.benchmarking.random_problems import (
 from experiments.benchmarking.tables import (
     cost_table,
     eager_table,
-    ratios,
     scan_table,
-    summaries,
     time_table,
 )
 from experiments.benchmarking.timing import Measurement, matrix_product_peak

@@ -58,6 +58,15 @@ def with_channels_last(layout: str) -> str:
     return f"N{layout.replace('N', '').replace('C', '')}C"
 
 
+def with_channels_first(layout: str) -> str:
+    """The layout with its channels before the positions.
+
+    >>> with_channels_first("NCHW"), with_channels_first("NHWC")
+    ('NCHW', 'NCHW')
+    """
+    return f"NC{layout.replace('N', '').replace('C', '')}"
+
+
 def turned(x: Anything, layout: str, other: str) -> Anything:
     """An array from one layout to another of the same letters.
 

@@ -69,6 +69,18 @@ class Lowering:
         return None if self.has_loops else loops_at_hand() or "is not at hand"
 
     @property
+    def refuses_layouts(self) -> str | None:
+        """Why in a program made so nobody says how an array lies in memory."""
+        if self.is_exported:
+            return "says how arrays lie in memory, which an exported program does not keep"
+        if self.is_partitioned:
+            return (
+                "says how arrays lie in memory, by which jax 0.10 gathers them on every "
+                "device; let each of several call it, in jax.shard_map"
+            )
+        return None
+
+    @property
     def is_for_gpu(self) -> bool:
         return self.platform in ("cuda", "rocm")
 
@@ -215,6 +227,21 @@ ON_ACCELERATORS = (
 )
 """For GPUs and TPUs; where none fits, the choices for CPUs follow."""
 
+ON_GPUS = (
+    Choice(
+        "reductions",
+        lambda d: (
+            d.name == "weight_gradient"
+            and d.c_in == 1
+            and d.groups > 1
+            and len(d.window.kernel_size) <= 3
+            and is_known(lambda: d.window.number_of_taps > 25)
+        ),
+        "with so many taps sums are quicker than a convolution",
+    ),
+)
+"""For GPUs, before those for all accelerators."""
+
 
 def chosen(description: Description, lowering: Lowering | None = None) -> Choice:
     """The engine, and why.
@@ -231,6 +258,8 @@ def chosen(description: Description, lowering: Lowering | None = None) -> Choice
     if asked == "auto":
         lowering = lowering or Lowering()
         choices = ON_CPU if lowering.platform == "cpu" else (*ON_ACCELERATORS, *ON_CPU)
+        if lowering.is_for_gpu:
+            choices = (*ON_GPUS, *choices)
         return next(
             choice
             for choice in choices
@@ -267,6 +296,8 @@ def refusal(
         reason = (
             f"calls XLA's convolution, which on a GPU is wrong in {dimensions} dimensions"
         )
+    if getattr(module, "SETS_LAYOUT", False) and lowering:
+        reason = reason or lowering.refuses_layouts
     if engine == "loops":
         reason = reason or (lowering.refuses_loops if lowering else loops_at_hand())
     return reason
@@ -383,6 +414,11 @@ def explain(
     forward: banded (too few channels and taps to be worth a convolution)
     weight gradient: banded (too few channels and taps to be worth a convolution)
     input gradient: banded (so few input channels fill no vector, and runs of pixels do)
+    >>> large = {"groups": 96, "padding": 3, "platform": "cuda"}
+    >>> print(explain(conv2d, (64, 96, 56, 56), (96, 1, 7, 7), **large))
+    forward: xla (the vendor's own convolution)
+    weight gradient: reductions (with so many taps sums are quicker than a convolution)
+    input gradient: xla (the vendor's own convolution)
     >>> known = {"kernel_size": 3, "layout": "NHWC", "loops": False}
     >>> print(explain(max_pool2d, (128, 27, 27, 6), stride=1, **known))
     max pool: pooled (one pass over the input instead of one for each tap)

@@ -176,6 +176,90 @@ CALLS = tuple(
     for gradient in (False, True)
 )
 
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class OnGpu:
+    """What is timed on a GPU.
+
+    Attributes:
+      what: a layer, a pool, or a network by its name.
+      modes: what of it.
+      dtype: of its arrays.
+      images: of a network's batch; by default its usual one.
+    """
+
+    what: Layer | Pool | Network
+    modes: tuple[str, ...] = ("forward + backward",)
+    dtype: str = "float32"
+    images: int | None = None
+
+    @property
+    def name(self) -> str:
+        parts = [self.what if isinstance(self.what, str) else self.what.name]
+        if self.images:
+            parts.append(f"batch {self.images}")
+        if self.dtype != "float32":
+            parts.append(self.dtype)
+        return ", ".join(parts)
+
+
+PARTS = ("forward", "input gradient", "weight gradient")
+WHOLE_AND_WEIGHTS = ("forward + backward", "weight gradient")
+LARGE_DEPTHWISE = Layer(64, 96, 96, (56, 56), 7, padding=3, groups=96)
+
+DEPTHWISE_ON_GPU = (
+    OnGpu(LARGE_DEPTHWISE, WHOLE_AND_WEIGHTS),
+    OnGpu(
+        Layer(64, 192, 192, (28, 28), 5, stride=2, padding=2, groups=192),
+        ("forward + backward", *PARTS),
+    ),
+    OnGpu(Layer(64, 128, 128, (56, 56), 3, padding=1, groups=128), WHOLE_AND_WEIGHTS),
+    OnGpu(Layer(64, 96, 96, (56, 56), 5, padding=2, groups=96), WHOLE_AND_WEIGHTS),
+    OnGpu(Layer(16, 96, 96, (56, 56), 31, padding=15, groups=96), WHOLE_AND_WEIGHTS),
+    OnGpu(LARGE_DEPTHWISE, WHOLE_AND_WEIGHTS, "bfloat16"),
+)
+AVERAGES_ON_GPU = tuple(
+    OnGpu(Pool("avg", kernel, 2, padding, 64, 64, 112))
+    for kernel, padding in ((2, 0), (3, 1))
+)
+LAYERS_AND_MAXIMA = (
+    Pool("max", 2, 2, 0, 64, 64, 112),
+    Pool("max", 3, 2, 1, 64, 64, 112),
+    Pool("max", 3, 1, 1, 64, 192, 28),
+    Layer(64, 3, 64, (224, 224), 7, stride=2, padding=3),
+    Layer(64, 64, 64, (56, 56), 3, padding=1),
+    Layer(64, 256, 256, (14, 14), 3, padding=1),
+    Layer(64, 256, 64, (56, 56), 1),
+)
+IN_BOTH_DTYPES_ON_GPU = tuple(
+    OnGpu(what, dtype=dtype) for what in LAYERS_AND_MAXIMA for dtype in DTYPES
+)
+STEPS_ON_GPU = tuple(
+    OnGpu(network, ("step",), dtype, 512)
+    for dtype in DTYPES
+    for network in ("MobileNet", "MNIST CNN", "ResNet-20", "VGG", "LeNet-5")
+)
+ON_GPU = (
+    *DEPTHWISE_ON_GPU,
+    *IN_BOTH_DTYPES_ON_GPU,
+    *AVERAGES_ON_GPU,
+    *STEPS_ON_GPU,
+)
+"""In this order, as far as the time allows."""
+REPEATED = Pool("max", 3, 2, 1, 16, 64, 112)
+"""Its gradient is computed several times over, and compared bit by bit."""
+
+QUICK_ON_GPU = (
+    OnGpu(
+        Layer(2, 4, 4, (9, 9), 7, padding=3, groups=4), ("forward + backward", *PARTS[1:])
+    ),
+    OnGpu(Pool("max", 3, 2, 1, 2, 3, 9), dtype="bfloat16"),
+    OnGpu("LeNet-5", ("step",), images=4),
+)
+QUICK_REPEATED = Pool("max", 3, 2, 1, 2, 3, 9)
+
 QUICK_LAYERS = (LAYERS[0], LAYERS[4], LAYERS[9])
 QUICK_POOLS = (POOLS[0], POOLS[8])
 QUICK_NETWORKS = ("LeNet-5", "MNIST CNN")

@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from experiments.benchmarking.figures import Ratio, geometric_mean
 from experiments.benchmarking.layers import WITHOUT_LOOPS
-from experiments.benchmarking.tables import Ratio, geometric_mean
 
 SHOWN = {"lax": "#0072b2", "torch": "#e69f00"}
 NAMES = {"lax": "lax", "torch": "PyTorch"}

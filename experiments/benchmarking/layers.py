@@ -17,12 +17,14 @@ from experiments.benchmarking.reference import convolution, relative_error
 from experiments.benchmarking.timing import Contestant, Measurement, compiled, race
 from experiments.benchmarking.torch_process import TorchWorker
 from experiments.peers import lax_operations
-from experiments.peers.jax_gradients import value_and_gradients
+from experiments.peers.jax_gradients import one_gradient, value_and_gradients
 from jaxcnn.engines.loops.library import at_hand
 
 LAYOUTS = ("NHWC", "NCHW")
 WITHOUT_LOOPS = "jaxcnn without loops"
 MODES = ("forward", "forward + backward")
+GRADIENTS = ("input gradient", "weight gradient")
+"""Of a convolution, by the number of the argument."""
 
 
 def has_loops() -> bool:
@@ -84,14 +86,22 @@ def contestants(
     for layout in LAYOUTS:
         *given, dy = (jnp.asarray(in_layout(a, name, layout)) for name, a in arrays.items())
         for name, function in functions.items():
-            timed = partial(function, layout=layout)
-            operands = given
-            if mode != "forward":
-                timed, operands = partial(value_and_gradients, timed), (given, dy)
+            timed, operands = timed_in(mode, partial(function, layout=layout), given, dy)
             entries.append(compiled(name, layout, mode, timed, operands))
             if name == "jaxcnn" and layout == "NHWC" and has_loops():
                 entries.append(compiled_without_loops(layout, mode, timed, operands))
     return entries
+
+
+def timed_in(
+    mode: str, function: Callable, given: Sequence[Any], dy: Any
+) -> tuple[Callable, Sequence[Any]]:
+    """What a mode computes of a function, and its operands."""
+    if mode == "forward":
+        return function, given
+    if mode in GRADIENTS:
+        return partial(one_gradient, function, GRADIENTS.index(mode)), (given, dy)
+    return partial(value_and_gradients, function), (given, dy)
 
 
 def in_layout(array: np.ndarray, name: str, layout: str) -> np.ndarray:

@@ -18,15 +18,17 @@ from typing import Any, NamedTuple
 import tyro
 
 from experiments.benchmarking.chart import chart_of
-from experiments.benchmarking.layers import WITHOUT_LOOPS
-from experiments.benchmarking.tables import (
+from experiments.benchmarking.figures import (
     by_case,
     fastest,
+    figure,
     geometric_mean,
     microseconds,
     number,
     ratios,
+    table,
 )
+from experiments.benchmarking.layers import WITHOUT_LOOPS
 from experiments.benchmarking.timing import Measurement
 from experiments.benchmarking.training import IN_FLOAT32
 from experiments.pages import pictures
@@ -157,17 +159,6 @@ def take(path: Path) -> None:
 
 
 # --- Tables ---------------------------------------------------------------------------
-
-
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are numbers."""
-    ruler = ["---", *["---:"] * (len(titles) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, ruler, *rows))
-
-
-def figure(value: float) -> str:
-    """Two digits, or all those before the point."""
-    return f"{value:.{2 if value < 0.995 else 1 if value < 9.95 else 0}f}"
 
 
 def mean_and_worst(values: Sequence[float]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from rich.table import Table
 
 import jaxcnn
+from experiments.benchmarking.figures import by_case, fastest, number
 from experiments.benchmarking.layers import (
     WITHOUT_LOOPS,
     compiled_without_loops,
@@ -20,7 +21,7 @@ from experiments.benchmarking.layers import (
     unit_variance,
 )
 from experiments.benchmarking.reference import relative_error
-from experiments.benchmarking.tables import by_case, empty_table, fastest, number
+from experiments.benchmarking.tables import empty_table
 from experiments.benchmarking.timing import Contestant, Measurement, compiled, race
 from experiments.peers import lax_operations
 from experiments.peers.jax_gradients import value_and_gradients

@@ -19,13 +19,18 @@ KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1
 class TorchWorker:
     """PyTorch in a process of its own; a context manager that ends it.
 
+    Args:
+      interpreter: the Python that has PyTorch.
+      device: ``"cpu"`` or ``"cuda"``.
+
     Raises:
-      RuntimeError: when the interpreter has no PyTorch, or the process failed.
+      RuntimeError: when the interpreter has no PyTorch, or no such device, or the process
+        failed.
     """
 
-    def __init__(self, interpreter: str):
+    def __init__(self, interpreter: str, device: str = "cpu"):
         self.process = subprocess.Popen(
-            [interpreter, "-m", "experiments.benchmarking.torch_worker"],
+            [interpreter, "-m", "experiments.benchmarking.torch_worker", device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -41,8 +46,15 @@ class TorchWorker:
     def __exit__(self, *_):
         self.process.communicate()
 
-    def contestants(self, kind: str, case: Layer | Pool | str, mode: str):
-        """PyTorch in both memory formats."""
+    def contestants(
+        self,
+        kind: str,
+        case: Layer | Pool | str,
+        mode: str,
+        dtype: str = "float32",
+        images: int | None = None,
+    ) -> list[Contestant]:
+        """PyTorch in both memory formats; networks with so many images, or their usual."""
         made = []
         for layout in "NCHW", "NHWC":
             answer = self._ask(
@@ -50,7 +62,9 @@ class TorchWorker:
                     "kind": kind,
                     "case": case if isinstance(case, str) else asdict(case),
                     "layout": layout,
-                    "backward": mode != "forward",
+                    "mode": mode,
+                    "dtype": dtype,
+                    "images": images,
                 }
             )
             made.append(self._contestant(layout, mode, answer["id"]))
@@ -58,7 +72,7 @@ class TorchWorker:
 
     def parameters(self, network: str) -> int:
         """How many parameters PyTorch's version of a network has."""
-        what = {"kind": "network", "case": network, "layout": "NCHW"}
+        what = {"kind": "network", "case": network, "layout": "NCHW", "images": None}
         return self._ask(prepare=what)["parameters"]
 
     def forget(self) -> None:

@@ -73,18 +73,18 @@ def measure_network(
         step = networks.training_step(flax_networks.loss_of(name))
         entries.append(compiled("flax", "NHWC", "step", step, given))
     if torch:
-        entries += torch.contestants("network", name, "step")
+        entries += torch.contestants("network", name, "step", images=batch)
     return race(entries, rounds, "networks", name)
 
 
 def measure_bfloat16(
-    name: str, rounds: int, torch: TorchWorker | None
+    name: str, rounds: int, torch: TorchWorker | None, batch: int | None = None
 ) -> list[Measurement]:
     """Time one training step in bfloat16, of PyTorch by autocast, beside our float32."""
     entries: list[Contestant] = []
     for layout in LAYOUTS:
         model = networks.model_of(name, layout)
-        given = networks.initial_state(model), networks.image_batch(name, layout)
+        given = networks.initial_state(model), networks.image_batch(name, layout, batch)
         for contestant, which in (
             ("jaxcnn", in_precision(model, jnp.bfloat16)),
             (IN_FLOAT32, model),
@@ -93,7 +93,7 @@ def measure_bfloat16(
             step = step_of(name, "jaxcnn", which)
             entries.append(compiled(contestant, layout, "step", step, given))
     if torch:
-        entries += torch.contestants("network in bfloat16", name, "step")
+        entries += torch.contestants("network in bfloat16", name, "step", images=batch)
     return race(entries, rounds, "bfloat16", name)
 
 

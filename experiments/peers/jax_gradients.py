@@ -14,6 +14,17 @@ def value_and_gradients(
     return value, *pull_back(cotangent)
 
 
+def one_gradient(
+    function: Callable, number: int, arguments: Sequence[Any], cotangent: Any
+) -> Any:
+    """The gradient of ⟨f(arguments), cotangent⟩ by one of the arguments, by its number."""
+
+    def of_one(argument: Any) -> Any:
+        return function(*arguments[:number], argument, *arguments[number + 1 :])
+
+    return jax.vjp(of_one, arguments[number])[1](cotangent)[0]
+
+
 def tangents(
     function: Callable, arguments: Sequence[Any], directions: Sequence[Any]
 ) -> list[Any]:

@@ -9,15 +9,15 @@ problem is not for it. :mod:`jaxcnn.plan` chooses.
     xla         XLA's convolution and sum of windows, and JAX's transposes of them: for
                 accelerators
     canonical   all three sums as XLA's channels-last convolution: many channels
-    banded      one matrix product of whole runs of pixels: few channels, 1×1 kernels
-    patches     one matrix product of patches: weight gradients
-    winograd    the same with fewer products, kernels of 2 to 5 columns: many channels
+    banded      one matrix product of whole runs of pixels: few channels
+    patches     one matrix product of patches: whatever there is no better engine for
     unrolled    multiply-adds in one fused loop: depthwise convolution
     pooled      all the poolings, likewise
+    reductions  one fused sum for each tap: depthwise weight gradients, on GPUs
 
 All but the first two want channels last, and the plan turns arrays around for them;
-:mod:`.averages`, :mod:`.groups`, :mod:`.memory`, :mod:`.rotation` and :mod:`.sums` are what
-several of them share.
+:mod:`.averages`, :mod:`.groups`, :mod:`.memory`, :mod:`.rotation`, :mod:`.sums` and
+:mod:`.taps` are what several of them share.
 """
 
 from jaxcnn import equations
@@ -27,6 +27,7 @@ from jaxcnn.engines import (
     loops,
     patches,
     pooled,
+    reductions,
     unrolled,
     xla,
 )
@@ -40,4 +41,5 @@ ENGINES = {
     "patches": patches,
     "unrolled": unrolled,
     "pooled": pooled,
+    "reductions": reductions,
 }

@@ -265,7 +265,7 @@ def test_other_dtypes_are_summed_as_the_equations_do(engine, dtype):
     summed, smaller = (dtype, 2**-29) if dtype == "float64" else ("float32", 1)
     assert dtypes(ours) == {jnp.dtype(summed)}
     # XLA sums halves in float32 as well, but may round them before it hands them over.
-    halves = precision.of_halves(dtype, 0, convolved=0) if engine == "xla" else {"rtol": 0}
+    halves = precision.of_halves(dtype, 0, convolved=0) if engine in ("xla", "reductions") else {"rtol": 0}
     rounding = ROUNDING * smaller
     close(ours, reference(case, dtype), rounding, rtol=halves["rtol"])
 

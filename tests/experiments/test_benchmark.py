@@ -15,6 +15,12 @@ from experiments.benchmarking import cases as benchmark_cases
 from experiments.benchmarking.cases import CALLS, CLASSES, NETWORKS, Call, Layer, Pool
 from experiments.benchmarking.chart import chart_of
 from experiments.benchmarking.eager import FUNCTIONS, gradient, measure_call
+from experiments.benchmarking.figures import (
+    fastest,
+    geometric_mean,
+    ratios,
+    summaries,
+)
 from experiments.benchmarking.layers import (
     has_loops,
     in_layout,
@@ -37,11 +43,7 @@ from experiments.benchmarking.reference import convolution, relative_error
 from experiments.benchmarking.tables import (
     cost_table,
     eager_table,
-    fastest,
-    geometric_mean,
-    ratios,
     scan_table,
-    summaries,
     time_table,
 )
 from experiments.benchmarking.timing import Contestant, Measurement, race
