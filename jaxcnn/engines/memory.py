@@ -71,8 +71,8 @@ class Blocks:
     ):
         """For arrays X, and ``numbers`` temporary ones for each output position.
 
-        ``limit`` is of the temporary numbers, by default BLOCK; without ``cuts`` a block has
-        whole images.
+        ``limit`` is of these numbers, by default BLOCK. Without ``cuts`` a block has whole
+        images.
         """
         self.batch = X.shape[0]
         self.height, *others = window.output_size(spatial_size(X, layout))
@@ -88,7 +88,9 @@ class Blocks:
         # A slab comes with its padding.
         self.inner = without_padding(window, 0) if self.is_cut else window
 
-    def put_together(self, function: Callable[[Numbers, Window], Numbers], X: Numbers):
+    def put_together(
+        self, function: Callable[[Numbers, Window], Numbers], X: Numbers
+    ) -> Numbers:
         """``function(X, window)``, which treats all windows alike, block by block.
 
         A loop's result is in memory. XLA may compute other results anew wherever they are

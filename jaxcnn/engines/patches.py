@@ -46,7 +46,10 @@ MAX_TERMS = 128
 def refuses(description: Description) -> str | None:
     terms = sum(description.window.kernel_size)
     if terms > MAX_TERMS:
-        return f"writes out no more than {MAX_TERMS} rows and columns of taps, and here they are {terms}"
+        return (
+            f"writes out no more than {MAX_TERMS} rows and columns of taps, and here they "
+            f"are {terms}"
+        )
     return None
 
 
@@ -124,9 +127,7 @@ def _weight_gradient(
 
     products = partial(group_by_group(product, 0), groups=groups)
     blocks = Blocks(X, window, layout, _copies(window) * X.shape[-1])
-    dW_t = blocks.sum_over(
-        lambda X, dY, window: products(X, dY, window=window), X, dY
-    )
+    dW_t = blocks.sum_over(lambda X, dY, window: products(X, dY, window=window), X, dY)
     return dW_t.T.reshape(*window.kernel_size, X.shape[-1] // groups, dY.shape[-1])
 
 
@@ -150,8 +151,8 @@ def fold(P: Numbers, *, window: Window, input_size: Sequence[int], layout: str) 
 
 def patches(X: Numbers, window: Window, layout: str) -> Numbers:
     """P (B, H_out…, K…·C_in): what every tap sees, beside each other."""
-    for one in reversed(list(_along_each(window))):
-        X, one = padded(X, one, layout)
+    for along in reversed(list(_along_each(window))):
+        X, one = padded(X, along, layout)
         X = lax.optimization_barrier(X)  # padded once, not once for every tap
         X = jnp.concatenate([tap(X, m, one, layout) for m in one.offsets()], -1)
     return lax.optimization_barrier(X)

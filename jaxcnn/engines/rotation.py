@@ -85,8 +85,8 @@ class Steps:
 
         dX[s·q + r − p] = Σ_a dY[q − a] · W[m]ᵀ
 
-    where m has a weight: with d − 1 zeros between the taps and zeros after the last they are
-    A·s, of which a step holds s.
+    with s·a + r = d·m. The weights, with d − 1 zeros between them and zeros after the last,
+    are A·s for each dimension, and a step takes s of them.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def over_groups(
     """``state = step(state, X, window, first)`` for one group of taps after the other.
 
     Args:
-      step: gets the part of X that the group sees, the group as a window, and its first tap.
+      step: gets the part of X that a group sees, the group as a window, and its first tap.
       state: what it begins with: arrays, whose shapes and dtypes do not change.
       X: the input, with its padding around it.
       window: without padding.

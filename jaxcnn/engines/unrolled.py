@@ -135,4 +135,3 @@ def _beside(arrays: Sequence[Numbers]) -> Numbers:
     if len(arrays) == 1:
         return arrays[0]
     return merge_axes(jnp.stack(arrays, -1), arrays[0].ndim - 1, 2)
-

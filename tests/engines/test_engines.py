@@ -111,6 +111,7 @@ ROUNDING = 2e-6
 sign, each of which adds an error of up to 6e-8 of a sum that is no larger than the result:
 √500 · 6e-8 = 1.3e-6."""
 
+
 def close(ours, wanted, rounding, rtol=0):
     """Whether all of ours are as wanted, up to a part of the largest entry (or of each)."""
     assert jax.tree.structure(ours) == jax.tree.structure(wanted)
@@ -265,7 +266,11 @@ def test_other_dtypes_are_summed_as_the_equations_do(engine, dtype):
     summed, smaller = (dtype, 2**-29) if dtype == "float64" else ("float32", 1)
     assert dtypes(ours) == {jnp.dtype(summed)}
     # XLA sums halves in float32 as well, but may round them before it hands them over.
-    halves = precision.of_halves(dtype, 0, convolved=0) if engine in ("xla", "reductions") else {"rtol": 0}
+    halves = (
+        precision.of_halves(dtype, 0, convolved=0)
+        if engine in ("xla", "reductions")
+        else {"rtol": 0}
+    )
     rounding = ROUNDING * smaller
     close(ours, reference(case, dtype), rounding, rtol=halves["rtol"])
 
@@ -278,7 +283,9 @@ def works_on_all_images(case, engine):
 @pytest.mark.parametrize("images", [1, 4])
 def test_images_may_be_worked_on_a_few_at_a_time(case, engine, images, monkeypatch):
     problem, arrays = drawn(case)
-    monkeypatch.setattr(memory, "at_once", lambda one, how_many, limit: min(images, how_many))
+    monkeypatch.setattr(
+        memory, "at_once", lambda one, how_many, limit: min(images, how_many)
+    )
     # So many as four does not divide, and another batch each time, and than in all other
     # tests: compiled calls are remembered. Multiples of the table's images, whose sums are
     # multiples of its sums; by powers of two, which round nothing.
@@ -428,9 +435,11 @@ def test_blocks_are_all_the_images_and_all_their_rows(blocks, low, stride, monke
         return {m[0]: (tap_of(x, m, window) * y).sum() for m in window.offsets()}
 
     ours = jax.jit(lambda x, y: made.sum_over(sums, x, y))(x, y)
-    wanted = sums(x, y, across) if blocks == "all" else {
-        m[0]: (tap_of(x, m, across) * y).sum() for m in across.offsets()
-    }
+    wanted = (
+        sums(x, y, across)
+        if blocks == "all"
+        else {m[0]: (tap_of(x, m, across) * y).sum() for m in across.offsets()}
+    )
     chex.assert_trees_all_equal(ours, wanted)  # of small whole numbers, hence exact
 
 

@@ -23,7 +23,7 @@ every_engine = pytest.mark.parametrize("engine", CASES)
 
 
 def close(ours, wanted, engine, times=1):
-    test_engines.close(ours, wanted, times * test_engines.rounding_of(engine))
+    test_engines.close(ours, wanted, times * test_engines.ROUNDING)
 
 
 def conv2d_of(case, engine, **options):
