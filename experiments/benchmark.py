@@ -12,10 +12,10 @@ of its layouts; a number is the median of the rounds. Suites are *layers* (convo
 bias, forward alone and with all gradients), *pools*, *networks* (a whole training step),
 *bfloat16* (the same step computed in bfloat16), *scan* (the same step in ``lax.scan``) and
 *eager* (calls outside of ``jit``, and gradients, of small arrays); and, only where it is
-asked for, *random*: 200 convolutions of every kind, drawn at random. Time to compile,
-temporary memory and the error are measured, too, where there are any: a layer that is off
-by more than 1e-4 from float64, a pool that differs from lax by more than 1e-6, or a call by
-more than 1e-4, makes the command fail.
+asked for, *random*: 200 convolutions and poolings of every kind, drawn at random. Time to
+compile, temporary memory and the error are measured, too, where there are any: a layer that
+is off by more than 1e-4 from float64, a pool that differs from lax by more than 1e-6, or a
+call by more than 1e-4, makes the command fail.
 
 Results: docs/speed.md.
 """
@@ -44,12 +44,11 @@ from experiments.benchmarking.eager import measure_call
 from experiments.benchmarking.figures import ratios, summaries
 from experiments.benchmarking.layers import measure_layer, measure_pool
 from experiments.benchmarking.random_problems import (
-    MILLISECONDS_MORE,
-    TIMES_SLOWER,
+    LIMITS,
+    cliffs,
     drawn,
     measure_random,
     random_table,
-    slower,
 )
 from experiments.benchmarking.tables import (
     cost_table,
@@ -173,11 +172,15 @@ def report(suite: str, measurements: list[Measurement], console: Console) -> Non
         console.print(random_table(own))
         for contestant in dict.fromkeys(each.contestant for each in own):
             if contestant != "lax":
-                count = len(slower(own, contestant))
-                console.print(
-                    f"{contestant}: {count} take over {TIMES_SLOWER} times as long as lax "
-                    f"and {MILLISECONDS_MORE} ms longer"
-                )
+                for unit, cases_beyond in cliffs(own, contestant).items():
+                    times, more = LIMITS[unit]
+                    console.print(
+                        f"{contestant}: {len(cases_beyond)} take over {times} times lax's "
+                        f"{unit} and {more} more",
+                        *cases_beyond,
+                        sep="\n  ",
+                        markup=False,
+                    )
     else:
         for mode in dict.fromkeys(each.mode for each in own):
             console.print(time_table(own, suite, mode))

@@ -1,10 +1,9 @@
-"""Convolutions of every kind, drawn at random: does any of them fall off a cliff?"""
+"""Convolutions and poolings of every kind, drawn at random: does one fall off a cliff?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +29,17 @@ from jaxcnn.layout import LAYOUTS
 MODE = "forward + backward"
 MOST_TERMS = 3e8
 MOST_NUMBERS = 8e6
-KINDS = ("plain", "strided", "dilated", "grouped", "depthwise", "large kernel", "long")
-TIMES_SLOWER, MILLISECONDS_MORE = 1.1, 0.2
-"""What counts as slower than lax: so many times its time, and so much more."""
+CONVOLUTIONS = (
+    *("plain", "strided", "dilated", "grouped", "depthwise", "large kernel", "long"),
+)
+POOLS = ("max pool", "average pool")
+KINDS = CONVOLUTIONS + POOLS
+LIMITS = {
+    "ms": (1.15, 0.3),
+    "seconds to compile": (3, 1),
+    "MiB of temporary memory": (1.5, 32),
+}
+"""What counts as a cliff: over so many times what lax takes, and so much more than it."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,45 @@ class RandomLayer:
         )
 
     @property
-    def options(self) -> dict[str, Any]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            "x": (self.batch, *self.size, self.c_in),
+            "w": (*self.kernel, self.c_in // self.groups, self.c_out),
+            "b": (self.c_out,),
+            "dy": (self.batch, *self.output_size, self.c_out),
+        }
+
+    @property
+    def functions(self) -> dict[str, Callable]:
+        ours = getattr(jaxcnn, f"conv{len(self.size)}d")
         names = ("stride", "padding", "dilation", "groups")
-        return {name: getattr(self, name) for name in names}
+        known = {name: getattr(self, name) for name in names}
+        by_name = {"lax": lax_operations.conv, "jaxcnn": ours}
+        return {name: partial(each, **known) for name, each in by_name.items()}
+
+
+@dataclass(frozen=True)
+class RandomPool(RandomLayer):
+    """A pooling of maxima or averages; its channels are ``c_in``."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = super().shapes
+        return {name: shapes[name] for name in ("x", "dy")}
+
+    @property
+    def functions(self) -> dict[str, Callable]:
+        short = "max" if self.kind == "max pool" else "avg"
+        known = {"kernel_size": self.kernel, "stride": self.stride, "padding": self.padding}
+        by_name = {
+            "lax": getattr(lax_operations, f"{short}_pool"),
+            "jaxcnn": getattr(jaxcnn, f"{short}_pool{len(self.size)}d"),
+        }
+        return {name: partial(each, **known) for name, each in by_name.items()}
 
 
 def drawn(count: int, seed: int) -> list[RandomLayer]:
-    """So many problems, a seventh of each kind, none too large to be timed."""
+    """So many problems, a ninth of each kind, none too large to be timed."""
     rng = np.random.default_rng(seed)
     problems = []
     while len(problems) < count:
@@ -94,7 +133,7 @@ def _draw(rng: np.random.Generator, kind: str) -> RandomLayer | None:
     if kind == "long":
         size = (power(500, 20_000),)
     kernel = tuple(int(rng.choice([1, 2, 3, 3, 3, 5])) for _ in range(n))
-    if kind == "large kernel":
+    if kind == "large kernel" or (kind in POOLS and rng.random() < 0.3):
         kernel = tuple(power(6, {1: 64, 2: 15, 3: 7}[n]) for _ in range(n))
     c_in, c_out = power(1, 256), power(1, 256)
     groups = 1
@@ -104,14 +143,17 @@ def _draw(rng: np.random.Generator, kind: str) -> RandomLayer | None:
     if kind == "depthwise":
         groups = c_in = power(4, 256)
         c_out = c_in * int(rng.choice([1, 1, 1, 2]))
-    problem = RandomLayer(
+    if kind in POOLS:
+        groups = c_out = c_in
+    strides = {"strided": [2, 3]} | dict.fromkeys(POOLS, [1, 2, 2, 3])
+    problem = (RandomPool if kind in POOLS else RandomLayer)(
         kind,
         power(1, 64),
         size,
         c_in,
         c_out,
         kernel,
-        int(rng.choice([2, 3])) if kind == "strided" else 1,
+        int(rng.choice(strides.get(kind, [1]))),
         tuple(k // 2 if rng.random() < 0.7 else 0 for k in kernel),
         power(2, 16) if kind == "dilated" else 1,
         groups,
@@ -129,24 +171,16 @@ def _draw(rng: np.random.Generator, kind: str) -> RandomLayer | None:
 
 def measure_random(problem: RandomLayer, rounds: int, seed: int = 0) -> list[Measurement]:
     """Time its value and gradients, ours and lax's; lax has the better of both layouts."""
-    p, n = problem, len(problem.size)
-    shapes = {
-        "x": (p.batch, *p.size, p.c_in),
-        "w": (*p.kernel, p.c_in // p.groups, p.c_out),
-        "b": (p.c_out,),
-        "dy": (p.batch, *p.output_size, p.c_out),
-    }
-    arrays = unit_variance(shapes, seed)
+    arrays = unit_variance(problem.shapes, seed)
     entries: list[Contestant] = []
-    first, last = LAYOUTS[n]
+    first, last = LAYOUTS[len(problem.size)]
     for layout in last, first:
         *given, dy = (
             jnp.asarray(in_layout(array, name, layout)) for name, array in arrays.items()
         )
-        functions = {"lax": partial(lax_operations.conv, **p.options)}
-        if layout == last:
-            functions["jaxcnn"] = partial(getattr(jaxcnn, f"conv{n}d"), **p.options)
-        for name, function in functions.items():
+        for name, function in problem.functions.items():
+            if name == "jaxcnn" and layout == first:
+                continue
             timed = partial(value_and_gradients, partial(function, layout=layout))
             entries.append(compiled(name, layout, MODE, timed, (given, dy)))
             if name == "jaxcnn" and has_loops():
@@ -161,17 +195,30 @@ def measure_random(problem: RandomLayer, rounds: int, seed: int = 0) -> list[Mea
     return race(entries, rounds, "random", p.name)
 
 
-def slower(measurements: Sequence[Measurement], contestant: str) -> list[str]:
-    """The cases in which a contestant takes longer than lax."""
-    cases = []
+def cliffs(measurements: Sequence[Measurement], contestant: str) -> dict[str, list[str]]:
+    """The cases in which a contestant is beyond each of LIMITS, in words.
+
+    What it is compared with is lax's best: of its time, of its memory, …, in any layout.
+    """
+    found: dict[str, list[str]] = {unit: [] for unit in LIMITS}
     for (_, case, _), group in by_case(measurements).items():
-        own, lax = fastest(group, contestant), fastest(group, "lax")
+        own = [_costs(each) for each in group if each.contestant == contestant]
+        lax = [_costs(each) for each in group if each.contestant == "lax"]
         if not own or not lax:
             continue
-        most = max(TIMES_SLOWER * lax.median_ms, lax.median_ms + MILLISECONDS_MORE)
-        if own.median_ms > most:
-            cases.append(case)
-    return cases
+        for unit, (times, more) in LIMITS.items():
+            ours, theirs = (min(each[unit] for each in costs) for costs in (own, lax))
+            if ours > times * theirs and ours > theirs + more:
+                found[unit].append(f"{case}: {ours:.3g} {unit}, lax {theirs:.3g}")
+    return found
+
+
+def _costs(measurement: Measurement) -> dict[str, float]:
+    return {
+        "ms": measurement.median_ms,
+        "seconds to compile": measurement.compile_seconds or 0,
+        "MiB of temporary memory": (measurement.temporary_bytes or 0) / 2**20,
+    }
 
 
 def random_table(measurements: Sequence[Measurement], most: int = 12) -> Table:

@@ -136,8 +136,8 @@ class Blocks:
             seen = _image(dY, image)
             if self.is_cut:
                 seen = _rows(seen, row, self.rows)
-            arrays = (self._slab(X, image, row), seen)
-            return function(*lax.optimization_barrier(arrays), self.inner)
+            slab, seen = lax.optimization_barrier((self._slab(X, image, row), seen))
+            return function(slab, seen, self.inner)
 
         zeros = jax.tree.map(
             lambda sum: varying_like(jnp.zeros(sum.shape, sum.dtype), X, dY),
