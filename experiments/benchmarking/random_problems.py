@@ -145,7 +145,7 @@ def _draw(rng: np.random.Generator, kind: str) -> RandomLayer | None:
         c_out = c_in * int(rng.choice([1, 1, 1, 2]))
     if kind in POOLS:
         groups = c_out = c_in
-    strides = {"strided": [2, 3]} | dict.fromkeys(POOLS, [1, 2, 2, 3])
+    strides = {"strided": [2, 3]} | {pool: [1, 2, 2, 3] for pool in POOLS}
     problem = (RandomPool if kind in POOLS else RandomLayer)(
         kind,
         power(1, 64),
@@ -192,7 +192,7 @@ def measure_random(problem: RandomLayer, rounds: int, seed: int = 0) -> list[Mea
             entry.facts["error"] = max(
                 relative_error(np.asarray(our), np.asarray(their)) for our, their in pairs
             )
-    return race(entries, rounds, "random", p.name)
+    return race(entries, rounds, "random", problem.name)
 
 
 def cliffs(measurements: Sequence[Measurement], contestant: str) -> dict[str, list[str]]:
