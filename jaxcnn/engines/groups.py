@@ -15,8 +15,9 @@ from jax import lax
 
 from jaxcnn.layout import Numbers, merge_axes, split_axis
 
-WRITTEN_OUT = 8
-"""Up to so many groups are written out; more go through a loop, compiled once."""
+WRITTEN_OUT, WIDE = 4, 8
+"""Up to so many groups are written out, and twice as many of WIDE channels, whose products
+are worth it; more go through a loop, compiled once."""
 
 
 def group_by_group(
@@ -35,7 +36,8 @@ def group_by_group(
     ) -> Numbers:
         if groups == 1:
             return dense(first, second, **known)
-        if groups <= WRITTEN_OUT:
+        is_wide = first.shape[-1] >= groups * WIDE
+        if groups <= WRITTEN_OUT * (1 + is_wide):
             parts = zip(*(jnp.split(x, groups, -1) for x in (first, second)), strict=True)
             return jnp.concatenate([dense(*part, **known) for part in parts], result_axis)
         split = (split_axis(x, x.ndim - 1, groups, -1) for x in (first, second))

@@ -82,6 +82,7 @@ class Blocks:
         self.rows = at_once(of_row, self.height, limit) if cuts else self.height
         self.window = window
         self.is_cut = self.rows < self.height
+        self.divides = self.height % self.rows == 0
         self.is_one = self.images == self.batch and not self.is_cut
         self.low, self.stride = window.padding[0][0], window.stride[0]
         self.reach = self.stride * (self.rows - 1) + window.extent[0]
@@ -101,7 +102,7 @@ class Blocks:
         X, count, cuts = self._split(X)
 
         def part(number: Integers) -> tuple[Numbers, Any]:
-            image, row = number // cuts, self._first(number, cuts)
+            image, row = lax.div(number, cuts), self._first(number, cuts)
             slab = self._slab(X, image, row)
             return function(lax.optimization_barrier(slab), self.inner), (image, row)
 
@@ -110,7 +111,9 @@ class Blocks:
             block = lax.optimization_barrier(jnp.expand_dims(block, 1))
             zero = jnp.zeros_like(image)
             start = (zero, image, row, *[zero] * (result.ndim - 3))
-            return lax.dynamic_update_slice(result, block, start)
+            return lax.dynamic_update_slice(
+                result, block, start, allow_negative_indices=False
+            )
 
         block = jax.eval_shape(lambda: part(jnp.int32(0))[0])
         height = self.height if self.is_cut else block.shape[1]
@@ -132,10 +135,10 @@ class Blocks:
         dY, *_ = self._split(dY)
 
         def part(number: Integers) -> Any:
-            image, row = number // cuts, number % cuts * self.rows
+            image, row = lax.div(number, cuts), lax.rem(number, cuts) * self.rows
             seen = _image(dY, image)
             if self.is_cut:
-                seen = _rows(seen, row, self.rows)
+                seen = _rows(seen, row, self.rows, self.divides)
             slab, seen = lax.optimization_barrier((self._slab(X, image, row), seen))
             return function(slab, seen, self.inner)
 
@@ -157,25 +160,33 @@ class Blocks:
 
     def _first(self, number: Integers, cuts: int) -> Integers:
         """The first row of a block: the last one takes some rows of that before it."""
-        return jnp.minimum(number % cuts * self.rows, self.height - self.rows)
+        row = lax.rem(number, cuts) * self.rows
+        return jnp.minimum(row, self.height - self.rows)
 
     def _slab(self, X: Numbers, image: Integers, row: Integers) -> Numbers:
         """What the windows of a block see of X."""
         seen = _image(X, image)
         if not self.is_cut:
             return seen
-        return _rows(seen, self.stride * row - self.low, self.reach)
+        is_inside = self.divides and max(self.window.padding[0]) <= 0
+        return _rows(seen, self.stride * row - self.low, self.reach, is_inside)
 
 
 def _image(x: Numbers, number: Integers) -> Numbers:
-    return lax.dynamic_index_in_dim(x, number, 1, keepdims=False)
+    return lax.dynamic_index_in_dim(
+        x, number, 1, keepdims=False, allow_negative_indices=False
+    )
 
 
-def _rows(x: Numbers, first: Integers, count: int) -> Numbers:
+def _rows(x: Numbers, first: Integers, count: int, is_inside: bool) -> Numbers:
     """x[:, first : first + count], zero where x has nothing."""
+    if is_inside:
+        return _sliced(x, first, count)
     there = min(count, x.shape[1])
     start = jnp.clip(first, 0, x.shape[1] - there)
-    rows = lax.dynamic_slice_in_dim(x, start, there, 1)
-    rows = resized(rows, 1, -count, there + 2 * count)
-    start = jnp.clip(count + first - start, 0, there + count)
-    return lax.dynamic_slice_in_dim(rows, start, count, 1)
+    rows = resized(_sliced(x, start, there), 1, -count, there + 2 * count)
+    return _sliced(rows, jnp.clip(count + first - start, 0, there + count), count)
+
+
+def _sliced(x: Numbers, first: Integers, count: int) -> Numbers:
+    return lax.dynamic_slice_in_dim(x, first, count, 1, allow_negative_indices=False)

@@ -53,7 +53,9 @@ def over_groups(
         kernel = list(window.kernel_size)
         kernel[dimension] = taps
         reach = window.stride[dimension] * last_output + dilation * (taps - 1) + 1
-        seen = lax.dynamic_slice_in_dim(X, start * dilation, reach, axis)
+        seen = lax.dynamic_slice_in_dim(
+            X, start * dilation, reach, axis, allow_negative_indices=False
+        )
         begin = [*first]
         begin[dimension] = begin[dimension] + start
         group = replace(window, kernel_size=tuple(kernel))

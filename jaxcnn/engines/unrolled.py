@@ -26,7 +26,7 @@ from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import varying_like
 from jaxcnn.window import Window, padded, tap
 
-MAX_TERMS = 64
+MAX_TERMS = 32
 """With more of them written out, compiling takes too long."""
 
 IN_CACHE = 2**13
@@ -64,7 +64,8 @@ def forward(
 
     def add(Y: Numbers, X: Numbers, window: Window, first: First) -> Numbers:
         """Y and the taps of one group."""
-        V = lax.dynamic_slice(W, [*first, 0, 0, 0], [*window.kernel_size, *W.shape[-3:]])
+        size = [*window.kernel_size, *W.shape[-3:]]
+        V = lax.dynamic_slice(W, [*first, 0, 0, 0], size, allow_negative_indices=False)
         inputs = _by_number(X, c_in)
         outputs = [
             sum_of(
@@ -100,7 +101,6 @@ def weight_gradient(
     multiplier = dY.shape[-1] // groups
 
     def by_position(X: Numbers, dY: Numbers, window: Window) -> list[Numbers]:
-        X, window = padded(X, window, layout)
         outputs = _by_number(dY, multiplier)
         return [
             tap(X, m, window, layout) * output
@@ -112,13 +112,14 @@ def weight_gradient(
         """dW with the taps of one group."""
         blocks = Blocks(X, window, layout, X.shape[-1], IN_CACHE)
         sums = blocks.sum_over(by_position, X, dY)
-        dV = jnp.stack([jnp.sum(each, range(each.ndim - 1)) for each in sums])
+        sums = lax.optimization_barrier(jnp.stack(sums))
+        dV = jnp.sum(sums, range(1, sums.ndim - 1))
         dV = dV.reshape(*window.kernel_size, multiplier, groups)
-        return lax.dynamic_update_slice(dW, dV, [*first, 0, 0])
+        at = [*first, 0, 0]
+        return lax.dynamic_update_slice(dW, dV, at, allow_negative_indices=False)
 
     most = max(1, MAX_TERMS // multiplier)
-    if window.number_of_taps > most:
-        X, window = padded(X, window, layout)
+    X, window = padded(X, window, layout)
     dW = jnp.zeros((*window.kernel_size, multiplier, groups), X.dtype)
     dW = over_groups(put, varying_like(dW, X, dY), X, window, layout, most)
     dW = jnp.expand_dims(jnp.swapaxes(dW, -1, -2), -3)
