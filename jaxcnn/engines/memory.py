@@ -32,17 +32,26 @@ BLOCK = 2**21
 def at_once(one: Sequence[int], how_many: Length, limit: int = 0) -> Length:
     """How many of ``how_many`` images, or rows, to work on at a time; at least 1.
 
-    The largest divisor whose images fit into BLOCK, if they fill at least half of it.
-    Otherwise blocks have about equal sizes.
-
     Args:
       one: the shape of what is temporary, for one image.
       how_many: images there are. If that is a symbol, the answer is all of them.
-      limit: of the numbers; by default BLOCK.
+      limit: of the temporary numbers; by default BLOCK.
     """
     if not isinstance(how_many, int):
         return how_many
-    most = min(how_many, max(1, (limit or BLOCK) // max(1, math.prod(one))))
+    return evenly(how_many, (limit or BLOCK) // max(1, math.prod(one)))
+
+
+def evenly(how_many: int, most: int) -> int:
+    """How large to make blocks of at most so many, or 1.
+
+    The largest divisor, if it is at least half of that. Otherwise blocks have about equal
+    sizes, but for the last.
+
+    >>> evenly(12, 5), evenly(13, 12)
+    (4, 7)
+    """
+    most = min(how_many, max(1, most))
     divisor = next(n for n in range(most, 0, -1) if how_many % n == 0)
     if 2 * divisor >= most:
         return divisor

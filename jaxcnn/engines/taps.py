@@ -5,13 +5,13 @@ time for each of them. So a large kernel is cut along its longest dimension into
 taps, over which there is a loop; each group sees its part of the image.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from jax import lax
 
+from jaxcnn.engines.memory import evenly
 from jaxcnn.layout import Integers, Numbers, spatial_axes, spatial_size
 from jaxcnn.window import Window
 
@@ -45,7 +45,7 @@ def over_groups(
         return step(state, X, window, first)
     taps = max(window.kernel_size)
     dimension = window.kernel_size.index(taps)
-    size = _at_once(taps, max(1, most * taps // window.number_of_taps))
+    size = evenly(taps, most * taps // window.number_of_taps)
     axis, dilation = spatial_axes(layout)[dimension], window.dilation[dimension]
     last_output = window.output_size(spatial_size(X, layout))[dimension] - 1
 
@@ -66,10 +66,3 @@ def over_groups(
         0, whole, lambda number, state: of_group(number * size, size, state), state
     )
     return of_group(whole * size, rest, state) if rest else state
-
-
-def _at_once(taps: int, most: int) -> int:
-    """A divisor of the taps, unless none fills half of a group; then about equal groups."""
-    most = min(taps, most)
-    divisor = next(n for n in range(most, 0, -1) if taps % n == 0)
-    return divisor if 2 * divisor >= most else math.ceil(taps / math.ceil(taps / most))

@@ -66,10 +66,11 @@ def forward(
         """Y and the taps of one group."""
         size = [*window.kernel_size, *W.shape[-3:]]
         V = lax.dynamic_slice(W, [*first, 0, 0, 0], size, allow_negative_indices=False)
+        V = jnp.expand_dims(V, range(V.ndim - 2, V.ndim + X.ndim - 3))  # K…, I, 1…, G, O
         inputs = _by_number(X, c_in)
         outputs = [
             sum_of(
-                tap(x, m, window, layout) * V[*m, i, :, number]
+                tap(x, m, window, layout) * V[*m, i, ..., number]
                 for m in window.offsets()
                 for i, x in enumerate(inputs)
             )
