@@ -29,11 +29,9 @@ from jaxcnn.layout import LAYOUTS
 MODE = "forward + backward"
 MOST_TERMS = 3e8
 MOST_NUMBERS = 8e6
-CONVOLUTIONS = (
-    *("plain", "strided", "dilated", "grouped", "depthwise", "large kernel", "long"),
-)
 POOLS = ("max pool", "average pool")
-KINDS = CONVOLUTIONS + POOLS
+KINDS = ("plain", "strided", "dilated", "grouped", "depthwise", "large kernel", "long")
+KINDS += POOLS
 LIMITS = {
     "ms": (1.15, 0.3),
     "seconds to compile": (3, 1),

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxcnn.layout import (
@@ -24,6 +25,8 @@ from jaxcnn.layout import (
 )
 from jaxcnn.sharding import varying_like
 from jaxcnn.window import Window, without_padding
+
+NUMBER = jax.ShapeDtypeStruct((), "int32")  # of a block
 
 BLOCK = 2**21
 """How many numbers temporary arrays may have at a time: 8 MiB."""
@@ -111,6 +114,7 @@ class Blocks:
         X, count, cuts = self._split(X)
 
         def part(number: Integers) -> tuple[Numbers, Any]:
+            number = number.astype("int32")
             image, row = lax.div(number, cuts), self._first(number, cuts)
             slab = self._slab(X, image, row)
             return function(lax.optimization_barrier(slab), self.inner), (image, row)
@@ -124,9 +128,9 @@ class Blocks:
                 result, block, start, allow_negative_indices=False
             )
 
-        block = jax.eval_shape(lambda: part(jnp.int32(0))[0])
+        block, _ = jax.eval_shape(part, NUMBER)
         height = self.height if self.is_cut else block.shape[1]
-        shape = (self.images, count // cuts, height, *block.shape[2:])
+        shape = (self.images, count // int(cuts), height, *block.shape[2:])
         result = varying_like(jnp.zeros(shape, block.dtype), X)
         result = lax.fori_loop(0, count, put, result)
         return lax.slice_in_dim(merge_axes(result, 0, 2), 0, self.batch)
@@ -144,6 +148,7 @@ class Blocks:
         dY, *_ = self._split(dY)
 
         def part(number: Integers) -> Any:
+            number = number.astype("int32")
             image, row = lax.div(number, cuts), lax.rem(number, cuts) * self.rows
             seen = _image(dY, image)
             if self.is_cut:
@@ -153,7 +158,7 @@ class Blocks:
 
         zeros = jax.tree.map(
             lambda sum: varying_like(jnp.zeros(sum.shape, sum.dtype), X, dY),
-            jax.eval_shape(lambda: part(jnp.int32(0))),
+            jax.eval_shape(part, NUMBER),
         )
 
         def add(number: Integers, totals: Any) -> Any:
@@ -161,13 +166,14 @@ class Blocks:
 
         return lax.fori_loop(0, count, add, zeros)
 
-    def _split(self, x: Numbers) -> tuple[Numbers, int, int]:
+    def _split(self, x: Numbers) -> tuple[Numbers, int, np.int32]:
         """(images, blocks of them, …), how many blocks in all, and how many of an image."""
         blocks, cuts = -(-self.batch // self.images), -(-self.height // self.rows)
         x = resized(x, 0, 0, blocks * self.images)
-        return split_axis(x, 0, self.images, blocks), blocks * cuts, cuts
+        split = split_axis(x, 0, self.images, blocks)
+        return split, blocks * cuts, np.int32(cuts)
 
-    def _first(self, number: Integers, cuts: int) -> Integers:
+    def _first(self, number: Integers, cuts: np.int32) -> Integers:
         """The first row of a block: the last one takes some rows of that before it."""
         row = lax.rem(number, cuts) * self.rows
         return jnp.minimum(row, self.height - self.rows)

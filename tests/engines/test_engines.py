@@ -410,8 +410,8 @@ def test_blocks_are_all_the_images_and_all_their_rows(blocks, low, stride, monke
     images, rows = BLOCKS[blocks]
     across = Window((3, 1), (stride, 1), ((low, 7 + stride - low), (0, 0)), (2, 1))
     size = across.output_size((7, 2))
-    x = np.arange(6 * 7 * 2 * 3.0).reshape(6, 7, 2, 3)
-    y = np.arange(6 * size[0] * 2 * 3.0).reshape(6, *size, 3) % 11
+    x = jnp.arange(6 * 7 * 2 * 3.0).reshape(6, 7, 2, 3)
+    y = jnp.arange(6 * size[0] * 2 * 3.0).reshape(6, *size, 3) % 11
 
     def at_once(one, how_many, limit):
         return min(how_many, images if len(one) == 3 else rows)
