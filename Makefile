@@ -11,7 +11,7 @@ WHEEL := build/wheel
 WITHOUT_LOOPS := tests/engines tests/test_plan.py jaxcnn docs README.md
 
 .PHONY: train compare curve race bench frameworks tpu platforms \
-        test test-all fuzz lint types docs wheel check clean help
+        test test-all fuzz lint types lesson docs wheel check clean help
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
@@ -48,12 +48,16 @@ test-all: $(VENV)/with-all  ## those and hundreds of random cases an operator, o
 fuzz: $(VENV)/with-all  ## random cases, others every time: CASES for each operator and oracle, and kind of file
 	CASES=$(CASES) $(RUN) -m pytest -n auto -m fuzz tests $(ARGS)
 
+lesson:  ## build the page on which every number can be touched: docs/_build/lesson.html
+	$(PYTHON) docs/lesson/build.py docs/_build/lesson.html
+
 docs: $(VENV)/with-docs  ## build the site: docs/_build/html/index.html
 	$(RUN) -m sphinx --quiet --fail-on-warning -b html docs docs/_build/html
 
 lint: $(VENV)/with-check  ## formatting and lint
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
+	test ! -x $(VENV)/bin/biome || $(VENV)/bin/biome ci docs/lesson
 
 types: $(VENV)/with-check  ## static types
 	$(RUN) -m pyright
@@ -84,7 +88,7 @@ $(VENV)/with-bench: EXTRAS = experiments,bench
 $(VENV)/with-frameworks: EXTRAS = experiments,frameworks
 $(VENV)/with-tpu: EXTRAS = experiments,tpu
 $(VENV)/with-test: EXTRAS = experiments,test
-$(VENV)/with-all: EXTRAS = experiments,test,bench
+$(VENV)/with-all: EXTRAS = experiments,test,bench,browser
 $(VENV)/with-docs: EXTRAS = docs
 $(VENV)/with-check: EXTRAS = experiments,test,check
 
