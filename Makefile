@@ -57,7 +57,7 @@ docs: $(VENV)/with-docs  ## build the site: docs/_build/html/index.html
 lint: $(VENV)/with-check  ## formatting and lint
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
-	test ! -x $(VENV)/bin/biome || $(VENV)/bin/biome ci docs/lesson
+	test ! -x $(VENV)/bin/biome || $(VENV)/bin/biome ci
 
 types: $(VENV)/with-check  ## static types
 	$(RUN) -m pyright

@@ -110,15 +110,16 @@ def script() -> str:
 def page() -> str:
     """The page."""
     parts = {
-        "style": (HERE / "style.css").read_text(),
-        "facts": json.dumps(facts(), ensure_ascii=False, separators=(",", ":")),
-        "script": script(),
+        "/* style */": (HERE / "style.css").read_text(),
+        '"the facts"': json.dumps(facts(), ensure_ascii=False, separators=(",", ":")),
+        "/* script */": script(),
     }
     html = (HERE / "index.html").read_text()
-    for name, part in parts.items():
+    for place, part in parts.items():
         if ends := re.search(r"</(script|style)", part):
-            raise ValueError(f"{ends[0]} in the {name} would end its element too early")
-        html = html.replace(f"/* {name} */", part)
+            raise ValueError(f"{ends[0]} ends its element before what stands for {place}")
+        before, after = html.split(place)
+        html = before + part + after
     return html
 
 

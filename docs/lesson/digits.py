@@ -29,9 +29,10 @@ def drawn() -> dict:
             for label, of_class in enumerate(by_class)
         ]
 
+    # A zero is added, so that none of the rounded ones is −0.
     rng = np.random.default_rng(10)
-    kernels = rng.normal(0, 0.6, (2, 3, 3)).round(1)
-    matrix = rng.normal(0, 0.5, (8, len(CLASSES))).round(1)
+    kernels = rng.normal(0, 0.6, (2, 3, 3)).round(1) + 0.0
+    matrix = rng.normal(0, 0.5, (8, len(CLASSES))).round(1) + 0.0
     return {
         "classes": CLASSES,
         "learned": digits(0, LEARNED),
