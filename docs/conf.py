@@ -61,7 +61,13 @@ CODE_OR_LINK = re.compile(
 )
 """A block of code, or where a link leads to, without the heading in the page."""
 
-LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json"}
+LANGUAGES = {
+    ".html": "html",
+    ".js": "javascript",
+    ".json": "json",
+    ".py": "python",
+    ".toml": "toml",
+}
 
 
 def on_the_site(file: Path) -> str:

@@ -1,7 +1,7 @@
 """Build the lesson: one page out of this folder, which needs nothing but itself.
 
-``python docs/lesson/build.py lesson.html`` puts the style, the modules, the digits and lines
-of jaxcnn's own code into ``index.html``. It needs Python alone.
+``python docs/lesson/build.py lesson.html`` puts the style, the modules, the digits and
+lines of jaxcnn's own code into ``index.html``. It needs Python alone.
 """
 
 import ast
@@ -39,7 +39,7 @@ NAME = re.compile(r"^(?:export )?(?:const|let|class|function\*?) (\w+)", re.MULT
 
 
 def lines_of(name: str) -> list[str]:
-    """A function as the page shows it: without types, docstring and shortcuts for some types.
+    """A function as the page shows it: without types, docstring, and what some types spare.
 
     >>> lines_of("layers.activations._relu_gradient")[0]
     'def _relu_gradient(dy, is_positive):'

@@ -41,15 +41,16 @@ export class Code {
     );
   }
 
-  /** Light the line that begins a step; no step, no light. */
+  /** Light the line of a step, and return it; no step, no light. */
   light(step) {
     for (const line of Object.values(this.lines).flat()) {
       line.classList.remove("alight");
       line.removeAttribute("aria-current");
     }
-    if (!step) return;
+    if (!step) return "";
     const line = this.lines[step.code].find((each) => each.textContent.includes(step.line));
     line.classList.add("alight");
     line.setAttribute("aria-current", "step");
+    return line.textContent.trim();
   }
 }

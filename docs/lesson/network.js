@@ -42,23 +42,29 @@ export const imageOf = ({ pixels }) =>
     pixels.map((each) => each / 16),
   );
 
-/** Everything that the network computes of one image, forward and backward. */
-function computed({ X, W, b, V, c }, label) {
+/** What the network computes of one image, up to what it says of it. */
+function said({ X, W, b, V, c }) {
   const product = result(forward(X, W, CONVOLUTION, 1));
+  const [, height, width] = product.shape;
   const Y = tabulate(product.shape, (o, i, j) => {
-    const [, height, width] = product.shape;
     return b.data[o] + product.data[(o * height + i) * width + j];
   });
   const R = relu(Y);
   const { Y: M, winner } = result(maxPool(R, POOL));
-  const Z = dense(M, V, c);
+  return { Y, R, M, winner, Z: dense(M, V, c) };
+}
+
+/** All of its numbers, forward and backward. */
+function computed(inputs, label) {
+  const { X, W, V } = inputs;
+  const { Y, R, M, winner, Z } = said(inputs);
   const after = softmaxOf(Z, label);
   const { dZ } = after;
   const dM = { ...denseInputGradient(dZ, V), shape: M.shape };
   const dR = result(maxPoolGradient(dM, winner, POOL, R.shape.slice(1)));
   const dY = times(dR, positive(Y));
   return {
-    ...{ X, W, b, V, c, Y, R, M, winner, Z, ...after },
+    ...{ ...inputs, Y, R, M, winner, Z, ...after },
     ...{ dc: dZ, dV: outer(M, dZ), dM, dR, dY, db: biasGradient(dY) },
     dW: result(weightGradient(X, dY, CONVOLUTION, 1)),
     dX: result(inputGradient(dY, W, CONVOLUTION, [8, 8], 1)),
@@ -121,21 +127,19 @@ function accountsOf(arrays, label) {
       })),
     })),
     dR,
-    dY: eachFrom(Y.shape, "dR").map((entry, y) => ({
-      ...entry,
+    dY: Array.from(dY.data.keys(), (y) => ({
       how: "passed",
+      terms: [{ factors: [["dR", y]] }, { factors: [["Y", y]] }],
       value: ({ dR, Y }) => (Y.data[y] > 0 ? dR.data[y] : 0),
-      note: Y.data[y] > 0 ? "Y was positive: passed" : "Y was not positive: stopped",
     })),
     db: biasAccount(b, dY),
   };
 }
 
-/** What the network says of a digit. */
-export function verdict(parameters, digit) {
-  const { Z, P } = computed({ ...parameters, X: imageOf(digit) }, 0);
-  const said = Z.data.indexOf(Math.max(...Z.data));
-  return { said, right: said === digit.label, sure: P.data[said] };
+/** The class that the network gives to a digit. */
+export function named(parameters, digit) {
+  const { Z } = said({ ...parameters, X: imageOf(digit) });
+  return Z.data.indexOf(Math.max(...Z.data));
 }
 
 export const network = {
@@ -199,10 +203,18 @@ export const network = {
     const arrays = computed(inputs, label);
     return { arrays, accounts: accountsOf(arrays, label), also: {} };
   },
-  /** The parameters after one step down the loss of the digit in view. */
-  stepped(arrays, { rate }) {
-    const moved = (name) => add(arrays[name], scaled(arrays[`d${name}`], -rate));
-    return Object.fromEntries(PARAMETERS.map((name) => [name, moved(name)]));
+  /** One step down the loss of the digit in view; then the next digit. */
+  after({ inputs, settings }) {
+    const arrays = computed(inputs, learned[settings.picture].label);
+    const moved = (name) => add(arrays[name], scaled(arrays[`d${name}`], -settings.rate));
+    const picture = (settings.picture + 1) % learned.length;
+    return {
+      settings: { ...settings, picture },
+      inputs: {
+        X: imageOf(learned[picture]),
+        ...Object.fromEntries(PARAMETERS.map((name) => [name, moved(name)])),
+      },
+    };
   },
 };
 

@@ -1,4 +1,4 @@
-"""The network of the lesson's last scene, as jaxcnn computes it; the page shows this code."""
+"""The network of the lesson's last scene, as jaxcnn computes it: what the page shows."""
 
 import jax
 

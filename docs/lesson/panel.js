@@ -82,6 +82,7 @@ export class Panel {
       if (cell.firstElementChild === null) {
         cell.textContent = hidden(flat) ? "?" : shown(value, digits);
       }
+      cell.style.setProperty("--length", cell.textContent.length);
       const { empty } = entries[flat] ?? {};
       cell.classList.toggle("between", empty === "between");
       cell.classList.toggle("around", empty === "around");

@@ -28,7 +28,6 @@ export class Player {
       this.bar,
     );
     this.now = element("div", { class: "now", hidden: "" });
-    stage.code.element.before(this.now);
     this.steps = null;
     this.idle();
   }
@@ -79,7 +78,6 @@ export class Player {
     this.end.disabled = false;
     this.bar.max = this.steps.length;
     this.bar.value = at + 1;
-    stage.code.light(step);
     stage.clear();
     stage.show(this.soFar(at));
     const number = step.tap ? stage.markTap(step.of, step.tap) : undefined;
@@ -93,7 +91,8 @@ export class Player {
       ? `, tap <b class="w">${LETTERS[number]}</b> = (${step.tap.join(", ")})`
       : "";
     const says = step.says ?? step.aside?.[0] ?? "";
-    stage.say([`${where}${tap}${says ? `: ${says}` : ""}`]);
+    const line = element("code", {}, stage.code.light(step)).outerHTML;
+    stage.say([`${where}${tap}${says ? `: ${says}` : ""}`, line]);
     this.aside(step);
   }
 

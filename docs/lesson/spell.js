@@ -19,7 +19,7 @@ const FORMS = {
   surprise: (terms) => `−log ${terms[0]}`,
   difference: (terms) => terms.join(" − "),
   positive: (terms) => `max(0, ${terms[0]})`,
-  passed: (terms) => terms[0],
+  passed: ([gradient, y]) => `${gradient} if ${y} &gt; 0, else 0`,
 };
 
 /** A number among others: brackets around its sign. */

@@ -77,6 +77,7 @@ export class Stage {
       "div",
       { class: "play" },
       controls,
+      ...(this.player ? [this.player.now] : []),
       this.numbers,
       this.board,
       moral,
@@ -84,7 +85,7 @@ export class Stage {
     );
     const aside = element(
       "div",
-      { class: "aside" },
+      { class: "aside", role: "group", tabindex: "0", "aria-label": "Formula and code" },
       formulas(scene.formulas),
       this.code.element,
     );
@@ -161,8 +162,8 @@ export class Stage {
     const sliders = Object.entries(this.scene.sliders);
     this.inputs = {};
     this.pointed = this.scene.start;
+    this.extras?.forget();
     this.set(Object.fromEntries(sliders.map(([name, { value }]) => [name, value])));
-    this.extras?.reset();
   }
 
   /** Every input has the shape that the settings ask for; what has it already is kept. */
@@ -346,11 +347,17 @@ export class Stage {
       if (this.player?.running()) return;
       this.point(nameOf(cell), Number(cell.dataset.flat));
     };
+    // Where the mouse rests while a number is refused, the reason stays.
+    const isPointed = (cell) => {
+      const [name, flat] = this.pointed;
+      return nameOf(cell) === name && cell.dataset.flat === String(flat);
+    };
     let focused = null;
     this.numbers.addEventListener("pointerover", (event) => {
       const cell = cellOf(event);
       const isEditing = this.numbers.querySelector("td input");
-      if (cell && event.pointerType === "mouse" && !isEditing) point(cell);
+      if (cell && event.pointerType === "mouse" && !isEditing && !isPointed(cell))
+        point(cell);
     });
     this.numbers.addEventListener("pointerdown", () => {
       focused = document.activeElement;

@@ -1,6 +1,6 @@
 /** What the network's scene has besides: its digits, and buttons that train it. */
 
-import { verdict } from "./network.js";
+import { named } from "./network.js";
 import { element } from "./panel.js";
 
 const MOST = 600;
@@ -51,38 +51,40 @@ export class Training {
 
   step() {
     this.pause();
-    this.advance();
+    this.show(this.after(this.stage));
   }
 
-  /** One step down the loss of the digit in view; then the next digit. */
-  advance() {
-    const { stage } = this;
-    const { scene, settings } = stage;
-    const moved = scene.stepped(stage.arrays, settings);
+  after(state) {
     this.steps += 1;
-    const inputs = Object.entries(moved).map(([name, { data }]) => [name, data]);
-    const picture = (settings.picture + 1) % scene.learned.length;
-    stage.set({ picture }, Object.fromEntries(inputs));
+    return this.stage.scene.after(state);
   }
 
-  knows() {
-    return this.right === this.stage.scene.learned.length;
+  show({ settings, inputs }) {
+    const data = Object.entries(inputs).map(([name, each]) => [name, each.data]);
+    this.stage.set(settings, Object.fromEntries(data));
+  }
+
+  /** Whether the network names every digit, or will not learn to. */
+  isDone({ inputs }) {
+    const { learned } = this.stage.scene;
+    const knows = learned.every((digit) => named(inputs, digit) === digit.label);
+    return knows || this.steps >= this.last;
   }
 
   toggle() {
     if (this.timer) return this.pause();
-    if (this.knows()) this.reset();
-    const until = this.steps + MOST;
-    const isDone = () => this.knows() || this.steps >= until;
+    this.last = this.steps + MOST;
+    let state = this.stage;
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
-      while (!isDone()) this.advance();
+      while (!this.isDone(state)) state = this.after(state);
+      this.show(state);
       return;
     }
     this.run.textContent = "Pause";
-    this.timer = setInterval(
-      () => (isDone() ? this.pause() : this.advance()),
-      TRAINING_PACE,
-    );
+    this.timer = setInterval(() => {
+      if (this.isDone(this.stage)) this.pause();
+      else this.show(this.after(this.stage));
+    }, TRAINING_PACE);
   }
 
   pause() {
@@ -91,29 +93,28 @@ export class Training {
     this.run.textContent = "Run until it knows them";
   }
 
-  reset() {
+  forget() {
     this.pause();
-    if (this.steps === 0) return;
     this.steps = 0;
-    this.stage.reset();
   }
 
   update() {
-    const { scene, arrays, settings } = this.stage;
-    const verdicts = scene.learned.map((digit) => verdict(arrays, digit));
-    const unseen = scene.unseen.filter((digit) => verdict(arrays, digit).right).length;
-    this.right = verdicts.filter(({ right }) => right).length;
+    const { scene, inputs, settings } = this.stage;
+    const isRight = (digit) => named(inputs, digit) === digit.label;
+    const { learned, unseen } = scene;
     for (const [number, made] of this.pictures.entries()) {
-      const { said, right } = verdicts[number];
-      const { label } = scene.learned[number];
-      const name = `a ${scene.classes[label]}, called a ${scene.classes[said]}`;
+      const digit = learned[number];
+      const right = isRight(digit);
+      const said = scene.classes[named(inputs, digit)];
+      const name = `a ${scene.classes[digit.label]}, called a ${said}`;
       made.setAttribute("aria-label", `Digit ${number}: ${name}`);
       made.setAttribute("aria-pressed", String(number === settings.picture));
-      made.lastElementChild.textContent = `${right ? "✓" : "✗"} ${scene.classes[said]}`;
+      made.lastElementChild.textContent = `${right ? "✓" : "✗"} ${said}`;
       made.classList.toggle("wrong", !right);
     }
+    const right = (digits) => `${digits.filter(isRight).length} of ${digits.length}`;
     this.status.textContent =
-      `After ${this.steps} steps: ${this.right} of ${verdicts.length} digits are named right, ` +
-      `and ${unseen} of ${scene.unseen.length} that it never saw.`;
+      `After ${this.steps} steps: ${right(learned)} digits are named right, ` +
+      `and ${right(unseen)} that it never saw.`;
   }
 }
