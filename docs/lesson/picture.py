@@ -17,6 +17,7 @@ SCENE = "#input .bench"
 
 
 def main(program: str) -> None:
+    """Build the page, point at a pixel, and take the picture."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         page_file = Path(folder) / "lesson.html"
         runpy.run_path(str(HERE / "build.py"))["main"](page_file)

@@ -36,7 +36,7 @@ export class Player {
     this.start.textContent = "Play the loop";
     this.back.disabled = true;
     this.end.disabled = true;
-    this.bar.value = 0;
+    this.bar.hidden = true;
   }
 
   running() {
@@ -76,6 +76,7 @@ export class Player {
     this.at = at;
     this.back.disabled = at === 0;
     this.end.disabled = false;
+    this.bar.hidden = false;
     this.bar.max = this.steps.length;
     this.bar.value = at + 1;
     stage.clear();

@@ -113,9 +113,13 @@ function convolution(settings, inputs) {
   const from = window.padding ? ["Xp", Xp] : ["X", X];
   const accounts = {
     ...convolutionAccounts(inputs, window, groups, from),
-    Xp: copies(Xp, X, ([c, k, l]) => [c, k - window.padding, l - window.padding], "X", {
-      around: () => "padding: a zero that no gradient goes to",
-    }),
+    Xp: copies(
+      Xp,
+      X,
+      ([c, k, l]) => [c, k - window.padding, l - window.padding],
+      "X",
+      "padding: a zero that is no part of X, and has no gradient",
+    ),
     Wr: copies(
       W,
       W,
@@ -128,10 +132,10 @@ function convolution(settings, inputs) {
 }
 
 /** The account of an array whose entries are copied from elsewhere, or are zero. */
-function copies(made, source, where, name, zero = {}) {
+function copies(made, source, where, name, note) {
   return account(made.shape, "copy").map((entry, flat) => {
     const from = ravel(where(unravel(flat, made.shape)), source.shape);
-    if (from < 0) return { ...entry, empty: "around", note: zero.around?.() };
+    if (from < 0) return { ...entry, empty: "around", note };
     return { ...entry, terms: [{ factors: [[name, from]] }] };
   });
 }
