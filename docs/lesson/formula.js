@@ -5,26 +5,26 @@
  * its taps m, n; Y and its positions i, j.
  */
 
-const ROLES = { x: "Xkl", w: "WVmn", y: "Yij" };
+const ROLES = { x: "Xkl", w: "WVbmn", y: "Yij" };
 
 const roleOf = (letter) =>
-  Object.keys(ROLES).find((role) => ROLES[role].includes(letter.replace("d", ""))) ?? "";
+  Object.keys(ROLES).find((role) => ROLES[role].includes(letter.replace(/^d(?=.)/, ""))) ??
+  "";
 
 const FUNCTIONS = ["max", "log", "winner"];
 
-const WORDS = /^(d?[A-Z]|[a-z]{2,}|[a-zλ]|\d+|Σ|max|.)/u;
+const WORDS = /^(d?[A-Z]|db|[a-z]{2,}|[a-zλ]|\d+|Σ|max|.)/u;
 
 const escaped = (text) => text.replace(/[&<>]/g, (c) => `&#${c.codePointAt(0)};`);
 
 function atom(word) {
   if (/^\d+$/.test(word)) return `<mn>${word}</mn>`;
   if (FUNCTIONS.includes(word)) return `<mi>${word}</mi>`;
-  if (/^[a-z]{2,}$/.test(word)) return `<mtext>&nbsp;${word}&nbsp;</mtext>`;
-  if (/^(d?[A-Z]|[a-zλ])$/u.test(word)) {
-    const role = roleOf(word);
-    const letters = word.length > 1 ? `<mi>d</mi><mi>${word[1]}</mi>` : `<mi>${word}</mi>`;
-    return role ? `<mrow class="${role}">${letters}</mrow>` : `<mrow>${letters}</mrow>`;
+  if (/^(d?[A-Z]|db|[a-zλ])$/u.test(word)) {
+    const letters = [...word].map((letter) => `<mi>${letter}</mi>`).join("");
+    return `<mrow class="${roleOf(word)}">${letters}</mrow>`;
   }
+  if (/^[a-z]{2,}$/.test(word)) return `<mtext>&nbsp;${word}&nbsp;</mtext>`;
   const loose = word === "(" || word === ")" ? ' stretchy="false"' : "";
   return `<mo${loose}>${escaped(word)}</mo>`;
 }
