@@ -14,7 +14,7 @@ WITHOUT_LOOPS := tests/engines tests/test_plan.py jaxcnn docs README.md
 WITH_GPU := $(if $(filter file,$(origin RUN)),$(VENV)/with-gpu)
 
 .PHONY: train compare curve race bench frameworks gpu tpu platforms \
-        test test-all fuzz lint types docs wheel check clean help
+        test test-all fuzz lint types lesson docs wheel check clean help
 
 train: $(VENV)/with-experiments  ## the main job: train on the scanned digits
 	$(RUN) -m experiments.train $(ARGS)
@@ -54,12 +54,16 @@ test-all: $(VENV)/with-all  ## those and hundreds of random cases an operator, o
 fuzz: $(VENV)/with-all  ## random cases, others every time: CASES for each operator and oracle, and kind of file
 	CASES=$(CASES) $(RUN) -m pytest -n auto -m fuzz tests $(ARGS)
 
+lesson:  ## build the page on which every number can be touched: docs/_build/lesson.html
+	$(PYTHON) docs/lesson/build.py docs/_build/lesson.html
+
 docs: $(VENV)/with-docs  ## build the site: docs/_build/html/index.html
 	$(RUN) -m sphinx --quiet --fail-on-warning -b html docs docs/_build/html
 
 lint: $(VENV)/with-check  ## formatting and lint
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
+	test ! -x $(VENV)/bin/biome || $(VENV)/bin/biome ci
 
 types: $(VENV)/with-check  ## static types
 	$(RUN) -m pyright
@@ -91,7 +95,7 @@ $(VENV)/with-frameworks: EXTRAS = experiments,frameworks
 $(VENV)/with-gpu: EXTRAS = gpu
 $(VENV)/with-tpu: EXTRAS = experiments,tpu
 $(VENV)/with-test: EXTRAS = experiments,test
-$(VENV)/with-all: EXTRAS = experiments,test,bench
+$(VENV)/with-all: EXTRAS = experiments,test,bench,browser
 $(VENV)/with-docs: EXTRAS = docs
 $(VENV)/with-check: EXTRAS = experiments,test,check
 

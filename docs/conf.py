@@ -9,6 +9,7 @@ the site, a page that shows the file is made; so it is for each module of the pa
 import importlib
 import inspect
 import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -60,7 +61,13 @@ CODE_OR_LINK = re.compile(
 )
 """A block of code, or where a link leads to, without the heading in the page."""
 
-LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json"}
+LANGUAGES = {
+    ".html": "html",
+    ".js": "javascript",
+    ".json": "json",
+    ".py": "python",
+    ".toml": "toml",
+}
 
 
 def on_the_site(file: Path) -> str:
@@ -140,8 +147,16 @@ def keep_formulas_as_they_are(app, what, name, obj, options, lines):
             lines[number:number] = ["::", ""]
 
 
+def build_lesson(app, exception) -> None:
+    """Put the page to touch beside the others, complete as it is."""
+    if exception is None and app.builder.format == "html":
+        lesson = runpy.run_path(str(DOCS / "lesson/build.py"))
+        lesson["main"](Path(app.outdir) / "lesson/index.html")
+
+
 def setup(app):
     app.connect("builder-inited", copy_pages)
     app.connect("source-read", rewrite_links)
+    app.connect("build-finished", build_lesson)
     # After napoleon, which has taken the sections away by then.
     app.connect("autodoc-process-docstring", keep_formulas_as_they_are, priority=900)

@@ -307,7 +307,7 @@ def lowered(platform, function, *shapes):
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm", "tpu"])
 @pytest.mark.parametrize("case", PLANS)
 def test_accelerators_are_given_convolutions(platform, case):
-    x, w, _, on_cpu, _ = PLANS[case]
+    x, w, _, on_cpu = PLANS[case]
     program = lowered(platform, convolution_of(case), x, w)
     convolutions = program.count("stablehlo.convolution")
     if platform != "cpu":
@@ -377,7 +377,7 @@ ALIKE = (
 )
 def test_the_batch_may_be_symbolic(case, rng):
     if case in PLANS:
-        x, *others, options, _, _ = PLANS[case]
+        x, *others, options, _ = PLANS[case]
         function = functools.partial(jaxcnn.conv2d, layout="NHWC", **options)
     else:
         pool, x, size, *_ = POOLINGS[case]
