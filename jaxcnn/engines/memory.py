@@ -152,7 +152,7 @@ class Blocks:
             image, row = lax.div(number, cuts), lax.rem(number, cuts) * self.rows
             seen = _image(dY, image)
             if self.is_cut:
-                seen = _rows(seen, row, self.rows, self.divides)
+                seen = _rows(seen, row, self.rows, self.height, self.divides)
             slab, seen = lax.optimization_barrier((self._slab(X, image, row), seen))
             return function(slab, seen, self.inner)
 
@@ -184,7 +184,9 @@ class Blocks:
         if not self.is_cut:
             return seen
         is_inside = self.divides and max(self.window.padding[0]) <= 0
-        return _rows(seen, self.stride * row - self.low, self.reach, is_inside)
+        last = self.stride * (self.height - 1) + self.window.extent[0] - self.low
+        height = min(X.shape[2], last)  # rows after those that a window sees are left out
+        return _rows(seen, self.stride * row - self.low, self.reach, height, is_inside)
 
 
 def _image(x: Numbers, number: Integers) -> Numbers:
@@ -193,12 +195,12 @@ def _image(x: Numbers, number: Integers) -> Numbers:
     )
 
 
-def _rows(x: Numbers, first: Integers, count: int, is_inside: bool) -> Numbers:
-    """x[:, first : first + count], zero where x has nothing."""
+def _rows(x: Numbers, first: Integers, count: int, height: int, is_inside: bool) -> Numbers:
+    """x[:, first : first + count], zero before and after the rows 0 … height − 1."""
     if is_inside:
         return _sliced(x, first, count)
-    there = min(count, x.shape[1])
-    start = jnp.clip(first, 0, x.shape[1] - there)
+    there = min(count, height)
+    start = jnp.clip(first, 0, height - there)
     rows = resized(_sliced(x, start, there), 1, -count, there + 2 * count)
     return _sliced(rows, jnp.clip(count + first - start, 0, there + count), count)
 

@@ -443,6 +443,20 @@ def test_blocks_are_all_the_images_and_all_their_rows(blocks, low, stride, monke
     chex.assert_trees_all_equal(ours, wanted)  # of small whole numbers, hence exact
 
 
+def test_rows_that_no_window_sees_are_not_multiplied(monkeypatch):
+    across = window((2, 1), (3, 1))
+    x = jnp.ones((1, 13, 2, 3)).at[:, 11:].set(jnp.inf)
+    y = jnp.ones((1, 4, 2, 3))
+    monkeypatch.setattr(memory, "at_once", lambda one, how_many, limit: min(how_many, 3))
+    made = memory.Blocks(x, across, "NHWC", 1)
+
+    def sums(x, y, window):
+        return [(tap_of(x, m, window) * y).sum() for m in window.offsets()]
+
+    assert made.is_cut
+    assert made.sum_over(sums, x, y) == [24, 24]
+
+
 def tap_of(x, m, window):
     return tap(x, m, window, "NHWC")
 
