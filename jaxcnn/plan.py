@@ -172,8 +172,36 @@ ON_CPU = (
     ),
     Choice(
         "banded",
-        lambda d: d.c_in < 4 and set(d.window.dilation) == {1},
+        lambda d: (
+            d.c_in < 4
+            and set(d.window.dilation) == {1}
+            and (d.c_in * d.window.number_of_taps < 64 or d.c_out < 16)
+        ),
         "so few input channels fill no vector, and runs of pixels do",
+    ),
+    Choice(
+        "canonical",
+        lambda d: (
+            _has_short_floats(d)
+            and d.name == "forward"
+            and len(d.window.kernel_size) <= 2
+            and d.c_out >= 16
+            and (d.c_in < 4 or (d.c_in >= 16 and 1 < d.window.number_of_taps <= 25))
+        ),
+        "XLA's convolution is good at many outputs of a pixel",
+    ),
+    Choice(
+        "canonical",
+        lambda d: (
+            _has_short_floats(d)
+            and d.name == "input_gradient"
+            and len(d.window.kernel_size) <= 2
+            and set(d.window.stride + d.window.dilation) == {1}
+            and 1 < d.window.number_of_taps <= 25
+            and d.c_in >= 16
+            and 16 <= d.c_out < 2 * d.c_in
+        ),
+        "XLA's convolution is good at many outputs of a pixel",
     ),
     Choice(
         "banded",
@@ -183,19 +211,6 @@ ON_CPU = (
             and (d.window.number_of_taps == 1 or min(d.c_in, d.c_out) >= 16)
         ),
         "one product of dY, without the zeros between its entries",
-    ),
-    Choice(
-        "canonical",
-        lambda d: (
-            _has_short_floats(d)
-            and min(d.c_in, d.c_out) >= 16
-            and 1 < d.window.number_of_taps <= 25
-            and set(d.window.dilation) == {1}
-            and (
-                d.name == "forward" or (d.name == "input_gradient" and d.c_out < 2 * d.c_in)
-            )
-        ),
-        "many channels and a small kernel are what XLA's convolution is good for",
     ),
     Choice(
         "patches",
