@@ -156,9 +156,20 @@ ON_CPU = (
         "one convolution of XLA's is for images of any size",
     ),
     Choice(
+        "xla",
+        lambda d: (
+            d.name.startswith("average_pool")
+            and not d.has_symbols
+            and d.window.number_of_taps <= 4
+            and set(d.window.stride) == {1}
+            and (d.window.is_padded or d.name.endswith("gradient"))
+        ),
+        "two dimensions of two taps are no more work together than one after the other",
+    ),
+    Choice(
         "pooled",
         lambda d: not d.is_convolution and d.name not in PATCHES,
-        "one pass over the input instead of one for each tap",
+        "one pass over the input, or over each dimension",
     ),
     Choice(
         "patches",
@@ -436,8 +447,8 @@ def explain(
     input gradient: xla (the vendor's own convolution)
     >>> known = {"kernel_size": 3, "layout": "NHWC", "loops": False}
     >>> print(explain(max_pool2d, (128, 27, 27, 6), stride=1, **known))
-    max pool: pooled (one pass over the input instead of one for each tap)
-    max pool gradient: pooled (one pass over the input instead of one for each tap)
+    max pool: pooled (one pass over the input, or over each dimension)
+    max pool gradient: pooled (one pass over the input, or over each dimension)
     """
     if not isinstance(platform, str) or platform not in PLATFORMS:
         allowed = ", ".join(map(repr, PLATFORMS))

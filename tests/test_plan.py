@@ -164,10 +164,10 @@ HAS_LOOPS = at_hand() is None
 ACCELERATORS = [Lowering(platform) for platform in PLATFORMS if platform != "cpu"]
 POOLINGS = {
     "max": (jaxcnn.max_pool2d, (2, 12, 12, 3), 3, "pooled"),
-    "max, huge": (jaxcnn.max_pool2d, (2, 12, 12, 3), 9, "equations"),
+    "max, huge": (jaxcnn.max_pool2d, (2, 12, 12, 3), 9, "pooled"),
     "average": (jaxcnn.avg_pool2d, (2, 12, 12, 3), 3, "pooled", "xla"),
     "average, of all": (jaxcnn.avg_pool2d, (2, 12, 12, 3), 9, "pooled"),
-    "average, monstrous": (jaxcnn.avg_pool2d, (1, 80, 80, 1), 33, "equations", "xla"),
+    "average, monstrous": (jaxcnn.avg_pool2d, (1, 80, 80, 1), 33, "pooled", "xla"),
 }
 
 
@@ -222,12 +222,31 @@ def test_a_pooling_and_its_gradient_have_their_engine(case):
     )
     kind = "max" if pool is jaxcnn.max_pool2d else "average"
     for name in (each for each in STATIC_ARGUMENTS if each.startswith(kind)):
-        for dtype in "float32", "float64":
+        for dtype in ("float32", "float64", "bfloat16"):
             description = describe(name, problem, jax.ShapeDtypeStruct(x, dtype))
             assert plan.chosen(description).engine == engine
             for lowering in ACCELERATORS:
                 on_accelerator = plan.chosen(description, lowering).engine
                 assert [on_accelerator] == (elsewhere or [engine])
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "engines"),
+    [
+        (2, 1, 1, ("xla", "xla")),
+        (2, 1, 0, ("pooled", "xla")),
+        (2, 1, -1, ("pooled", "pooled")),
+        (2, 2, 1, ("pooled", "pooled")),
+        (3, 1, 1, ("pooled", "pooled")),
+    ],
+)
+def test_averages_of_few_taps_that_overlap_are_xlas(size, stride, padding, engines):
+    window = Window((size,) * 2, (stride,) * 2, ((padding,) * 2,) * 2, (1, 1))
+    problem = Problem(window, (8, 8), "NHWC")
+    x = jax.ShapeDtypeStruct((2, 8, 8, 3), "float32")
+    names = ("average_pool", "average_pool_gradient")
+    chosen = [plan.chosen(describe(name, problem, x)).engine for name in names]
+    assert tuple(chosen) == engines
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxcnn.engines.sums import sum_of
-from jaxcnn.layout import Length, Numbers, spatial_axes
-from jaxcnn.window import Pairs, Window, valid_positions
+from jaxcnn.layout import Integers, Length, Numbers, spatial_axes
+from jaxcnn.window import Pairs, Window
 
 
 def number_averaged(
@@ -25,9 +24,17 @@ def number_averaged(
     n = jnp.ones((), dtype)
     for dimension, axis in enumerate(spatial_axes(layout)):
         one = window.along(slice(dimension, dimension + 1))
-        size = input_size[dimension : dimension + 1]
-        inside = [valid_positions(m, one, size, "W").astype(dtype) for m in one.offsets()]
         shape = [1] * len(layout)
         shape[axis] = -1
-        n = n * sum_of(inside).reshape(shape)
+        n *= _taps_inside(one, input_size[dimension]).astype(dtype).reshape(shape)
     return n
+
+
+def _taps_inside(window: Window, size: Length) -> Integers:
+    """How many taps meet the input at each position, in one dimension."""
+    (k,), (s,), (d,) = window.kernel_size, window.stride, window.dilation
+    ((low, _),) = window.padding
+    (out,) = window.output_size((size,))
+    start = s * jnp.arange(out, dtype=jnp.int32) - low
+    first, end = -(start // d), (size - 1 - start) // d + 1
+    return jnp.maximum(jnp.minimum(end, k) - jnp.maximum(first, 0), 0)

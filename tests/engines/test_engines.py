@@ -476,7 +476,20 @@ POOLINGS = {
     "the whole image": ("NHWC", (2, 4, 5, 3), window((4, 5))),
     "large windows, side by side": ("NHWC", (2, 18, 9, 3), window((9, 9), 9)),
     "the whole of a large image": ("NHWC", (2, 9, 8, 3), window((9, 8), (1, 3))),
+    "large windows, overlapping": (
+        "NHWC",
+        (2, 13, 14, 3),
+        window((9, 10), (2, 1), ((8, 3), (-1, 6))),
+    ),
+    "large windows, all at once": (
+        "NHWC",
+        (1, 21, 30, 2),
+        window((5, 14), (1, 3), ((11, 4), (5, -2)), (3, 2)),
+    ),
     "1-D": ("NWC", (2, 9, 3), window((3,), 2, 1)),
+    "1-D, long": ("NWC", (2, 250, 3), window((131,), 1, ((9, 130),))),
+    "1-D, long, stride": ("NWC", (2, 331, 2), window((100,), 6, ((99, -3),))),
+    "1-D, long, stride and dilation": ("NWC", (1, 400, 2), window((70,), 4, 7, 6)),
     "3-D": (
         "NDHWC",
         (1, 3, 4, 5, 2),
@@ -566,6 +579,10 @@ HARD_WINDOWS = {
         (5, 7, 6),
         window((2, 3, 2), (1, 2, 3), ((1, 0), (-1, 2), (2, 2)), (2, 1, 3)),
     ),
+    "many taps": ((19, 15), window((9, 11), (1, 2), ((8, 5), (3, 9)))),
+    "many taps, dilation": ((40, 61), window((11, 15), (2, 3), ((3, 5), (-4, 6)), (3, 4))),
+    "1-D, many taps": ((150,), window((140,), 1, ((60, 40),))),
+    "3-D, many taps": ((9, 7, 8), window((5, 4, 5), (1, 2, 1), ((1, 0), (0, 1), (2, -1)))),
     "3-D, gaps": ((4, 5, 7), window((1, 2, 2), (3, 3, 4), ((-1, 0), (0, 2), (1, 1)))),
 }
 

@@ -1,0 +1,90 @@
+"""What poolings cost without a clock: instructions to compile, and bytes in memory.
+
+Compiling takes time for every instruction, and a temporary array for every page of it. Both
+are read from compiled programs of a pooling and its gradient, by the engine that serves
+where there are no compiled loops.
+"""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxcnn
+
+# (pooling, shape of x, options): windows that were too large to be written out, or nearly.
+CASES = {
+    "max, 8×8": (jaxcnn.max_pool2d, (4, 40, 40, 16), {"kernel_size": 8, "stride": 1}),
+    "max, 14×15": (
+        jaxcnn.max_pool2d,
+        (4, 40, 40, 16),
+        {"kernel_size": (14, 15), "stride": 2, "padding": 7},
+    ),
+    "max, 31×31": (jaxcnn.max_pool2d, (2, 50, 50, 8), {"kernel_size": 31, "stride": 3}),
+    "max, long": (
+        jaxcnn.max_pool1d,
+        (4, 3000, 16),
+        {"kernel_size": 200, "stride": 1, "padding": 100},
+    ),
+    "max, long, strided": (
+        jaxcnn.max_pool1d,
+        (4, 3000, 16),
+        {"kernel_size": 200, "stride": 30},
+    ),
+    "max, 3-D": (jaxcnn.max_pool3d, (2, 16, 17, 18, 8), {"kernel_size": 6, "stride": 2}),
+    "average, 2×2": (
+        jaxcnn.avg_pool2d,
+        (4, 64, 64, 16),
+        {"kernel_size": 2, "stride": 1, "padding": (1, 0)},
+    ),
+    "average, 7×7": (
+        jaxcnn.avg_pool2d,
+        (4, 64, 64, 16),
+        {"kernel_size": 7, "stride": 1, "padding": 3},
+    ),
+    "average, 33×33": (
+        jaxcnn.avg_pool2d,
+        (4, 64, 64, 16),
+        {"kernel_size": 33, "stride": 2},
+    ),
+    "average, long": (
+        jaxcnn.avg_pool1d,
+        (4, 5000, 16),
+        {"kernel_size": 1000, "stride": 1, "padding": 500, "count_include_pad": False},
+    ),
+    "average, 3-D": (
+        jaxcnn.avg_pool3d,
+        (2, 16, 17, 18, 8),
+        {"kernel_size": (11, 10, 9), "stride": (1, 2, 3)},
+    ),
+}
+LAYOUTS = {3: "NWC", 4: "NHWC", 5: "NDHWC"}
+
+
+@functools.cache
+def program(case):
+    pool, shape, options = CASES[case]
+    pool = functools.partial(pool, engine="pooled", layout=LAYOUTS[len(shape)], **options)
+
+    def value_and_gradient(x, dy):
+        y, pullback = jax.vjp(pool, x)
+        return y, pullback(dy)
+
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.jit(value_and_gradient).lower(x, jax.eval_shape(pool, x)).compile()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_more_is_compiled_for_many_taps_than_for_64(case):
+    instructions = re.findall(r"^ .* = ", program(case).as_text(), re.MULTILINE)
+    assert len(instructions) < (1200 if case.startswith("max") else 200)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_temporary_is_a_few_times_the_image(case):
+    _, shape, _ = CASES[case]
+    image = math.prod(shape) * jnp.dtype("float32").itemsize
+    assert program(case).memory_analysis().temp_size_in_bytes < 5 * image
