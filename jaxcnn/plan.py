@@ -437,8 +437,8 @@ def explain(
     weight gradient: loops (compiled loops, which reach the machine's speed)
     input gradient: banded (so few input channels fill no vector, and runs of pixels do)
     >>> print(explain(*lenet, padding=2, loops=False))
-    forward: banded (too few channels and taps to be worth a convolution)
-    weight gradient: banded (too few channels and taps to be worth a convolution)
+    forward: banded (so few input channels fill no vector, and runs of pixels do)
+    weight gradient: banded (so few input channels fill no vector, and runs of pixels do)
     input gradient: banded (so few input channels fill no vector, and runs of pixels do)
     >>> large = {"groups": 96, "padding": 3, "platform": "cuda"}
     >>> print(explain(conv2d, (64, 96, 56, 56), (96, 1, 7, 7), **large))
