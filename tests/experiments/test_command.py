@@ -118,6 +118,7 @@ def test_every_script_is_a_command_with_settings(name):
     assert types.get("output") in (None, Path, Path | None)
     assert types.get("output_dir") in (None, Path, Path | None)
     *_, last = ast.parse(Path(module.__file__).read_text()).body
-    assert ast.unparse(last) == (
-        "if __name__ == '__main__':\n    command.run(main, Settings, __doc__)"
-    )
+    if name != "gpu":  # which runs where tyro may be missing
+        assert ast.unparse(last) == (
+            "if __name__ == '__main__':\n    command.run(main, Settings, __doc__)"
+        )

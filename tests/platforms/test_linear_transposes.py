@@ -104,7 +104,7 @@ LINEAR = {
         adaptive_avg_pool2d,
         (X,),
         [0],
-        {"average_pool_gradient", "collect_windows", "div"},
+        {"average_pool_gradient", "collect_windows", "div", "mul"},
     ),
     "global_avg_pool": (
         jaxcnn.global_avg_pool,
