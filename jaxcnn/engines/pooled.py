@@ -46,7 +46,7 @@ from jaxcnn.originals import reduce_window
 from jaxcnn.problem import Description
 from jaxcnn.rounding import sum_dtype
 from jaxcnn.sharding import varying_like
-from jaxcnn.window import Pairs, Window, padded, tap, valid_positions
+from jaxcnn.window import Edges, Pairs, Window, padded, tap, valid_positions
 
 ANY_SIZE = True
 
@@ -193,7 +193,7 @@ def max_pool_gradient(
     return lax.pad(dX, jnp.zeros((), dX.dtype), crop)
 
 
-def _part(x: Numbers, start: Sequence[int | Integers], shape: Sequence[Length]) -> Numbers:
+def _part(x: Numbers, start: Sequence[Any], shape: Sequence[Length]) -> Numbers:
     if are_known(start):
         return lax.slice(x, start, [a + n for a, n in zip(start, shape, strict=True)])
     return lax.dynamic_slice(x, [*map(jnp.int32, start)], shape)
@@ -215,7 +215,8 @@ def _sum_in_groups(
         return total + sum_of(map(term, *group)), None
 
     groups = [
-        each[first:].reshape(-1, most, *each.shape[1:]) for each in (distances, numbers)
+        jnp.asarray(each[first:].reshape(-1, most, *each.shape[1:]))
+        for each in (distances, numbers)
     ]
     return lax.scan(add, total, groups)[0]
 
@@ -440,8 +441,8 @@ def _placed(
     Cropping is a step of its own, since XLA cannot pad and crop a sharded image at once.
     """
     crops = [min(edge, 0) if isinstance(edge, int) else 0 for edge in (low, high)]
-    for edges in ((low - crops[0], high - crops[1], between), (*crops, 0)):
-        config = [(0, 0, 0)] * x.ndim
+    for edges in ((low - crops[0], high - crops[1], between), (crops[0], crops[1], 0)):
+        config: list[Edges] = [(0, 0, 0)] * x.ndim
         config[axis] = edges
         x = lax.pad(x, jnp.asarray(fill, x.dtype), config)
     return x
