@@ -53,8 +53,8 @@ MIN_COLUMNS = 32
 """Matrix products of fewer columns are slow."""
 
 
-AT_ONCE = 2**23
-"""How many numbers R may have at a time: 32 MiB, from which on memory is mapped anew."""
+AT_ONCE = 2**22
+"""How many numbers R may have at a time: 16 MiB, and as much again for what comes of it."""
 
 
 def refuses(description: Description) -> str | None:
@@ -128,7 +128,8 @@ def input_gradient(
         return runs.sum_of(dR, c_in)
 
     each = window.only()  # a position of dY for each output
-    blocks = Blocks(dY, each, layout, runs.numbers(c_in), AT_ONCE, cuts=False)
+    numbers = math.prod(window.stride[:-1]) * runs.numbers(c_in)  # in the rows of dX
+    blocks = Blocks(dY, each, layout, numbers, AT_ONCE, cuts=False)
     return blocks.put_together(product, dY)
 
 
