@@ -99,21 +99,17 @@ def is_bounded(ours, lax, *shapes, dtype="float32"):
     assert mib < 1.5 * theirs or mib < theirs + 32
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_what_once_fell_off_a_cliff_compiles_and_takes_little_memory(case):
+IN_FLOAT64 = "3→24 channels", "81 taps depthwise"
+PAIRS = [(case, "float32") for case in CASES] + [(case, "float64") for case in IN_FLOAT64]
+
+
+@pytest.mark.parametrize(("case", "dtype"), PAIRS)
+def test_what_once_fell_off_a_cliff_compiles_and_takes_little_memory(case, dtype):
     name, options, x, w = CASES[case]
     known = {"layout": LAYOUTS[len(x) - 2][1], **options}
     ours = partial(getattr(jaxcnn, name), **known)
-    is_bounded(ours, partial(lax_operations.conv, **known), x, w)
-
-
-@pytest.mark.parametrize("case", ["3→24 channels", "81 taps depthwise"])
-def test_float64_costs_no_more(case):
-    name, options, x, w = CASES[case]
-    known = {"layout": LAYOUTS[len(x) - 2][1], **options}
-    with jax.enable_x64():
-        ours = partial(getattr(jaxcnn, name), **known)
-        is_bounded(ours, partial(lax_operations.conv, **known), x, w, dtype="float64")
+    with jax.enable_x64(dtype == "float64"):
+        is_bounded(ours, partial(lax_operations.conv, **known), x, w, dtype=dtype)
 
 
 def test_a_layer_under_vmap_costs_no_more():

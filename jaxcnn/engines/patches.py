@@ -94,33 +94,10 @@ def weight_gradient(
     """dWᵀ = dYᵀ·P(X), or Xᵀ·P(dY) rotated."""
     X, dY = (each.astype(sum_dtype(each.dtype)) for each in (X, dY))
     input_size = spatial_size(X, layout)
+    known = {"layout": layout, "groups": groups, "precision": precision}
     if _is_result_thinner(window, input_size, X, dY):
         over_outputs = window_over_outputs(window, input_size, spatial_size(dY, layout))
-        known = {"window": over_outputs, "groups": groups, "precision": precision}
-        return rotated(_weight_gradient(dY, X, layout=layout, **known), groups)
-    known = {"window": window, "groups": groups, "precision": precision}
-    return _weight_gradient(X, dY, layout=layout, **known)
-
-
-def _is_result_thinner(
-    window: Window, input_size: Sequence[Length], X: Numbers, Y: Numbers
-) -> bool:
-    """Whether K² copies of the result are less than K² copies of X, for a stride of one."""
-    outputs = math.prod(window.output_size(input_size))
-    size = outputs * X.shape[-1], math.prod(input_size) * Y.shape[-1]
-    return set(window.stride) == {1} and size[1] < size[0]
-
-
-def _weight_gradient(
-    X: Numbers,
-    dY: Numbers,
-    *,
-    window: Window,
-    layout: str,
-    groups: int,
-    precision: PrecisionLike,
-) -> Numbers:
-    """dWᵀ = dYᵀ·P(X)."""
+        return rotated(weight_gradient(dY, X, window=over_outputs, **known), groups)
 
     def product(X: Numbers, dY: Numbers, window: Window) -> Numbers:
         return sum_of_outer_products(dY, patches(X, window, layout), precision)
@@ -132,6 +109,15 @@ def _weight_gradient(
 
 
 input_gradient = by_rotation(forward)
+
+
+def _is_result_thinner(
+    window: Window, input_size: Sequence[Length], X: Numbers, Y: Numbers
+) -> bool:
+    """Whether K² copies of the result are less than K² copies of X, for a stride of one."""
+    outputs = math.prod(window.output_size(input_size))
+    size = outputs * X.shape[-1], math.prod(input_size) * Y.shape[-1]
+    return set(window.stride) == {1} and size[1] < size[0]
 
 
 def unfold(X: Numbers, *, window: Window, layout: str) -> Numbers:

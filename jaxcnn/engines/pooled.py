@@ -116,8 +116,7 @@ def _winner(X: Numbers, Y: Numbers, window: Window, layout: str) -> Integers:
             here = jnp.stack([*map(jnp.add, m, first)])
             if window.is_padded:
                 is_largest &= tap(inside, here, inner, layout)
-            number = _number(here, window).astype(dtype)
-            earliest = jnp.where(is_largest, number, earliest)
+            earliest = jnp.where(is_largest, _number(here, window), earliest)
         return jnp.minimum(winner, earliest)
 
     winner = varying_like(jnp.full(Y.shape, last), X)
@@ -262,15 +261,12 @@ def take_winners(X: Numbers, winner: Integers, *, window: Window, layout: str) -
     X, inner = padded(X, window, layout)
 
     def add(Y: Numbers, seen: Numbers, group: Window, first: First) -> Numbers:
+        numbers = (
+            _number(jnp.stack([*map(jnp.add, m, first)]), window) for m in group.offsets()
+        )
         return Y + sum_of(
-            _where(
-                winner
-                == _number(jnp.stack([*map(jnp.add, m, first)]), window).astype(
-                    winner.dtype
-                ),
-                tap(seen, m, group, layout),
-            )
-            for m in group.offsets()
+            _where(winner == number, tap(seen, m, group, layout))
+            for number, m in zip(numbers, group.offsets(), strict=True)
         )
 
     Y = varying_like(jnp.zeros(winner.shape, X.dtype), X, winner)
@@ -278,11 +274,11 @@ def take_winners(X: Numbers, winner: Integers, *, window: Window, layout: str) -
 
 
 def _number(m: Integers, window: Window) -> Integers:
-    """The row-major number of a tap."""
+    """The row-major number of a tap, as winners are numbered."""
     number = m[0]
     for k, each in zip(window.kernel_size[1:], m[1:], strict=True):
         number = number * k + each
-    return number
+    return number.astype(winner_dtype(window))
 
 
 # --- Averages -------------------------------------------------------------------------
