@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 WHEEL := build/wheel
 # What is tested a second time as where numba is not installed: engines, plan and examples.
-WITHOUT_LOOPS := tests/engines tests/test_plan.py jaxcnn docs README.md
+WITHOUT_LOOPS := tests/engines tests/test_plan.py jaxcnn docs/*.md README.md
 
 # For `make gpu RUN=python3`, which uses that interpreter as it is, and installs nothing.
 WITH_GPU := $(if $(filter file,$(origin RUN)),$(VENV)/with-gpu)
