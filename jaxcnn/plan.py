@@ -329,6 +329,12 @@ def refusal(
     return reason
 
 
+def hides_from_autodiff(engine: str, description: Description) -> bool:
+    """Whether JAX has no derivatives of what this engine is made of."""
+    hides = getattr(ENGINES.get(engine), "hides_from_autodiff", None)
+    return hides is not None and hides(description)
+
+
 @partial(jax.jit, static_argnames=("name", "problem", "engine", "dtype"))
 def compute(
     name: str,

@@ -134,10 +134,11 @@ def window_sum(name: str, mapped: Rule, *, called: str | None = None) -> Primiti
 
     def by_loops(*operands: Any, problem: Problem, dtype: DTypeLike) -> Any:
         known = {} if several else {"dtype": dtype}
-        if problem.engine == "loops":
+        described = describe(name, problem, *operands[:count], dtype=dtype)
+        if plan.hides_from_autodiff(problem.engine, described):
             raise ValueError(
-                "engine is 'loops', which JAX cannot differentiate: use another engine "
-                "with derivatives='autodiff', or derivatives='custom'"
+                f"engine is {problem.engine!r}, which JAX cannot differentiate here: use "
+                f"another engine with derivatives='autodiff', or derivatives='custom'"
             )
         return plan.compute(name, loops_by_default(problem), *operands, **known)
 

@@ -71,6 +71,13 @@ def refuses(description: Description) -> str | None:
     return None
 
 
+def hides_from_autodiff(description: Description) -> bool:
+    """JAX cannot transpose the maximum of windows with gaps."""
+    window = description.window
+    is_dilated = set(window.dilation) != {1} and are_known(window.kernel_size)
+    return description.name == "max_pool" and is_dilated and window.number_of_taps > MAX_TAPS
+
+
 # --- Maxima ---------------------------------------------------------------------------
 
 

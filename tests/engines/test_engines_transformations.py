@@ -175,7 +175,7 @@ def test_gradients_of_gradients_are_those_of_the_equations(engine):
 def test_autodiff_goes_through_a_named_engine_or_is_refused(engine):
     case = CASES[engine]
     if engine == "loops":
-        with pytest.raises(ValueError, match="'loops', which JAX cannot differentiate"):
+        with pytest.raises(ValueError, match="'loops', which JAX cannot differentiate here"):
             jvp_of(case, engine, "float32")
         return
     close(jvp_of(case, engine, "float32"), jvp_of(case, "equations", "float64"), engine)
@@ -232,3 +232,17 @@ def test_poolings_go_through_everything(engine, name, rng):
         value_and_pullback(functools.partial(POOLINGS[name], engine=engine, **OPTIONS))
     )
     close(at_each_time(one_by_one, (0, 0), (xs, dys)), ours[0], engine)
+
+
+def test_autodiff_through_large_windows_with_gaps_is_refused(rng):
+    x = rng.standard_normal((2, 20, 18, 3))
+    known = {"layout": "NHWC", "dilation": 2, "derivatives": "autodiff"}
+
+    def gradient(engine, kernel_size):
+        pool = functools.partial(jaxcnn.max_pool2d, stride=1, engine=engine, **known)
+        return jax.grad(lambda x: jnp.sum(jnp.sin(pool(x, kernel_size))))(x)
+
+    with pytest.raises(ValueError, match="'pooled', which JAX cannot differentiate here"):
+        gradient("pooled", 9)
+    close(gradient("auto", 9), gradient("equations", 9), "equations")
+    close(gradient("pooled", 8), gradient("equations", 8), "pooled")

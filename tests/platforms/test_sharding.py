@@ -70,6 +70,8 @@ OPERATIONS = {
         *jaxcnn.max_pool2d(x, 2, return_indices=True), 2
     ),
     "avg_pool2d": functools.partial(jaxcnn.avg_pool2d, kernel_size=(3, 2), stride=2),
+    "max_pool2d of 9×9": functools.partial(jaxcnn.max_pool2d, kernel_size=9, padding=4),
+    "avg_pool2d of 9×9": functools.partial(jaxcnn.avg_pool2d, kernel_size=9, padding=4),
     "lp_pool2d": functools.partial(jaxcnn.lp_pool2d, norm_type=2, kernel_size=2),
     "adaptive_max_pool2d": lambda x: jaxcnn.max_unpool2d(
         *jaxcnn.adaptive_max_pool2d(x, 3, return_indices=True), 2, output_size=H

@@ -78,6 +78,14 @@ CASES = {
         if pool is jaxcnn.max_pool2d or name != "dilated"
     },
     **{
+        f"{pool.__name__}, 9×9, stride {stride}": (
+            partial(pool, kernel_size=9, stride=stride, padding=4, layout="NHWC"),
+            (IMAGE,),
+        )
+        for pool in (jaxcnn.max_pool2d, jaxcnn.avg_pool2d)
+        for stride in (1, 3)
+    },
+    **{
         f"{pool.__name__}, {layout}": (
             partial(pool, layout=layout),
             (IMAGE if layout == "NHWC" else ("b", 4, "h", "w"),),

@@ -63,6 +63,10 @@ def refuses(description: Description) -> str | None:
     return None
 
 
+def hides_from_autodiff(description: Description) -> bool:
+    return True
+
+
 # --- Convolution ----------------------------------------------------------------------
 
 
