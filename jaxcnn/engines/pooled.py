@@ -104,7 +104,16 @@ def max_pool(X: Numbers, *, window: Window, layout: str) -> tuple[Numbers, Integ
         if window.is_padded:
             is_largest &= valid_positions(m, window, input_size, layout)
         winner = jnp.where(is_largest, number, winner)
-    return lax.optimization_barrier((Y, winner))
+    return lax.optimization_barrier((Y, _kept(winner)))
+
+
+def _kept(winner: Integers) -> Integers:
+    """The same, in memory: not computed anew for every input position that asks who won.
+
+    XLA does so with what it holds to be cheap, and on jax 0.10 across barriers, too.
+    Remainders of integers it holds to be expensive.
+    """
+    return lax.rem(winner, np.asarray(MAX_TAPS + 1, winner.dtype))
 
 
 def _winner(X: Numbers, Y: Numbers, window: Window, layout: str) -> Integers:
