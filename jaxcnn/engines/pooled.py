@@ -74,8 +74,9 @@ def refuses(description: Description) -> str | None:
 def hides_from_autodiff(description: Description) -> bool:
     """JAX cannot transpose the maximum of windows with gaps."""
     window = description.window
-    is_dilated = set(window.dilation) != {1} and are_known(window.kernel_size)
-    return description.name == "max_pool" and is_dilated and window.number_of_taps > MAX_TAPS
+    if description.name != "max_pool" or set(window.dilation) == {1}:
+        return False
+    return are_known(window.kernel_size) and window.number_of_taps > MAX_TAPS
 
 
 # --- Maxima ---------------------------------------------------------------------------

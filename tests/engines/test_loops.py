@@ -18,7 +18,7 @@ import pytest
 
 import jaxcnn
 from jaxcnn.engines import loops
-from jaxcnn.engines.loops import library, processor, tables
+from jaxcnn.engines.loops import library, processor, runs, tables
 from jaxcnn.equations import winner_dtype
 from jaxcnn.window import Window
 from tests.engines.guarded import guarded_call
@@ -480,6 +480,30 @@ def test_without_numba_everything_works_and_the_engine_says_what_it_wants(monkey
     with pytest.raises(ValueError, match=r"'loops', which wants numba: pip install"):
         conv(X, W, engine="loops")
     assert "loops" not in jaxcnn.explain(jaxcnn.conv2d, (8, 3, 6, 6), (4, 3, 3, 3))
+
+
+def test_a_stride_with_too_many_positions_is_left_to_other_engines():
+    x, w, stride = (1, 1, 2), (1, 1, 3), 2**20
+    engines = jaxcnn.explain(jaxcnn.conv_transpose1d, x, w, stride=stride)
+    assert "input gradient: " in engines and "input gradient: loops" not in engines
+    with pytest.raises(
+        ValueError, match="'loops', which writes down no more than 16384 runs"
+    ):
+        jaxcnn.conv_transpose1d(jnp.ones(x), jnp.ones(w), stride=stride, engine="loops")
+
+
+def test_no_more_runs_are_written_down_than_are_counted(rng):
+    for _ in range(200):
+        problem = draw(rng)
+        window, size = problem.window, problem.size
+        out = window.output_size(size)
+        columns = window.kernel_size, window.stride, window.dilation, window.padding
+        for of, is_transposed in ((runs.over_outputs, False), (runs.over_inputs, True)):
+            found = [
+                len(of(k, s, d, low, *sizes))
+                for k, s, d, (low, _), *sizes in zip(*columns, size, out, strict=True)
+            ]
+            assert np.prod(found) <= runs.most(window, size, is_transposed)
 
 
 def test_they_can_be_switched_off(monkeypatch):

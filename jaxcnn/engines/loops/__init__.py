@@ -32,6 +32,7 @@ from jaxcnn.engines.loops.processor import (
     PRODUCT,
     TAKING,
 )
+from jaxcnn.engines.loops.runs import most
 from jaxcnn.engines.loops.tables import Dtypes, Sizes
 from jaxcnn.engines.rotation import rotated
 from jaxcnn.engines.sums import sum_of
@@ -52,6 +53,9 @@ from jaxcnn.window import Pairs, Window
 
 ADDS_BIAS = ANY_LAYOUT = True
 
+MOST_RUNS = 2**14
+"""To write down more of them takes over half a second."""
+
 
 def refuses(description: Description) -> str | None:
     if not 1 <= len(description.window.kernel_size) <= 3:
@@ -60,6 +64,10 @@ def refuses(description: Description) -> str | None:
         return "computes with floats only"
     if not description.is_convolution and description.window.number_of_taps > 2**15:
         return "counts no more than 32768 taps"
+    is_transposed = description.name.endswith(("input_gradient", "pool_gradient"))
+    runs = most(description.window, description.problem.input_size, is_transposed)
+    if runs > MOST_RUNS:
+        return f"writes down no more than {MOST_RUNS} runs of positions, not {runs}"
     return None
 
 

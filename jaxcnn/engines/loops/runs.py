@@ -12,10 +12,13 @@ within which all positions see through the same taps:
 Within a run no loop has to look for borders, and no padded copy of the image is needed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import gcd
+from math import gcd, prod
 
 import numpy as np
+
+from jaxcnn.window import Window
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,23 @@ class Run:
 
 ONE = Run(0, 1, 1, 0, 1, 0, 1, 1, 1)
 """A dimension that is not there."""
+
+
+def most(window: Window, input_size: Sequence[int], is_transposed: bool) -> int:
+    """No more runs than this are there, in all dimensions together.
+
+    They are positions at an edge, and what is between; of inputs, between for each of s.
+    """
+    outputs = window.output_size(input_size)
+    each = zip(
+        window.extent, window.stride, window.padding, input_size, outputs, strict=True
+    )
+    if is_transposed:
+        return prod(min(size, s + 2 * extent) for extent, s, _, size, _ in each)
+    return prod(
+        min(out, 1 + sum(-(-max(edge, 0) // s) for edge in edges))
+        for _, s, edges, _, out in each
+    )
 
 
 def over_outputs(k: int, s: int, d: int, p: int, size: int, out: int) -> list[Run]:
