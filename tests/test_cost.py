@@ -45,6 +45,12 @@ CASES = {
         (2, 56, 56, 32),
         (31, 31, 1, 32),
     ),
+    "a depthwise volume": (
+        "conv3d",
+        {"padding": (2, 0, 0), "groups": 77},
+        (48, 8, 16, 6, 77),
+        (5, 1, 3, 1, 77),
+    ),
     "far dilation": ("conv1d", {"dilation": 256}, (4, 4000, 16), (3, 16, 16)),
     "a volume": ("conv3d", {"padding": 1}, (1, 128, 128, 128, 32), (3, 3, 3, 32, 32)),
     "a large image": ("conv2d", {"padding": 1}, (1, 2048, 2048, 64), (3, 3, 64, 64)),

@@ -11,6 +11,7 @@ block is arithmetic on whole rows of channels.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import jax.numpy as jnp
 from jax import lax
@@ -31,6 +32,9 @@ MAX_TERMS = 32
 
 IN_CACHE = 2**13
 """So many numbers of a tap's sums stay in the nearest cache."""
+
+AT_ONCE = 2**22
+"""So many numbers of a padded copy at a time, where it is much larger than X: 16 MiB."""
 
 
 def refuses(description: Description) -> str | None:
@@ -56,8 +60,6 @@ def forward(
     """Y = Σ_m tap(X, m) · W[m], channel by channel."""
     del precision  # there are no matrix products
     X, W = (each.astype(sum_dtype(each.dtype)) for each in (X, W))
-    X, window = padded(X, window, layout)
-    X = lax.optimization_barrier(X)  # padded once, not once for every tap
     W = split_axis(W, W.ndim - 1, groups, W.shape[-1] // groups)  # K…, I, G, O
 
     *_, c_in, _, multiplier = W.shape
@@ -78,10 +80,18 @@ def forward(
         ]
         return Y + _beside(outputs)
 
-    size = window.output_size(spatial_size(X, layout))
-    Y = jnp.zeros((X.shape[0], *size, groups * multiplier), X.dtype)
-    most = max(1, MAX_TERMS // (c_in * multiplier))
-    return over_groups(add, varying_like(Y, X, W), X, window, layout, most)
+    def convolved(X: Numbers, window: Window) -> Numbers:
+        X, window = padded(X, window, layout)
+        X = lax.optimization_barrier(X)  # padded once, not once for every tap
+        size = window.output_size(spatial_size(X, layout))
+        Y = jnp.zeros((X.shape[0], *size, groups * multiplier), X.dtype)
+        most = max(1, MAX_TERMS // (c_in * multiplier))
+        return over_groups(add, varying_like(Y, X, W), X, window, layout, most)
+
+    if not _is_swollen(X, window, layout):
+        return convolved(X, window)
+    seen = X.shape[-1] * prod(window.stride)
+    return Blocks(X, window, layout, seen, AT_ONCE).put_together(convolved, X)
 
 
 input_gradient = by_rotation(forward)
@@ -102,6 +112,7 @@ def weight_gradient(
     multiplier = dY.shape[-1] // groups
 
     def by_position(X: Numbers, dY: Numbers, window: Window) -> list[Numbers]:
+        X, window = padded(X, window, layout)
         outputs = _by_number(dY, multiplier)
         return [
             tap(X, m, window, layout) * output
@@ -120,11 +131,18 @@ def weight_gradient(
         return lax.dynamic_update_slice(dW, dV, at, allow_negative_indices=False)
 
     most = max(1, MAX_TERMS // multiplier)
-    X, window = padded(X, window, layout)
+    if window.number_of_taps > most or not _is_swollen(X, window, layout):
+        X, window = padded(X, window, layout)
     dW = jnp.zeros((*window.kernel_size, multiplier, groups), X.dtype)
     dW = over_groups(put, varying_like(dW, X, dY), X, window, layout, most)
     dW = jnp.expand_dims(jnp.swapaxes(dW, -1, -2), -3)
     return merge_axes(dW, dW.ndim - 2, 2)
+
+
+def _is_swollen(X: Numbers, window: Window, layout: str) -> bool:
+    """Whether padding makes X larger by a quarter and more, as it does small volumes."""
+    size = spatial_size(X, layout)
+    return 4 * prod(window.padded_size(size)) > 5 * prod(size)
 
 
 def _by_number(x: Numbers, count: int) -> list[Numbers]:
