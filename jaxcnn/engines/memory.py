@@ -65,11 +65,12 @@ class Blocks:
     """What a sum over windows works on at a time: some images, or some rows of one.
 
     Rows are those of the output, along the first spatial dimension. A block of r rows sees
-    a slab of s·(r − 1) + d·(K − 1) + 1 rows of X. Images of zeros fill up the last block,
-    where their number does not divide; channels are last.
+    a slab of s·(r − 1) + d·(K − 1) + 1 rows of X; channels are last. Where blocks do not
+    divide images, or rows, the last block takes some of that before it.
 
-    A block is no run of images: with n blocks it has every n-th image. Where the batch is
-    sharded over devices, each device then holds its part of every block.
+    Where they divide the images, a block is no run of them: with n blocks it has every n-th
+    image. Where the batch is sharded over devices, each device then holds its part of every
+    block.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Blocks:
         self.window = window
         self.is_cut = self.rows < self.height
         self.divides = self.height % self.rows == 0
+        self.divides_batch = self.batch % self.images == 0
         self.is_one = self.images == self.batch and not self.is_cut
         self.low, self.stride = window.padding[0][0], window.stride[0]
         self.reach = self.stride * (self.rows - 1) + window.extent[0]
@@ -121,19 +123,22 @@ class Blocks:
 
         def put(number: Integers, result: Numbers) -> Numbers:
             block, (image, row) = part(number)
-            block = lax.optimization_barrier(jnp.expand_dims(block, 1))
+            block = lax.optimization_barrier(self._as_split(block))
             zero = jnp.zeros_like(image)
-            start = (zero, image, row, *[zero] * (result.ndim - 3))
+            at = (zero, image, row) if self.divides_batch else (self._begin(image), row)
+            start = (*at, *[zero] * (result.ndim - len(at)))
             return lax.dynamic_update_slice(
                 result, block, start, allow_negative_indices=False
             )
 
         block, _ = jax.eval_shape(part, NUMBER)
         height = self.height if self.is_cut else block.shape[1]
-        shape = (self.images, count // int(cuts), height, *block.shape[2:])
-        result = varying_like(jnp.zeros(shape, block.dtype), X)
-        result = lax.fori_loop(0, count, put, result)
-        return lax.slice_in_dim(merge_axes(result, 0, 2), 0, self.batch)
+        images = (self.batch,)
+        if self.divides_batch:
+            images = (self.images, count // int(cuts))
+        result = jnp.zeros((*images, height, *block.shape[2:]), block.dtype)
+        result = lax.fori_loop(0, count, put, varying_like(result, X))
+        return merge_axes(result, 0, 2) if self.divides_batch else result
 
     def sum_over(
         self, function: Callable[[Numbers, Numbers, Window], Any], X: Numbers, dY: Numbers
@@ -150,7 +155,11 @@ class Blocks:
         def part(number: Integers) -> Any:
             number = number.astype("int32")
             image, row = lax.div(number, cuts), lax.rem(number, cuts) * self.rows
-            seen = _image(dY, image)
+            seen = self._images(dY, image)
+            if not self.divides_batch:  # those that were in the block before count once
+                which = np.arange(self.images, dtype="int32") + self._begin(image)
+                own = (which >= image * self.images).reshape(-1, *[1] * (seen.ndim - 1))
+                seen = jnp.where(own, seen, jnp.zeros((), seen.dtype))
             if self.is_cut:
                 seen = _rows(seen, row, self.rows, self.height, self.divides)
             slab, seen = lax.optimization_barrier((self._slab(X, image, row), seen))
@@ -169,9 +178,26 @@ class Blocks:
     def _split(self, x: Numbers) -> tuple[Numbers, int, np.int32]:
         """(images, blocks of them, …), how many blocks in all, and how many of an image."""
         blocks, cuts = -(-self.batch // self.images), -(-self.height // self.rows)
-        x = resized(x, 0, 0, blocks * self.images)
-        split = split_axis(x, 0, self.images, blocks)
-        return split, blocks * cuts, np.int32(cuts)
+        if self.divides_batch:
+            x = split_axis(x, 0, self.images, blocks)
+        return x, blocks * cuts, np.int32(cuts)
+
+    def _as_split(self, block: Numbers) -> Numbers:
+        return jnp.expand_dims(block, 1) if self.divides_batch else block
+
+    def _begin(self, image: Integers) -> Integers:
+        """The first image of a block, where blocks do not divide them."""
+        return jnp.minimum(image * self.images, self.batch - self.images)
+
+    def _images(self, x: Numbers, image: Integers) -> Numbers:
+        """A block of what was split."""
+        if self.divides_batch:
+            return lax.dynamic_index_in_dim(
+                x, image, 1, keepdims=False, allow_negative_indices=False
+            )
+        return lax.dynamic_slice_in_dim(
+            x, self._begin(image), self.images, 0, allow_negative_indices=False
+        )
 
     def _first(self, number: Integers, cuts: np.int32) -> Integers:
         """The first row of a block: the last one takes some rows of that before it."""
@@ -180,19 +206,13 @@ class Blocks:
 
     def _slab(self, X: Numbers, image: Integers, row: Integers) -> Numbers:
         """What the windows of a block see of X."""
-        seen = _image(X, image)
+        seen = self._images(X, image)
         if not self.is_cut:
             return seen
         is_inside = self.divides and max(self.window.padding[0]) <= 0
         last = self.stride * (self.height - 1) + self.window.extent[0] - self.low
         height = min(X.shape[2], last)  # rows after those that a window sees are left out
         return _rows(seen, self.stride * row - self.low, self.reach, height, is_inside)
-
-
-def _image(x: Numbers, number: Integers) -> Numbers:
-    return lax.dynamic_index_in_dim(
-        x, number, 1, keepdims=False, allow_negative_indices=False
-    )
 
 
 def _rows(x: Numbers, first: Integers, count: int, height: int, is_inside: bool) -> Numbers:
