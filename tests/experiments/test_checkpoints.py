@@ -363,6 +363,15 @@ def test_tensorboard_has_an_epoch_before_its_checkpoint_is_written(monkeypatch, 
     assert count == 2 * (42 + 5)
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """As in the foreground of a shell: what it runs in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_waits_for_a_checkpoint_to_be_whole(monkeypatch, tmp_path):
     folder = tmp_path / "run"
     write = orbax.checkpoint.CheckpointManager.save
@@ -379,6 +388,7 @@ def test_ctrl_c_waits_for_a_checkpoint_to_be_whole(monkeypatch, tmp_path):
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_a_second_ctrl_c_does_not_wait():
     reached = []
     with pytest.raises(KeyboardInterrupt), uninterrupted():
