@@ -155,14 +155,12 @@ class Blocks:
         def part(number: Integers) -> Any:
             number = number.astype("int32")
             image, row = lax.div(number, cuts), lax.rem(number, cuts) * self.rows
-            seen = self._images(dY, image)
-            if not self.divides_batch:  # those that were in the block before count once
-                which = np.arange(self.images, dtype="int32") + self._begin(image)
-                own = (which >= image * self.images).reshape(-1, *[1] * (seen.ndim - 1))
-                seen = jnp.where(own, seen, jnp.zeros((), seen.dtype))
+            slab, seen = self._slab(X, image, row), self._images(dY, image)
             if self.is_cut:
                 seen = _rows(seen, row, self.rows, self.height, self.divides)
-            slab, seen = lax.optimization_barrier((self._slab(X, image, row), seen))
+            if not self.divides_batch:
+                slab, seen = (self._without_former(each, image) for each in (slab, seen))
+            slab, seen = lax.optimization_barrier((slab, seen))
             return function(slab, seen, self.inner)
 
         zeros = jax.tree.map(
@@ -198,6 +196,12 @@ class Blocks:
         return lax.dynamic_slice_in_dim(
             x, self._begin(image), self.images, 0, allow_negative_indices=False
         )
+
+    def _without_former(self, block: Numbers, image: Integers) -> Numbers:
+        """The block with zeros for images that were in the one before."""
+        number = np.arange(self.images, dtype="int32") + self._begin(image)
+        is_new = (number >= image * self.images).reshape(-1, *[1] * (block.ndim - 1))
+        return jnp.where(is_new, block, jnp.zeros((), block.dtype))
 
     def _first(self, number: Integers, cuts: np.int32) -> Integers:
         """The first row of a block: the last one takes some rows of that before it."""

@@ -457,6 +457,21 @@ def test_rows_that_no_window_sees_are_not_multiplied(monkeypatch):
     assert made.sum_over(sums, x, y) == [24, 24]
 
 
+def test_an_image_in_two_blocks_counts_once_even_if_infinite(monkeypatch):
+    across = window((2, 1), (3, 1))
+    x = jnp.ones((5, 13, 2, 3)).at[2].set(jnp.inf)
+    y = jnp.ones((5, 4, 2, 3))
+    monkeypatch.setattr(memory, "at_once", lambda one, how_many, limit: min(how_many, 3))
+    made = memory.Blocks(x, across, "NHWC", 1, cuts=False)
+
+    def sums(x, y, window):
+        return [(tap_of(x, m, window) * y).sum() for m in window.offsets()]
+
+    assert not made.divides_batch
+    assert made.sum_over(sums, x, y) == [np.inf, np.inf]
+    assert made.sum_over(sums, x.at[2].set(1), y) == [5 * 24, 5 * 24]
+
+
 def tap_of(x, m, window):
     return tap(x, m, window, "NHWC")
 
