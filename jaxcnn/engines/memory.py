@@ -123,20 +123,20 @@ class Blocks:
 
         def put(number: Integers, result: Numbers) -> Numbers:
             block, (image, row) = part(number)
-            block = lax.optimization_barrier(self._as_split(block))
-            zero = jnp.zeros_like(image)
-            at = (zero, image, row) if self.divides_batch else (self._begin(image), row)
-            start = (*at, *[zero] * (result.ndim - len(at)))
+            if self.divides_batch:
+                block, at = jnp.expand_dims(block, 1), (jnp.zeros_like(image), image)
+            else:
+                at = (self._begin(image),)
+            block = lax.optimization_barrier(block)
+            rest = [jnp.zeros_like(image)] * (result.ndim - len(at) - 1)
             return lax.dynamic_update_slice(
-                result, block, start, allow_negative_indices=False
+                result, block, (*at, row, *rest), allow_negative_indices=False
             )
 
         block, _ = jax.eval_shape(part, NUMBER)
         height = self.height if self.is_cut else block.shape[1]
-        images = (self.batch,)
-        if self.divides_batch:
-            images = (self.images, count // int(cuts))
-        result = jnp.zeros((*images, height, *block.shape[2:]), block.dtype)
+        result = jnp.zeros((self.batch, height, *block.shape[2:]), block.dtype)
+        result, *_ = self._split(result)
         result = lax.fori_loop(0, count, put, varying_like(result, X))
         return merge_axes(result, 0, 2) if self.divides_batch else result
 
@@ -174,14 +174,14 @@ class Blocks:
         return lax.fori_loop(0, count, add, zeros)
 
     def _split(self, x: Numbers) -> tuple[Numbers, int, np.int32]:
-        """(images, blocks of them, …), how many blocks in all, and how many of an image."""
+        """(images, blocks of them, …), how many blocks in all, and how many of an image.
+
+        Where blocks do not divide the images, those stay as they are.
+        """
         blocks, cuts = -(-self.batch // self.images), -(-self.height // self.rows)
         if self.divides_batch:
             x = split_axis(x, 0, self.images, blocks)
         return x, blocks * cuts, np.int32(cuts)
-
-    def _as_split(self, block: Numbers) -> Numbers:
-        return jnp.expand_dims(block, 1) if self.divides_batch else block
 
     def _begin(self, image: Integers) -> Integers:
         """The first image of a block, where blocks do not divide them."""

@@ -35,7 +35,7 @@ def over_groups(
       step: gets the part of X that a group sees, the group as a window, and its first tap.
       state: what it begins with: arrays, whose shapes and dtypes do not change.
       X: the input, with its padding around it.
-      window: without padding.
+      window: without padding, unless its taps are one group.
       layout: of X.
       most: so many taps are written out.
       first: of the window, if that is a group itself.

@@ -72,6 +72,7 @@ def refuses(description: Description) -> str | None:
 
 
 def hides_from_autodiff(description: Description) -> bool:
+    """JAX cannot look into machine code."""
     return True
 
 
